@@ -1,0 +1,1 @@
+"""Where a run happens: offers, leases, hosts, and what must be true before anything is rented."""

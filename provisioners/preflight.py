@@ -1,0 +1,99 @@
+"""What must be true before anything is created: findings, and the clearance that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from provisioners.contract import Clearance, Finding, Offer
+from recipes.errors import Refused
+from recipes.spec import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirements:
+    """What an engine and a workload need, stated by them and judged here."""
+
+    accelerators: int = 1
+    """How many the parallel sizes multiply to."""
+    context_tokens: int | None = None
+    """The longest request that the engine would accept, as far as the recipe says it."""
+    longest_request_tokens: int | None = None
+    """The workload's longest request: prompt and answer."""
+
+
+def judge(recipe: Recipe, offers: Iterable[Offer], needs: Requirements, env: Mapping[str, str]) -> list[Finding]:
+    """Every finding about this recipe, in the order in which people read them."""
+    offer = next(iter(offers), None)
+    findings = [*_parallelism(offer, needs), *_context(recipe, needs), *_secrets(recipe, env)]
+    return [*findings, *_price(recipe, offer)]
+
+
+def clear(findings: Iterable[Finding]) -> Clearance:
+    """The clearance that the findings make. Raises Refused with the first block."""
+    found = tuple(findings)
+    for finding in found:
+        if finding.level == "block":
+            raise Refused(finding.message, advice=finding.suggestion)
+    return Clearance(found)
+
+
+def _parallelism(offer: Offer | None, needs: Requirements) -> Iterable[Finding]:
+    have = offer.count if offer else 0
+    if have and needs.accelerators > have:
+        yield Finding(
+            level="block",
+            code="parallelism",
+            message=f"the parallel sizes need {needs.accelerators} accelerators; the machine has {have}",
+            suggestion=f"try --set engine.tensor_parallel_size={have}",
+            numbers={"needed": needs.accelerators, "available": have},
+        )
+
+
+def _context(recipe: Recipe, needs: Requirements) -> Iterable[Finding]:
+    limit, longest = needs.context_tokens, needs.longest_request_tokens
+    if limit is None or longest is None:
+        return
+    numbers = {"context_tokens": limit, "longest_request_tokens": longest}
+    if longest <= limit:
+        yield Finding(
+            level="ok",
+            code="context",
+            message=f"longest request {longest:,} of {limit:,} tokens",
+            numbers=numbers,
+        )
+        return
+    smaller = recipe.workload.chunk_size - (longest - limit)
+    yield Finding(
+        level="block",
+        code="context",
+        message=f"the longest request needs {longest:,} tokens; the engine's context holds {limit:,}",
+        suggestion=f"try --set workload.chunk_size={smaller}" if smaller > recipe.workload.chunk_overlap else "",
+        numbers=numbers,
+    )
+
+
+def _secrets(recipe: Recipe, env: Mapping[str, str]) -> Iterable[Finding]:
+    for name in recipe.secrets:
+        if not env.get(name):
+            # A token that the Hub may never ask for is no reason to refuse.
+            yield Finding(
+                level="warn" if name == "HF_TOKEN" else "block",
+                code="secret",
+                message=f"secret {name} is not in the environment",
+                suggestion=f"export {name}=…",
+            )
+
+
+def _price(recipe: Recipe, offer: Offer | None) -> Iterable[Finding]:
+    if offer is None:
+        return
+    price, limit = offer.price_usd_per_h, recipe.limits.max_price
+    if price is not None and limit is not None and price > limit:
+        yield Finding(
+            level="block",
+            code="price",
+            message=f"${price:.2f}/h is above limits.max_price ${limit:.2f}/h",
+            suggestion=f"try --set limits.max_price={price:g}",
+            numbers={"price_usd_per_h": price, "max_price_usd_per_h": limit},
+        )

@@ -1,0 +1,210 @@
+"""Puts a recipe together before it is validated: `extends`, `--set` and `matrix`, on trees that know their places."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recipes import catalogue
+from recipes.errors import InvalidRecipe, Problem
+from recipes.explain import did_you_mean, problem_at
+from recipes.source import Mark, Node, parse, read_text
+
+MATRIX_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of a matrix: what it sets, and the tree with that set."""
+
+    settings: dict[str, Any]
+    tree: Node
+
+
+def locate(reference: str, base: Path) -> Path:
+    """The file that a reference means: a path, else a catalogue name. Raises InvalidRecipe."""
+    path = base / Path(reference).expanduser()
+    if path.is_file():
+        return path
+    if known := catalogue.recipe_path(reference):
+        return known
+    if path.is_dir():
+        problem = Problem(file=reference, code="not-found", message="is a folder", suggestion="name a file in it")
+    else:
+        hint = did_you_mean(Path(reference).name.removesuffix(".yaml"), catalogue.names())
+        problem = Problem(
+            file=reference,
+            code="not-found",
+            message="no such file, and no recipe of this name in the catalogue",
+            suggestion=hint or "see recipe list",
+        )
+    raise InvalidRecipe([problem])
+
+
+def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Node:
+    """The file's tree, merged over the ones it extends. Raises InvalidRecipe, also for a cycle."""
+    tree = parse(read_text(path), file=_shown(path), base=path.parent)
+    if not isinstance(tree.value, dict):
+        raise InvalidRecipe([problem_at(tree.mark, (), "type", "a recipe is a mapping", "begin with name: …")])
+    parent = tree.value.get("extends")
+    if parent is None:
+        return tree
+    if not isinstance(parent.value, str):
+        raise InvalidRecipe([problem_at(parent.mark, ("extends",), "type", "must be a path or a catalogue name")])
+    chain = (*chain, path.resolve())
+    try:
+        above = locate(parent.value, path.parent)
+    except InvalidRecipe as error:
+        found = error.problems[0]
+        raise InvalidRecipe(
+            [problem_at(parent.mark, ("extends",), found.code, f"{parent.value}: {found.message}", found.suggestion)]
+        ) from None
+    if above.resolve() in chain:
+        cycle = " → ".join(p.name for p in (*chain, above))
+        raise InvalidRecipe([problem_at(parent.mark, ("extends",), "cycle", f"extends itself: {cycle}")])
+    own = Node({key: child for key, child in tree.value.items() if key != "extends"}, tree.mark)
+    return merge(read_tree(above, chain), own)
+
+
+def merge(below: Node, above: Node) -> Node:
+    """Mappings are merged key by key; anything else is replaced."""
+    if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
+        return above
+    merged = dict(below.value)
+    for key, child in above.value.items():
+        merged[key] = merge(merged[key], child) if key in merged else child
+    return Node(merged, above.mark, above.key_mark)
+
+
+def apply_overrides(tree: Node, overrides: Sequence[str], base: Path) -> Node:
+    """The tree with each `a.b=value` set; values are YAML. Raises InvalidRecipe."""
+    problems: list[Problem] = []
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        label = f"--set {text}"
+        if not equals or not path.strip():
+            problems.append(
+                Problem(file=label, code="override", message="not PATH=VALUE", suggestion="write --set workload.concurrency=8")
+            )
+            continue
+        try:
+            tree = assign(tree, path.strip(), parse(value, file=label, base=base))
+        except InvalidRecipe as error:
+            problems.extend(replace(p, path=p.path or path) for p in error.problems)
+    if problems:
+        raise InvalidRecipe(problems)
+    return tree
+
+
+def assign(tree: Node, path: str, value: Node) -> Node:
+    """The tree with the value at a dotted path such as `resources.any_of[0].cloud`. Raises InvalidRecipe."""
+    steps = [int(step) if step.isdigit() else step for step in re.split(r"\.|\[|\]\.?", path) if step != ""]
+    return _assigned(tree, tuple(steps), value, path)
+
+
+def _assigned(node: Node, steps: tuple[str | int, ...], value: Node, path: str) -> Node:
+    if not steps:
+        return replace(value, key_mark=node.key_mark or value.mark)
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, int) and isinstance(node.value, list):
+        if step >= len(node.value):
+            message = f"the list has only {len(node.value)} entries"
+            raise InvalidRecipe([problem_at(value.mark, (path,), "override", message)])
+        children = list(node.value)
+        children[step] = _assigned(children[step], rest, value, path)
+        return replace(node, value=children)
+    if isinstance(node.value, dict) or node.value is None:
+        mapping = dict(node.value or {})
+        mapping[str(step)] = _assigned(mapping.get(str(step), Node(None, value.mark, value.mark)), rest, value, path)
+        return replace(node, value=mapping)
+    raise InvalidRecipe([problem_at(value.mark, (path,), "override", f"there is no {step} in it", "see recipe schema")])
+
+
+def expand_matrix(tree: Node, *, any_size: bool) -> list[Variant]:
+    """One variant per run of the matrix; a single one without a matrix. Raises InvalidRecipe.
+
+    Axes are dotted paths with lists of values. `exclude` drops each combination that has all the values of one of its
+    entries; `include` adds each of its entries as a run.
+    """
+    assert isinstance(tree.value, dict)
+    matrix = tree.value.get("matrix")
+    rest = Node({key: child for key, child in tree.value.items() if key != "matrix"}, tree.mark)
+    if matrix is None:
+        return [Variant({}, rest)]
+    axes, include, exclude = _axes(matrix)
+    size = math.prod(len(values) for values in axes.values()) * bool(axes) + len(include)
+    if size > MATRIX_LIMIT and not any_size:
+        message = f"{size:,} runs, more than {MATRIX_LIMIT:,}"
+        suggestion = "narrow an axis, or say --yes if you mean it"
+        raise InvalidRecipe([problem_at(matrix.mark, ("matrix",), "matrix-size", message, suggestion)])
+    runs = [combination for combination in _product(axes) if not any(_covers(e, combination) for e in exclude)] + include
+    if not runs:
+        raise InvalidRecipe([problem_at(matrix.mark, ("matrix",), "empty", "no run is left", "loosen exclude")])
+    return [_variant(rest, run) for run in runs]
+
+
+def _axes(matrix: Node) -> tuple[dict[str, list[Node]], list[dict[str, Node]], list[dict[str, Node]]]:
+    problems: list[Problem] = []
+    axes: dict[str, list[Node]] = {}
+    lists: dict[str, list[dict[str, Node]]] = {"include": [], "exclude": []}
+    if not isinstance(matrix.value, dict):
+        raise InvalidRecipe([problem_at(matrix.mark, ("matrix",), "type", "must be a mapping of paths to lists")])
+    for key, child in matrix.value.items():
+        mark: Mark = child.mark
+        if not isinstance(child.value, list) or not child.value:
+            problems.append(problem_at(mark, ("matrix", key), "type", "must be a list with at least one entry"))
+        elif key not in lists:
+            axes[key] = child.value
+        else:
+            for i, entry in enumerate(child.value):
+                if isinstance(entry.value, dict) and entry.value:
+                    lists[key].append(entry.value)
+                else:
+                    problems.append(
+                        problem_at(entry.mark, ("matrix", key, i), "type", "must be a mapping of paths to values")
+                    )
+    for i, entry in enumerate(lists["exclude"]):
+        for key, child in entry.items():
+            if key not in axes:
+                problems.append(
+                    problem_at(
+                        child.key_mark or child.mark,
+                        ("matrix", "exclude", i),
+                        "unknown",
+                        f"{key} is not an axis",
+                        did_you_mean(key, axes),
+                    )
+                )
+    if problems:
+        raise InvalidRecipe(problems)
+    return axes, lists["include"], lists["exclude"]
+
+
+def _product(axes: dict[str, list[Node]]) -> Iterator[dict[str, Node]]:
+    if axes:
+        for values in itertools.product(*axes.values()):
+            yield dict(zip(axes, values, strict=True))
+
+
+def _covers(entry: dict[str, Node], combination: dict[str, Node]) -> bool:
+    return all(key in combination and combination[key].data() == value.data() for key, value in entry.items())
+
+
+def _variant(tree: Node, run: dict[str, Node]) -> Variant:
+    for path, value in run.items():
+        tree = assign(tree, path, value)
+    return Variant({path: value.data() for path, value in run.items()}, tree)
+
+
+def _shown(path: Path) -> str:
+    """The path as people type it: relative to where they are, if that is shorter."""
+    try:
+        relative = str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+    return relative if len(relative) < len(str(path)) else str(path)

@@ -1,0 +1,95 @@
+"""From a reference and overrides to validated recipes: the one door through which untyped data comes in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from recipes.document import Variant, apply_overrides, expand_matrix, locate, read_tree
+from recipes.errors import InvalidRecipe, Problem
+from recipes.explain import problem_from
+from recipes.prompts import load_prompt
+from recipes.references import Plugins, broken_references, unknown_names, with_absolute_paths
+from recipes.source import read_text
+from recipes.spec import Recipe, digest_of
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe, its paths absolute, with the text that it came from."""
+
+    recipe: Recipe
+    source: Path
+    text: str
+    variant: dict[str, Any]
+    digest: str
+    """Of the recipe as written, so that it is the same on every machine."""
+
+
+def load(
+    reference: str, *, overrides: Sequence[str] = (), plugins: Plugins, cwd: Path, any_size: bool = False
+) -> tuple[LoadedRecipe, ...]:
+    """The recipes that a file or catalogue name means, one per run of its matrix.
+
+    Raises InvalidRecipe with every problem of every run. `any_size` lets a matrix have more than 1,000 runs.
+    """
+    path = locate(reference, cwd)
+    tree = apply_overrides(read_tree(path), overrides, cwd)
+    variants = expand_matrix(tree, any_size=any_size)
+    loaded: list[LoadedRecipe] = []
+    problems: list[Problem] = []
+    for variant in variants:
+        try:
+            loaded.append(_validated(variant, path, plugins))
+        except InvalidRecipe as error:
+            problems.extend(error.problems)
+    if problems:
+        raise InvalidRecipe(problems)
+    return tuple(loaded)
+
+
+def load_all(references: Iterable[str], **options: Any) -> tuple[LoadedRecipe, ...]:
+    """All recipes of all references. Raises InvalidRecipe with the problems of all of them."""
+    loaded: list[LoadedRecipe] = []
+    problems: list[Problem] = []
+    for reference in references:
+        try:
+            loaded.extend(load(reference, **options))
+        except InvalidRecipe as error:
+            problems.extend(error.problems)
+    if problems:
+        raise InvalidRecipe(problems)
+    return tuple(loaded)
+
+
+def _validated(variant: Variant, path: Path, plugins: Plugins) -> LoadedRecipe:
+    tree = variant.tree
+    data = tree.data()
+    data.setdefault("name", _default_name(path))
+    problems = [*unknown_names(tree, plugins), *broken_references(tree)]
+    try:
+        written = Recipe.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        problems.extend(problem_from(e, tree, Recipe) for e in error.errors())
+    if problems:
+        raise InvalidRecipe(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
+    if variant.settings:
+        written = written.model_copy(update={"name": _variant_name(written.name, variant.settings)})
+    recipe = with_absolute_paths(written, tree)
+    digest = digest_of([written.resolved(), load_prompt(recipe.workload.prompt).text])
+    return LoadedRecipe(recipe, path, read_text(path), variant.settings, digest)
+
+
+def _default_name(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:80] or "recipe"
+
+
+def _variant_name(name: str, settings: dict[str, Any]) -> str:
+    parts = (f"{path.rpartition('.')[2]}-{value}" for path, value in settings.items())
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}.{'.'.join(parts)}")[:80].rstrip("-._")

@@ -1,0 +1,118 @@
+"""What a recipe points to: plug-ins by name, and files by paths that start where they are written.
+
+The checks read the tree and not the validated recipe, so that they speak in the same breath as the validator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipes import catalogue
+from recipes.errors import Problem
+from recipes.explain import did_you_mean, problem_at
+from recipes.inputs import expand
+from recipes.prompts import load_prompt
+from recipes.source import Node
+from recipes.spec import PROVISIONERS, Recipe
+
+Steps = tuple[str | int, ...]
+_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The names of the plug-ins that are installed, by the field that uses them."""
+
+    provisioners: tuple[str, ...]
+    engines: tuple[str, ...]
+    workloads: tuple[str, ...]
+
+
+def unknown_names(tree: Node, plugins: Plugins) -> Iterator[Problem]:
+    """A problem for each plug-in that does not exist."""
+    for path, kind, known in (
+        (("resources", "provisioner"), "provisioner", {*PROVISIONERS, *plugins.provisioners}),
+        (("engine", "name"), "engine", set(plugins.engines)),
+        (("workload", "name"), "workload", set(plugins.workloads)),
+    ):
+        node = _node_at(tree, path)
+        if node and isinstance(node.value, str) and node.value not in known:
+            yield problem_at(
+                node.mark, path, "unknown", f"{node.value}: no such {kind}", did_you_mean(node.value, known)
+            )
+
+
+def broken_references(tree: Node) -> Iterator[Problem]:
+    """A problem for each file, prompt or model that is not there, or is not what it should be."""
+    inputs = _node_at(tree, ("workload", "inputs"))
+    for i in range(len(inputs.value) if inputs and isinstance(inputs.value, list) else 0):
+        yield from _checked(tree, ("workload", "inputs", i), expand)
+    yield from _checked(tree, ("workload", "prompt"), load_prompt)
+    yield from _checked(tree, ("workload", "tokenizer"), _existing_or_repo)
+    yield from _checked(tree, ("model", "builtin"), catalogue.builtin_model)
+    if _is_local_path(tree):
+        yield from _checked(tree, ("model", "path"), _existing)
+
+
+def with_absolute_paths(recipe: Recipe, tree: Node) -> Recipe:
+    """The recipe with every path of the client made absolute."""
+    inputs = tuple(_absolute(tree, ("workload", "inputs", i), p) for i, p in enumerate(recipe.workload.inputs))
+    prompt = _absolute(tree, ("workload", "prompt"), recipe.workload.prompt)
+    workload = {"inputs": inputs, "prompt": prompt}
+    if recipe.workload.tokenizer:
+        workload["tokenizer"] = _absolute(tree, ("workload", "tokenizer"), recipe.workload.tokenizer)
+    changes = {"workload": recipe.workload.model_copy(update=workload)}
+    if recipe.model.local_path and _is_local_path(tree):
+        path = _absolute(tree, ("model", "path"), recipe.model.local_path)
+        return recipe.model_copy(update={**changes, "model": recipe.model.model_copy(update={"path": path})})
+    return recipe.model_copy(update=changes)
+
+
+def _node_at(tree: Node, path: Steps) -> Node | None:
+    """The node at just this path, if there is one."""
+    node = tree
+    for step in path:
+        below = node.find((step,))
+        if below is node:
+            return None
+        node = below
+    return node
+
+
+def _absolute(tree: Node, path: Steps, value: str) -> str:
+    if path == ("workload", "prompt") and (value.startswith("builtin:") or "{{" in value or "\n" in value):
+        return value
+    absolute = str(tree.find(path).mark.base / Path(value).expanduser())
+    is_repo = path == ("workload", "tokenizer") and _REPO.fullmatch(value) and not Path(absolute).exists()
+    return value if is_repo else absolute
+
+
+def _checked(tree: Node, path: Steps, test: Callable[[str], object]) -> Iterator[Problem]:
+    node = _node_at(tree, path)
+    if node is None or not isinstance(node.value, str) or not node.value:
+        return
+    try:
+        test(node.value if path == ("model", "builtin") else _absolute(tree, path, node.value))
+    except ValueError as error:
+        what, _, advice = str(error).partition("; ")
+        yield problem_at(node.mark, path, "value", what, advice)
+
+
+def _is_local_path(tree: Node) -> bool:
+    """Whether model.path means a file of this machine: it stands alone, and the machine is this one."""
+    provisioner = _node_at(tree, ("resources", "provisioner"))
+    here = provisioner is None or provisioner.value == "local"
+    return here and not any(_node_at(tree, ("model", key)) for key in ("repo", "builtin"))
+
+
+def _existing(path: str) -> None:
+    if not Path(path).exists():
+        raise ValueError(f"{path}: no such file or folder; write a folder or a .gguf file")
+
+
+def _existing_or_repo(value: str) -> None:
+    if not Path(value).exists() and not _REPO.fullmatch(value):
+        raise ValueError(f"{value}: no such file; write a tokenizer.json, a folder that holds one, or owner/name")

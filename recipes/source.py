@@ -1,0 +1,170 @@
+"""YAML text to a tree that remembers where each thing was written, refusing what a recipe must not hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recipes.errors import InvalidRecipe, Problem
+
+MAX_NODES = 20_000
+_STRING = "tag:yaml.org,2002:str"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a file or on the command line. Relative paths written there start at `base`."""
+
+    file: str
+    line: int
+    column: int
+    base: Path
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value with its place; a mapping's children carry the places of their keys as well."""
+
+    value: dict[str, Node] | list[Node] | str | int | float | bool | None
+    mark: Mark
+    key_mark: Mark | None = None
+
+    def data(self) -> Any:
+        """The plain Python value."""
+        if isinstance(self.value, dict):
+            return {key: child.data() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.data() for child in self.value]
+        return self.value
+
+    def find(self, path: tuple[str | int, ...]) -> Node:
+        """The node at the path, or the nearest one above it that exists."""
+        node = self
+        for step in path:
+            if isinstance(node.value, dict) and isinstance(step, str) and step in node.value:
+                node = node.value[step]
+            elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+            else:
+                break
+        return node
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's core schema: no dates, no base-60 numbers, and 1e-3 is a number."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)", "-+0123456789."),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises InvalidRecipe if it cannot be read or is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise InvalidRecipe(
+            [Problem(file=str(path), code="encoding", message=message, suggestion="save the file as UTF-8")]
+        ) from None
+    except OSError as error:
+        raise InvalidRecipe(
+            [Problem(file=str(path), code="unreadable", message=error.strerror or str(error))]
+        ) from None
+
+
+def parse(text: str, *, file: str, base: Path) -> Node:
+    """Parse one YAML document into a tree.
+
+    Raises InvalidRecipe with every tag, duplicate key and non-text key found, or with the syntax error.
+    """
+    reader = _Reader(file, base)
+    try:
+        tags = [token.start_mark for token in yaml.scan(text) if isinstance(token, yaml.TagToken)]
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InvalidRecipe([_syntax_problem(error, file)]) from None
+    for mark in tags:
+        reader.complain(mark, "tag", "YAML tags are not allowed", "remove the word that begins with !")
+    node = reader.read(root) if root else Node({}, Mark(file, 1, 1, base))
+    if reader.problems:
+        raise InvalidRecipe(reader.problems)
+    return node
+
+
+class _Reader:
+    def __init__(self, file: str, base: Path) -> None:
+        self.file, self.base = file, base
+        self.problems: list[Problem] = []
+        self.nodes = 0
+        self.scalars = _Loader("")
+
+    def mark(self, at: yaml.Mark) -> Mark:
+        return Mark(self.file, at.line + 1, at.column + 1, self.base)
+
+    def complain(self, at: yaml.Mark, code: str, message: str, suggestion: str = "", path: str = "") -> None:
+        self.problems.append(
+            Problem(
+                file=self.file,
+                line=at.line + 1,
+                column=at.column + 1,
+                path=path,
+                code=code,
+                message=message,
+                suggestion=suggestion,
+            )
+        )
+
+    def read(self, node: yaml.Node, path: str = "", above: tuple[int, ...] = ()) -> Node:
+        mark = self.mark(node.start_mark)
+        self.nodes += 1
+        if self.nodes == MAX_NODES or id(node) in above:
+            why = f"aliases expand to more than {MAX_NODES:,} values" if id(node) not in above else "an alias of itself"
+            self.complain(node.start_mark, "alias", why, "write the values out", path)
+        if self.nodes >= MAX_NODES or id(node) in above:
+            return Node(None, mark)
+        above = (*above, id(node))
+        if isinstance(node, yaml.MappingNode):
+            return Node(dict(self.children(node, path, above)), mark)
+        if isinstance(node, yaml.SequenceNode):
+            return Node([self.read(child, f"{path}[{i}]", above) for i, child in enumerate(node.value)], mark)
+        return Node(self.scalar(node), mark)
+
+    def children(self, node: yaml.MappingNode, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, Node]]:
+        seen: dict[str, yaml.Mark] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag != _STRING:
+                self.complain(key.start_mark, "key", "a key must be text", "put it in quotes", path)
+                continue
+            here = f"{path}.{key.value}" if path else key.value
+            if key.value in seen:
+                first = seen[key.value].line + 1
+                self.complain(key.start_mark, "duplicate", f"duplicate key, first on line {first}", "keep one", here)
+                continue
+            seen[key.value] = key.start_mark
+            yield key.value, replace(self.read(value, here, above), key_mark=self.mark(key.start_mark))
+
+    def scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self.scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError):
+            return node.value
+
+
+def _syntax_problem(error: yaml.YAMLError, file: str) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    what = getattr(error, "problem", None) or str(error).splitlines()[0]
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    suggestion = "indent with spaces" if "\\t" in what else ""
+    return Problem(file=file, line=line, column=column, code="syntax", message=f"not YAML: {what}", suggestion=suggestion)

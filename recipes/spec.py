@@ -1,0 +1,301 @@
+"""The recipe as a frozen value: every field of the file with its type, its default and what it means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from recipes import units
+
+# The names that a recipe file may use for where it runs; further ones come as plug-ins.
+PROVISIONERS = ("local", "ssh", "runpod", "slurm", "pulumi")
+
+
+def _from_text(parse: Any, example: str, *, numbers: bool = False) -> BeforeValidator:
+    def validate(value: Any) -> Any:
+        if isinstance(value, str) or (numbers and isinstance(value, int) and not isinstance(value, bool)):
+            return parse(value)
+        raise ValueError(f"{value!r} has no unit; write {example}")
+
+    return BeforeValidator(validate)
+
+
+def _env_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+EnvText = Annotated[str, BeforeValidator(_env_text)]
+SizeBytes = Annotated[
+    int,
+    _from_text(units.parse_size, "20GB"),
+    PlainSerializer(units.format_size),
+    _text_schema(units.SIZE_PATTERN, "20GB", "18GiB"),
+]
+DurationS = Annotated[
+    float,
+    _from_text(units.parse_duration, "90s or 3h"),
+    PlainSerializer(units.format_duration),
+    _text_schema(units.DURATION_PATTERN, "90s", "3h"),
+]
+AcceleratorCount = Annotated[
+    units.Accelerators,
+    _from_text(units.parse_accelerators, "A100-80GB:2"),
+    PlainSerializer(str),
+    _text_schema(units.ACCELERATORS_PATTERN, "A100-80GB:2"),
+]
+CoreCount = Annotated[
+    units.Amount,
+    _from_text(units.parse_count, "16 or 16+", numbers=True),
+    PlainSerializer(units.format_amount),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[1-9]\d*\+?$"}]}),
+]
+MemoryAmount = Annotated[
+    units.Amount,
+    _from_text(units.parse_memory, "128GB+"),
+    PlainSerializer(lambda amount: units.format_amount(amount, size=True)),
+    _text_schema(units.SIZE_PATTERN.replace("$", r"\+?$"), "128GB+"),
+]
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: its keys are these and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Volume(Section):
+    """A disk that is mounted into the machine."""
+
+    path: Text
+    """Where it is mounted."""
+    size: SizeBytes | None = None
+    """How large it is, if it is made for this run."""
+    name: Text | None = None
+    """An existing volume of this name or id."""
+    stack: Text | None = None
+    """A stack that owns it."""
+
+
+class Fallback(Section):
+    """Another way to get the hardware, tried when the ones before it have no capacity; what it leaves out stays."""
+
+    accelerators: AcceleratorCount | None = None
+    cloud: Literal["secure", "community"] | None = None
+    regions: tuple[Text, ...] = ()
+    use_spot: bool | None = None
+
+
+class Resources(Section):
+    """The machine."""
+
+    provisioner: Text = "local"
+    """Where it comes from: local, ssh, runpod, slurm, pulumi, or a plug-in's name."""
+    accelerators: AcceleratorCount | None = None
+    """NAME:COUNT, as in A100-80GB:2; nothing for a CPU."""
+    any_of: tuple[Fallback, ...] = ()
+    """Fallbacks, in order."""
+    cloud: Literal["secure", "community"] | None = None
+    """Which of the provider's clouds."""
+    regions: tuple[Text, ...] = ()
+    """Data centres that will do; any, if empty."""
+    hosts: tuple[Text, ...] = ()
+    """For ssh: user@host:port, one or more."""
+    image: Text | None = None
+    """The container image."""
+    cpus: CoreCount | None = None
+    """Cores: 16, or 16+ for at least so many."""
+    memory: MemoryAmount | None = None
+    """RAM: 128GB, or 128GB+ for at least so much."""
+    disk_size: SizeBytes | None = None
+    """The container's own disk."""
+    volumes: tuple[Volume, ...] = ()
+    use_spot: bool = False
+    price_per_hour: Usd | None = None
+    """What a machine of your own costs in USD per hour, for the books."""
+
+    @model_validator(mode="after")
+    def _hosts_for_ssh(self) -> Self:
+        if self.provisioner == "ssh" and not self.hosts:
+            raise ValueError("provisioner ssh needs hosts; write hosts: [user@host:22]")
+        return self
+
+
+class Model(Section):
+    """The model: from the Hub (`repo`), from a path, or one that ships with recipe (`builtin`)."""
+
+    repo: Text | None = None
+    """A repository of the Hub: owner/name."""
+    revision: Text | None = None
+    """A branch, tag or commit of it; main, if left out."""
+    file: Text | None = None
+    """One file of the repository, or a pattern, where it holds several forms of the model (GGUF)."""
+    path: Text | None = None
+    """With repo: where it is stored on the machine. Alone: a folder or a GGUF file."""
+    builtin: Text | None = None
+    """The name of a model that ships with recipe."""
+    served_name: Text | None = None
+    """The name under which the engine serves it."""
+
+    @property
+    def local_path(self) -> str | None:
+        return self.path if self.repo is None and self.builtin is None else None
+
+    @property
+    def identifier(self) -> str:
+        """What people call the model."""
+        return self.served_name or self.repo or self.builtin or Path(self.path or "model").stem
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.builtin and (self.repo or self.path):
+            raise ValueError("builtin stands alone; remove repo and path")
+        if not self.repo and (self.revision or self.file):
+            raise ValueError("revision and file need a repo")
+        return self
+
+
+class Engine(Section):
+    """The server that runs the model."""
+
+    name: Text = "llamacpp"
+    version: Text | None = None
+    """The release to install; the plug-in's tested one, if left out."""
+    url: Text | None = None
+    """For openai: the address of an endpoint that runs already, with its /v1."""
+    api_key_env: Text | None = None
+    """For openai: the environment variable that holds the endpoint's key; list it under secrets."""
+    tensor_parallel_size: Count = 1
+    pipeline_parallel_size: Count = 1
+    data_parallel_size: Count = 1
+    args: dict[str, JsonValue] = {}
+    """The engine's own flags, verbatim, without their dashes."""
+    env: dict[str, EnvText] = {}
+
+    @model_validator(mode="after")
+    def _url_for_endpoints(self) -> Self:
+        if self.name == "openai" and not self.url:
+            raise ValueError("engine openai needs a url; write url: http://127.0.0.1:8000/v1")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url {self.url}: must begin with http:// or https://")
+        return self
+
+
+class Workload(Section):
+    """What is done with the engine."""
+
+    name: Text = "summarize"
+    inputs: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Text files and globs, relative to the file that names them."""
+    prompt: Text = "builtin:summarize"
+    """A prompt file (YAML with `prompt_template`, or plain text), or the template itself; it holds {{ prompt }}."""
+    api: Literal["completions", "chat"] = "completions"
+    """The endpoint that is called: /v1/completions or /v1/chat/completions."""
+    tokenizer: Text | None = None
+    """A tokenizer.json, a folder that holds one, or a repository; the model's own, if left out."""
+    chunk_size: Annotated[int, Field(ge=2)] = 3000
+    """Texts of this many tokens or more are split."""
+    chunk_overlap: Annotated[int, Field(ge=0)] = 512
+    """How many tokens a chunk may share with the one before."""
+    separators: Literal["paragraphs", "sentences"] = "paragraphs"
+    """Where texts are cut: paragraphs, lines, words, characters; or paragraphs, lines, full stops."""
+    max_tokens: Count = 1000
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.2
+    seed: int | None = None
+    concurrency: Count = 20
+    """How many requests are under way at once."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 5
+    """How often a request is tried again after 429, 5xx, a reset or a timeout."""
+    request_timeout: DurationS = 1200.0
+    max_levels: Count = 10
+    """How often summaries may be summarised again before the document counts as failed."""
+    settings: dict[str, JsonValue] = {}
+    """Settings of a workload plug-in of your own."""
+
+    @model_validator(mode="after")
+    def _overlap_below_size(self) -> Self:
+        if self.chunk_overlap >= self.chunk_size:
+            raise ValueError(f"chunk_overlap {self.chunk_overlap} must be smaller than chunk_size {self.chunk_size}")
+        return self
+
+
+class Deadlines(Section):
+    """How long each phase may take."""
+
+    provision: DurationS = 900.0
+    prepare: DurationS = 7200.0
+    launch: DurationS = 3600.0
+    drive: DurationS | None = None
+    collect: DurationS = 600.0
+
+
+class Limits(Section):
+    """What the run may cost and how long it may take."""
+
+    max_cost: Usd | None = None
+    """USD for the whole run; it is stopped before more is spent."""
+    max_price: Usd | None = None
+    """USD per hour; dearer offers are skipped."""
+    max_duration: DurationS | None = None
+    """The machine is let go after this time, whatever happens."""
+    idle_duration: DurationS | None = None
+    """A rented machine lets itself go after this time without a client or progress."""
+    deadlines: Deadlines = Deadlines()
+
+
+class Recipe(Section):
+    """One run: a machine, a model, an engine, a workload, limits, and what is brought back."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    description: str = ""
+    resources: Resources = Resources()
+    env: dict[str, EnvText] = {}
+    """Environment variables for everything that runs on the machine."""
+    secrets: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] = ()
+    """Names of environment variables that travel as secrets; their values are never written anywhere."""
+    model: Model = Model()
+    engine: Engine = Engine()
+    workload: Workload
+    limits: Limits = Limits()
+    collect: tuple[Text, ...] = ()
+    """Further files to bring back from the work directory; globs too."""
+
+    @model_validator(mode="after")
+    def _a_model_to_launch(self) -> Self:
+        if self.engine.name != "openai" and not (self.model.repo or self.model.path or self.model.builtin):
+            raise ValueError("no model; write model: {repo: owner/name}, {path: …} or {builtin: lead}")
+        key = self.engine.api_key_env
+        if key and key not in self.secrets:
+            raise ValueError(f"engine.api_key_env {key} is not under secrets; write secrets: [{key}]")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Every field with its value, as plain data that a recipe file could hold."""
+        data: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        return data
+
+
+def digest_of(data: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of the data's canonical JSON."""
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

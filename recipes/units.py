@@ -1,0 +1,95 @@
+"""The units of a recipe file and their one place of conversion: sizes, durations, counts, accelerators."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+GIB = 2**30
+_SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": GIB, "TIB": 2**40}
+_DURATIONS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZE_PATTERN = r"^\d+(\.\d+)?\s*[KMGTkmgt]?[iI]?[bB]$"
+DURATION_PATTERN = r"^(\d+(\.\d+)?[smhd])+$"
+ACCELERATORS_PATTERN = r"^[A-Za-z][A-Za-z0-9 ._-]*(:[1-9]\d*)?$"
+
+
+@dataclass(frozen=True)
+class Accelerators:
+    """So many accelerators of one kind on one machine, as in `A100-80GB:2`."""
+
+    name: str
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.count}"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number of cores, or of bytes; `16+` means at least so many."""
+
+    value: int
+    or_more: bool = False
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `20GB` (10⁹) or `18GiB` (2³⁰). Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
+    if not match or match[2].upper() not in _SIZES:
+        raise ValueError(f"{text}: not a size; write 20GB or 18GiB")
+    return round(float(match[1]) * _SIZES[match[2].upper()])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `90s`, `10m`, `3h`, `1h30m`, `2d`. Raises ValueError."""
+    if not re.fullmatch(DURATION_PATTERN, text.strip()):
+        raise ValueError(f"{text}: not a duration; write 90s, 10m, 3h or 1h30m")
+    return sum(float(number) * _DURATIONS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+
+
+def parse_accelerators(text: str) -> Accelerators:
+    """A kind and a count from `A100-80GB:2`; the count is 1 if it is left out. Raises ValueError."""
+    if not re.fullmatch(ACCELERATORS_PATTERN, text.strip()):
+        raise ValueError(f"{text}: not NAME:COUNT; write A100-80GB:2")
+    name, _, count = text.strip().partition(":")
+    return Accelerators(name.strip(), int(count or 1))
+
+
+def parse_count(text: str | int) -> Amount:
+    """A number of cores from `16` or `16+`. Raises ValueError."""
+    match = re.fullmatch(r"([1-9]\d*)(\+?)", str(text).strip())
+    if not match:
+        raise ValueError(f"{text}: not a number of cores; write 16 or 16+")
+    return Amount(int(match[1]), bool(match[2]))
+
+
+def parse_memory(text: str) -> Amount:
+    """Bytes from `128GB` or `128GB+`. Raises ValueError."""
+    plain = text.strip()
+    return Amount(parse_size(plain.removesuffix("+")), plain.endswith("+"))
+
+
+def format_size(size_bytes: float) -> str:
+    """The shortest exact spelling that parse_size reads back."""
+    whole = round(size_bytes)
+    for unit in ("TB", "GB", "GiB", "MB", "MiB", "KB"):
+        if whole and whole % _SIZES[unit.upper()] == 0:
+            return f"{whole // _SIZES[unit.upper()]}{unit}"
+    return f"{whole}B"
+
+
+def format_duration(seconds: float) -> str:
+    """The spelling that parse_duration reads back, in the largest units that divide."""
+    if seconds != int(seconds):
+        return f"{seconds:g}s"
+    parts, rest = [], int(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def format_amount(amount: Amount, *, size: bool = False) -> str:
+    """The spelling that parse_count or parse_memory reads back."""
+    return (format_size(amount.value) if size else str(amount.value)) + ("+" if amount.or_more else "")
