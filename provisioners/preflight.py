@@ -64,11 +64,15 @@ def _context(recipe: Recipe, needs: Requirements) -> Iterable[Finding]:
         )
         return
     smaller = recipe.workload.chunk_size - (longest - limit)
+    if smaller > recipe.workload.chunk_overlap:
+        suggestion = f"try --set workload.chunk_size={smaller}"
+    else:
+        suggestion = "raise the engine's context, or lower workload.max_tokens and workload.chunk_size"
     yield Finding(
         level="block",
         code="context",
         message=f"the longest request needs {longest:,} tokens; the engine's context holds {limit:,}",
-        suggestion=f"try --set workload.chunk_size={smaller}" if smaller > recipe.workload.chunk_overlap else "",
+        suggestion=suggestion,
         numbers=numbers,
     )
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class LocalProvisioner:
 
     async def destroy(self, lease: Lease) -> Release:
         """SIGTERM to the whole group, SIGKILL to what is left, and a look that nothing is."""
-        left = await asyncio.to_thread(_end_all, lease.name)
+        left = await asyncio.to_thread(_end_all, lease)
         guarding = self._guards.pop(lease.name, None)
         if guarding is not None:
             assert guarding.stdin is not None
@@ -186,31 +187,63 @@ def _environment(lease_name: str, env: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, **env, MARKER: lease_name}
 
 
-def _carriers(lease_name: str) -> list[psutil.Process]:
-    """Every living process that was started under this lease, also one that left the process group."""
+def _members(lease: Lease) -> list[psutil.Process]:
+    """Every living process of the lease: in its group, or started under its marker and gone from the group.
+
+    Both signs are needed: a process may leave the group, and one that renames itself overwrites its environment.
+    """
+    group = int(lease.id) if lease.id and _leads(int(lease.id), lease.name) else None
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARKER) == lease_name and process.status() != psutil.STATUS_ZOMBIE:
+            ours = os.getpgid(process.pid) == group or process.environ().get(MARKER) == lease.name
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def _end_all(lease_name: str) -> list[psutil.Process]:
+def _leads(pid: int, lease_name: str) -> bool:
+    """Whether the group of this number is the lease's: its leader is the guard, or is gone.
+
+    A number is not given to a new process as long as a group uses it.
+    """
+    try:
+        return psutil.Process(pid).environ().get(MARKER) == lease_name
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return True
+    except (psutil.Error, OSError):
+        return False
+
+
+def _end_all(lease: Lease) -> list[psutil.Process]:
     """End every process of the lease; returns those that would not go."""
-    for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
-        living = _carriers(lease_name)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        living = _members(lease)
         for process in living:
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
         # The guard ignores SIGTERM: it goes with SIGKILL, when nothing else is left to watch.
-        waited = [p for p in living if number == signal.SIGKILL or not _is_guard(p)]
-        psutil.wait_procs(waited, timeout=patience_s)
-    return _carriers(lease_name)
+        waited = [process for process in living if number == signal.SIGKILL or not _is_guard(process)]
+        _wait_for_end(waited, GRACE_S)
+    return _members(lease)
+
+
+def _wait_for_end(processes: list[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended. By looking, not by waitpid: their exit statuses belong to whoever started them."""
+    end = time.monotonic() + seconds
+    while any(map(_lives, processes)) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_guard(process: psutil.Process) -> bool:

@@ -1,1 +1,1 @@
-"""Scripts that run on the machine. Each stands alone: the standard library and at most the one library that it drives."""
+"""Scripts that run on the machine and stand alone: the standard library, and at most the library that each drives."""

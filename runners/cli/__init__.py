@@ -1,0 +1,120 @@
+"""The command `recipe`. Each subcommand is a module beside this one, imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+# Command → what it does, in the order of --help.
+COMMANDS = {
+    "up": "plan, run, collect, and let the machine go",
+    "plan": "offers, findings and exact steps; changes nothing, costs nothing",
+    "validate": "check recipe files; every problem at once",
+    "show": "a recipe with every default filled in",
+    "list": "the catalogue",
+    "init": "begin a recipe, or turn an older config file into one",
+    "schema": "the JSON Schema of a recipe file, for editors",
+    "runs": "the experiment log",
+    "report": "what a run did, how fast, and what it cost",
+    "logs": "a run's engine log, events or installation log",
+    "doctor": "what is missing on this machine, and the command that mends it",
+    "completion": "completion for bash, zsh or fish",
+}
+_PACKAGES = ("recipes", "provisioners", "stacks", "runners")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    if shadowed := _shadowed_package():
+        print(shadowed, file=sys.stderr)
+        return 2
+    if "_ARGCOMPLETE" in os.environ:
+        importlib.import_module("runners.cli.completion").answer()
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"recipe {version('gpu-recipe')}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(_unknown(arguments[0]), file=sys.stderr)
+        return 2
+    return importlib.import_module("runners.cli.run").run_command(arguments[0], arguments[1:])
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what was meant when an option is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        from recipes.explain import did_you_mean
+
+        hint = ""
+        if message.startswith("unrecognized arguments: "):
+            word = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+            hint = did_you_mean(word, [option for action in self._actions for option in action.option_strings])
+            hint = hint if hint.startswith("did you mean") else ""
+        print(f"{self.prog}: {message}{'; ' + hint if hint else ''}", file=sys.stderr)
+        print(f"see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser_for(command: str) -> Parser:
+    """The parser of one command."""
+    module = importlib.import_module(f"runners.cli.{command}")
+    parser = Parser(
+        prog=f"recipe {command}",
+        description=module.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: recipe COMMAND …",
+            "",
+            "Prove that a model fits, rent the machine, run the work, count the cost, let the machine go.",
+            "",
+            *(f"  {name.ljust(width)}   {what}" for name, what in COMMANDS.items()),
+            "",
+            "recipe COMMAND --help says more. Begin with: recipe up local-smoke",
+        ]
+    )
+
+
+def _unknown(word: str) -> str:
+    from recipes.explain import did_you_mean
+
+    hint = did_you_mean(word, COMMANDS)
+    return f"recipe: {word}: no such command; {hint if hint.startswith('did') else 'see recipe --help'}"
+
+
+def _shadowed_package() -> str | None:
+    """A message if one of the four packages is somebody else's: their names are general."""
+    home = Path(__file__).parents[2]
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).parents[1] if spec and spec.origin else None
+        if found != home:
+            where = spec.origin or next(iter(spec.submodule_search_locations or ()), "?") if spec else "nowhere"
+            return (
+                f"recipe: another package named {name} hides recipe's own: {where}\n"
+                "next:   install recipe into an environment of its own (pipx install gpu-recipe), and unset PYTHONPATH"
+            )
+    return None

@@ -1,0 +1,76 @@
+"""What several commands share: options, loading recipes, and printing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recipes.load import LoadedRecipe
+
+
+def add_recipes(parser: argparse.ArgumentParser, *, nargs: str = "+") -> None:
+    """The arguments of a command that takes recipes."""
+    argument = parser.add_argument("recipe", nargs=nargs, help="a recipe file, or a name of the catalogue")
+    argument.completer = complete_recipes  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="set a field, such as workload.concurrency=8; may be repeated",
+    )
+    parser.add_argument("--yes", action="store_true", help="a matrix may have more than 1,000 runs")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
+def add_run(parser: argparse.ArgumentParser, *, nargs: str | None = None) -> None:
+    help_text = "a run's id, its beginning, or a recipe's name for its newest run"
+    argument = parser.add_argument("run", nargs=nargs, help=help_text)
+    argument.completer = complete_runs  # type: ignore[attr-defined]
+
+
+def load_recipes(options: argparse.Namespace, extra: Iterable[str] = ()) -> tuple[LoadedRecipe, ...]:
+    """Every recipe that the command line names. Raises InvalidRecipe with all problems."""
+    from recipes.load import load_all
+    from runners import registry
+
+    names = options.recipe if isinstance(options.recipe, list) else [options.recipe]
+    overrides = [*options.overrides, *extra]
+    return load_all(names, overrides=overrides, plugins=registry.installed(), cwd=Path.cwd(), any_size=options.yes)
+
+
+def complete_recipes(prefix: str, **_: object) -> list[str]:
+    from recipes import catalogue
+
+    files = [str(p) for p in Path().glob(f"{prefix}*") if p.suffix in (".yaml", ".yml") or p.is_dir()]
+    return [*catalogue.names(), *files]
+
+
+def complete_runs(prefix: str, **_: object) -> list[str]:
+    from runners.run_folder import recipe_home
+
+    return sorted((p.name for p in (recipe_home() / "runs").glob(f"{prefix}*")), reverse=True)
+
+
+def print_json(data: Any) -> None:
+    print(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Colour where it can be seen; NO_COLOR is obeyed. Lines are not wrapped where nobody watches."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if stream.isatty() else 1000
+    return Console(file=stream, width=wide, highlight=False, soft_wrap=True, emoji=False, markup=False)

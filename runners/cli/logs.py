@@ -1,0 +1,37 @@
+"""A run's engine log, whole; or its events, its installation log, or the list of its files."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+
+from recipes.errors import UsageError
+from runners.cli.common import add_run
+from runners.run_folder import RunFolder, recipe_home
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--events", dest="name", action="store_const", const="events.jsonl", help="every transition")
+    which.add_argument("--install", dest="name", action="store_const", const="install.log", help="installation, download")
+    which.add_argument("--requests", dest="name", action="store_const", const="requests.jsonl", help="a row per request")
+    which.add_argument("--files", action="store_true", help="list the run's files")
+    parser.set_defaults(name="engine.log")
+
+
+def run(options: argparse.Namespace) -> int:
+    folder = RunFolder.find(recipe_home(), options.run)
+    if options.files:
+        for path in sorted(p for p in folder.path.rglob("*") if p.is_file()):
+            print(path)
+        return 0
+    path = folder.path / options.name
+    if not path.is_file():
+        there = ", ".join(sorted(p.name for p in folder.path.glob("*.*")))
+        raise UsageError(f"{folder.run_id} left no {options.name}", advice=f"there are {there}")
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+    return 0

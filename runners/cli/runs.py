@@ -1,0 +1,40 @@
+"""The experiment log: every run, the newest first."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import psutil
+
+from recipes.errors import UsageError
+from runners.cli.common import add_json, console, print_json
+from runners.ledger import Ledger
+from runners.run_folder import recipe_home
+from runners.terminal.summary import runs_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", metavar="NAME", help="only runs of this recipe")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default: 20)")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.limit < 1:
+        raise UsageError(f"--limit {options.limit}: must be at least 1")
+    rows = [_with_life(row) for row in Ledger(recipe_home()).runs(limit=options.limit, recipe=options.recipe)]
+    if options.json:
+        print_json({"runs": [row["result"] or {k: v for k, v in row.items() if k != "result"} for row in rows]})
+    elif rows:
+        console().print(runs_table(rows))
+    else:
+        print("no runs yet; try recipe up local-smoke")
+    return 0
+
+
+def _with_life(row: dict[str, Any]) -> dict[str, Any]:
+    """A run that says it is going on, but whose process is gone, was lost."""
+    if row["status"] == "running" and not psutil.pid_exists(row["pid"]):
+        return {**row, "status": "lost"}
+    return row

@@ -1,0 +1,233 @@
+"""The load's client: streams completions from an OpenAI-compatible endpoint, measures them, and tries again where it helps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import aiohttp
+
+from recipes.spec import Workload
+from runners.lines import LineBuffer
+
+_RETRIED = (408, 409, 425, 429)
+_CONTEXT_WORDS = ("maximum context length", "exceeds the available context", "context window", "max_model_len")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an engine answers. `url` is its root, without /v1."""
+
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What shows the key, if there is one."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One finished request. Token counts are None where the engine reported no usage."""
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int
+    started_at: datetime
+    ttft_s: float | None
+    e2e_s: float
+    tries: int
+
+
+@dataclass
+class _Wire:
+    """What happened to one try's connection."""
+
+    reused: bool = False
+
+
+def open_session() -> aiohttp.ClientSession:
+    """A session for clients: connections are kept, and as many are opened as the client's own slots ask for."""
+
+    async def on_reuse(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+        if isinstance(context.trace_request_ctx, _Wire):
+            context.trace_request_ctx.reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(on_reuse)
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[trace])
+
+
+class RequestFailed(Exception):
+    """A request that will not succeed. `kind` says why: context, refused, or given-up after the last try."""
+
+    def __init__(
+        self, kind: Literal["context", "refused", "given-up"], message: str, *, tries: int, started_at: datetime, e2e_s: float
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.tries = kind, message, tries
+        self.started_at, self.e2e_s = started_at, e2e_s
+
+
+class _Unsuccessful(Exception):
+    """One try that failed; `again` tells whether another may succeed."""
+
+    def __init__(self, message: str, *, again: bool, after_s: float | None = None, kind: Any = "refused") -> None:
+        super().__init__(message)
+        self.message, self.again, self.after_s, self.kind = message, again, after_s, kind
+
+
+class Client:
+    """Sends requests to one endpoint, at most `concurrency` at once."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        endpoint: Endpoint,
+        workload: Workload,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._session, self._endpoint, self._workload = session, endpoint, workload
+        self._sleep, self._jitter = sleep, jitter
+        self._slots = asyncio.Semaphore(workload.concurrency)
+        self._path = "/v1/chat/completions" if workload.api == "chat" else "/v1/completions"
+
+    async def complete(self, prompt: str, *, max_tokens: int | None = None) -> Answer:
+        """The answer to a prompt. Raises RequestFailed when it cannot be had."""
+        async with self._slots:
+            tries = 0
+            while True:
+                tries += 1
+                started_at, started, wire = datetime.now(UTC), time.monotonic(), _Wire()
+                try:
+                    async with asyncio.timeout(self._workload.request_timeout):
+                        return await self._try(self._body(prompt, max_tokens), started_at, tries, wire)
+                except _Unsuccessful as error:
+                    failed = error
+                except TimeoutError:
+                    failed = _Unsuccessful(f"no answer in {self._workload.request_timeout:g} s", again=True)
+                except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
+                    if wire.reused:
+                        # The server had closed a kept connection meanwhile (RFC 9112, 9.3.1): no try was made.
+                        tries -= 1
+                        continue
+                    failed = _Unsuccessful(str(error) or "connection reset", again=True)
+                except (aiohttp.ClientError, OSError) as error:
+                    failed = _Unsuccessful(str(error) or type(error).__name__, again=True)
+                if not failed.again or tries > self._workload.retries:
+                    raise RequestFailed(
+                        "given-up" if failed.again else failed.kind,
+                        failed.message,
+                        tries=tries,
+                        started_at=started_at,
+                        e2e_s=time.monotonic() - started,
+                    )
+                await self._sleep(self._pause_s(tries, failed.after_s))
+
+    def _pause_s(self, tries: int, after_s: float | None) -> float:
+        """What the server asked for, else exponential back-off with jitter, 30 s at most."""
+        backoff: float = min(30.0, 0.25 * 2**tries) * (0.5 + self._jitter())
+        return backoff if after_s is None else after_s + 0.1 * self._jitter()
+
+    def _body(self, prompt: str, max_tokens: int | None) -> dict[str, Any]:
+        settings = self._workload
+        body: dict[str, Any] = {
+            "model": self._endpoint.model,
+            "max_tokens": max_tokens or settings.max_tokens,
+            "temperature": settings.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if settings.seed is not None:
+            body["seed"] = settings.seed
+        if settings.api == "chat":
+            return {**body, "messages": [{"role": "user", "content": prompt}]}
+        return {**body, "prompt": prompt}
+
+    async def _try(self, body: dict[str, Any], started_at: datetime, tries: int, wire: _Wire) -> Answer:
+        stream = _Stream()
+        url, headers = self._endpoint.url + self._path, self._endpoint.headers
+        async with self._session.post(url, json=body, headers=headers, trace_request_ctx=wire) as response:
+            wire.reused = False  # it answers, so it was not stale
+            if response.status != 200:
+                raise _refusal(response.status, await response.text(), response.headers.get("Retry-After"))
+            async for block in response.content.iter_any():
+                stream.feed(block)
+        ended = time.monotonic()
+        if stream.finish_reason is None:
+            raise _Unsuccessful("the stream ended before the answer did", again=True)
+        return Answer(
+            text="".join(stream.texts),
+            finish_reason=stream.finish_reason,
+            prompt_tokens=stream.usage.get("prompt_tokens"),
+            output_tokens=stream.usage.get("completion_tokens"),
+            cached_tokens=(stream.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+            started_at=started_at,
+            ttft_s=None if stream.first_at is None else stream.first_at - stream.started,
+            e2e_s=ended - stream.started,
+            tries=tries,
+        )
+
+
+class _Stream:
+    """Reads server-sent events as they come: the text, when its first piece arrived, why it ended, and the usage."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.first_at: float | None = None
+        self.texts: list[str] = []
+        self.finish_reason: str | None = None
+        self.usage: dict[str, Any] = {}
+        self._lines = LineBuffer()
+
+    def feed(self, block: bytes) -> None:
+        for line in self._lines.feed(block):
+            if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
+                self._event(json.loads(data))
+
+    def _event(self, event: dict[str, Any]) -> None:
+        if error := event.get("error"):
+            message = error.get("message", str(error)) if isinstance(error, dict) else str(error)
+            raise _Unsuccessful(message, again=True)
+        self.usage = event.get("usage") or self.usage
+        for choice in event.get("choices", ()):
+            text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+            if text:
+                if self.first_at is None:
+                    self.first_at = time.monotonic()
+                self.texts.append(text)
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+
+def _refusal(status: int, body: str, retry_after: str | None) -> _Unsuccessful:
+    message = f"HTTP {status}: {_message_in(body)}"
+    if status >= 500 or status in _RETRIED:
+        after = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
+        return _Unsuccessful(message, again=True, after_s=after)
+    kind = "context" if any(words in body for words in _CONTEXT_WORDS) else "refused"
+    return _Unsuccessful(message, again=False, kind=kind)
+
+
+def _message_in(body: str) -> str:
+    try:
+        data = json.loads(body)
+    except ValueError:
+        return " ".join(body.split())[:300] or "no reason given"
+    found = data.get("error", data) if isinstance(data, dict) else data
+    if isinstance(found, dict):
+        found = found.get("message") or found.get("detail") or found
+    return " ".join(str(found).split())[:500]

@@ -1,0 +1,69 @@
+"""Looks at this machine for what recipe needs, and knows the command that mends each lack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from provisioners.contract import Site
+from recipes.units import GIB
+
+_FREE_GIB = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. Only "broken" keeps the local recipes from running."""
+
+    state: Literal["ok", "missing", "broken"]
+    name: str
+    found: str
+    mend: str = ""
+
+
+def examine(site: Site) -> Iterator[Check]:
+    """Every check, the essential ones first."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Check("ok" if sys.version_info >= (3, 11) else "broken", "python", python, "install Python 3.11 or newer")
+    has_venv = find_spec("venv") is not None and find_spec("ensurepip") is not None
+    yield Check("ok" if has_venv else "broken", "venv", "there" if has_venv else "missing", "apt-get install python3-venv")
+    yield _writable("RECIPE_HOME", site.home)
+    yield _writable("engines", site.cache)
+    free = shutil.disk_usage(_existing(site.cache)).free / GIB
+    yield Check("ok" if free >= _FREE_GIB else "broken", "disk", f"{free:,.0f} GiB free", "free some disk")
+    sqlite_ok = sqlite3.sqlite_version_info >= (3, 24)
+    yield Check("ok" if sqlite_ok else "broken", "sqlite", sqlite3.sqlite_version, "use a Python with a newer SQLite")
+    for engine in sorted(site.cache.glob("engines/*/.complete")):
+        yield Check("ok", "engine", engine.parent.name)
+    yield _command("ssh", "for machines over SSH", "apt-get install openssh-client")
+    yield _command("nvidia-smi", "for GPUs of this machine", "install NVIDIA's driver, if there is a GPU")
+    yield _command("pulumi", "for stacks; nothing else needs it", "see https://www.pulumi.com/docs/install/")
+    yield _variable("RUNPOD_API_KEY", "for machines at RunPod")
+    yield _variable("HF_TOKEN", "for gated and private models")
+
+
+def _writable(name: str, folder: Path) -> Check:
+    existing = _existing(folder)
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return Check("ok", name, str(folder))
+    return Check("broken", name, f"{folder} cannot be written", f"chown -R $USER {existing}, or export RECIPE_HOME=…")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _command(name: str, purpose: str, mend: str) -> Check:
+    found = shutil.which(name)
+    return Check("ok", name, found) if found else Check("missing", name, purpose, mend)
+
+
+def _variable(name: str, purpose: str) -> Check:
+    return Check("ok", name, "set") if os.environ.get(name) else Check("missing", name, purpose, f"export {name}=…")

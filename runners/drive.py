@@ -1,0 +1,106 @@
+"""The drive phase: the workload against the engine, watched, every answer on disk before it counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from runners.client import Client
+from runners.engine import EngineSample, LogSample
+from runners.events import Driven, Listener
+from runners.launch import Running
+from runners.measurement import Timed
+from runners.plan import Plan
+from runners.records import RequestRecord
+from runners.run_folder import RecordFile, RunFolder
+from runners.telemetry import MetricsSampler
+
+
+@dataclass
+class Measured:
+    """What a drive leaves behind, also one that was cut short."""
+
+    records: list[RequestRecord] = field(default_factory=list)
+    metrics: list[Timed[EngineSample]] = field(default_factory=list)
+    log: list[Timed[LogSample]] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
+
+
+class DriveRecorder:
+    """Takes what the workload yields: to disk, to the measurement, to whoever watches."""
+
+    def __init__(self, file: RecordFile, measured: Measured, documents: int, emit: Listener, usd: Callable[[], float | None]) -> None:
+        self._file, self._measured, self._documents, self._emit, self._usd = file, measured, documents, emit, usd
+        self._expected, self._level = 0, 1
+        self._prompt_tokens, self._output_tokens = 0, 0
+        self._started = time.monotonic()
+        self.latest_sample: Callable[[], EngineSample | None] = lambda: None
+
+    def record(self, record: RequestRecord, text: str | None) -> None:
+        self._file.write(record, text)
+        self._measured.records.append(record)
+        self._level = max(self._level, record.level)
+        self._prompt_tokens += record.prompt_tokens
+        self._output_tokens += record.output_tokens
+        self.show()
+
+    def expect(self, requests: int) -> None:
+        self._expected += requests
+        self.show()
+
+    def document_done(self, output: Path) -> None:
+        self._measured.outputs.append(output)
+        self.show()
+
+    def show(self) -> None:
+        elapsed = max(time.monotonic() - self._started, 1e-3)
+        sample = self.latest_sample() or EngineSample()
+        self._emit(
+            Driven(
+                done=len(self._measured.records),
+                expected=self._expected,
+                level=self._level,
+                documents_done=len(self._measured.outputs),
+                documents=self._documents,
+                prompt_tokens_per_s=self._prompt_tokens / elapsed,
+                output_tokens_per_s=self._output_tokens / elapsed,
+                running=sample.running,
+                waiting=sample.waiting,
+                kv_usage=sample.kv_usage,
+                usd=self._usd(),
+            )
+        )
+
+
+async def drive(
+    plan: Plan,
+    running: Running,
+    session: aiohttp.ClientSession,
+    folder: RunFolder,
+    measured: Measured,
+    emit: Listener,
+    usd: Callable[[], float | None],
+) -> None:
+    """Do the work. `measured` grows as it goes, so that it holds what there is whatever ends this.
+
+    Raises WorkloadFailed when requests or documents failed, and EngineFailed when the engine ended.
+    """
+    file = RecordFile(folder)
+    recorder = DriveRecorder(file, measured, plan.estimate.documents, emit, usd)
+    client = Client(session, running.endpoint, plan.recipe.workload)
+    sampler = MetricsSampler(session, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
+    recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
+    sampler.on_sample = recorder.show
+    before = len(running.log.samples)
+    try:
+        async with sampler:
+            work = plan.workload.drive(plan.prepared, client, running.endpoint, folder.outputs, recorder)
+            await running.while_alive(work)
+    finally:
+        measured.metrics.extend(sampler.samples)
+        measured.log.extend(running.log.samples[before:])
+        file.close()

@@ -1,0 +1,179 @@
+"""What every engine promises. An engine is pure: it says what to run and reads what came out, and runs nothing itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from recipes.spec import Engine as EngineSpec
+from recipes.spec import Recipe
+
+KEY_VARIABLE = "RECIPE_ENGINE_KEY"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command; `{env}` stands for the engine's environment and `{onhost}` for the folder of the host's scripts."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """How an engine's own environment is made, and the command that shows that it works."""
+
+    steps: tuple[Step, ...]
+    check: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchRequest:
+    """What an engine needs to know to say how it is started."""
+
+    spec: EngineSpec
+    python: str
+    """The Python of the engine's environment."""
+    onhost: Path
+    model_path: str
+    served_name: str
+    port: str
+    key: str
+    """The key that clients must show; passed in the environment, never in argv."""
+    accelerated: bool
+
+
+@dataclass(frozen=True)
+class Launch:
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSample:
+    """The engine's own counters and gauges at one moment; None where it does not say."""
+
+    prompt_tokens_total: float | None = None
+    """All prompt tokens, cached ones included."""
+    output_tokens_total: float | None = None
+    running: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+    """Share of the KV cache in use, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSample:
+    """What one line of the engine's log says about its throughput."""
+
+    prompt_tokens_per_s: float | None = None
+    output_tokens_per_s: float | None = None
+    running: int | None = None
+    waiting: int | None = None
+    kv_usage: float | None = None
+    engine: str = "0"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an engine failed: its own words, and what to do."""
+
+    cause: str
+    advice: str = ""
+
+
+class Engine(ABC):
+    """A plug-in; the module's PLUGIN is an instance. Defaults fit a server that speaks OpenAI's API."""
+
+    name: str
+    default_version: str | None = None
+    model_form: Literal["gguf", "folder", "none"] = "folder"
+    """What it loads: one GGUF file, a folder as on the Hub, or nothing, because it runs elsewhere."""
+    health_path = "/health"
+    metrics_path: str | None = "/metrics"
+    patterns: Sequence[tuple[str, str]] = ()
+    """Regular expressions for its log, the most telling first, each with an advice."""
+
+    @abstractmethod
+    def installation(self, version: str, *, accelerated: bool) -> Installation | None:
+        """How its environment is made; None if nothing is installed."""
+
+    @abstractmethod
+    def launch(self, request: LaunchRequest) -> Launch | None:
+        """How it is started in the foreground; None if it runs already."""
+
+    def context_tokens(self, recipe: Recipe) -> int | None:
+        """The longest request that it will accept, as far as the recipe's flags say."""
+        return None
+
+    def metrics(self, text: str) -> EngineSample | None:
+        """Its metrics page (Prometheus text), normalised."""
+        return None
+
+    def log_line(self, line: str) -> LogSample | None:
+        """A line of its log, if it speaks of throughput."""
+        return None
+
+    def failure(self, log: str) -> Failure:
+        """The cause of its end, from the end of its log."""
+        return find_failure(log, [*self.patterns, *COMMON_FAILURES])
+
+
+COMMON_FAILURES: Sequence[tuple[str, str]] = (
+    (r"CUDA out of memory.*", "choose a larger GPU, a smaller context, or a quantized model"),
+    (r"No space left on device", "give the machine a larger disk: resources.disk_size"),
+    (r"[Aa]ddress already in use", "another process has the port; run again"),
+    (r"No module named '[^']+'", "the engine's environment is incomplete; see recipe doctor"),
+)
+
+
+def find_failure(log: str, patterns: Iterable[tuple[str, str]]) -> Failure:
+    """The first pattern that the log matches, quoted; else its last line that speaks of an error, else its last line."""
+    for pattern, advice in patterns:
+        if match := re.search(pattern, log):
+            return Failure(" ".join(match[0].split()), advice)
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"error|exception|fatal", line, re.IGNORECASE)]
+    return Failure((errors or lines or ["it wrote no log"])[-1][:500], "the whole log is in engine.log")
+
+
+def flags(args: Mapping[str, object]) -> list[str]:
+    """Command-line flags from a recipe's `engine.args`: true is a bare flag, false a --no- flag, null nothing."""
+    found: list[str] = []
+    for key, value in args.items():
+        name = "--" + key.replace("_", "-")
+        if value is None:
+            continue
+        if value is True:
+            found.append(name)
+        elif value is False:
+            found.append("--no-" + name[2:])
+        elif isinstance(value, list):
+            found += [name, *map(str, value)]
+        else:
+            found += [name, json.dumps(value) if isinstance(value, dict) else str(value)]
+    return found
+
+
+def argument(spec: EngineSpec, *names: str) -> int | None:
+    """A flag's whole number under any of its spellings."""
+    for key, value in spec.args.items():
+        if key.replace("-", "_") in names and isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
+_SERIES = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+([-+\d.eE]+|NaN|[-+]?Inf)", re.MULTILINE)
+
+
+def series_sums(text: str) -> dict[str, float]:
+    """The sum over all labels of each series of a page in Prometheus' text format."""
+    sums: dict[str, float] = {}
+    for name, value in _SERIES.findall(text):
+        sums[name] = sums.get(name, 0.0) + float(value)
+    return sums

@@ -1,0 +1,1 @@
+"""The engines, one file each; a file's name is the plug-in's name."""

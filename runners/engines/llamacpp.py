@@ -1,0 +1,82 @@
+"""llama.cpp's own HTTP server, from the xllamacpp wheel: the embedded default."""
+
+from __future__ import annotations
+
+import re
+
+from recipes.spec import Recipe
+from runners.engine import (
+    KEY_VARIABLE,
+    Engine,
+    EngineSample,
+    Installation,
+    Launch,
+    LaunchRequest,
+    LogSample,
+    Step,
+    argument,
+    flags,
+    series_sums,
+)
+
+_TIMING = re.compile(r"\b(prompt eval|eval) time =.*?\(.*?([\d.]+) tokens per second\)")
+
+
+class LlamaCpp(Engine):
+    name = "llamacpp"
+    default_version = "2026.10.11549"
+    model_form = "gguf"
+    patterns = (
+        (r"unrecognized arguments: .*", "remove it from engine.args, or write it as llama-server does"),
+        (r"gguf_init_from_file.*|invalid magic.*", "the file is no GGUF model, or is cut off"),
+        (r"failed to allocate buffer for kv cache.*", "lower engine.args.ctx_size or engine.args.parallel"),
+        (r"couldn't bind HTTP server socket.*", "another process has the port; run again"),
+        (r"error loading model.*", "check that model names a GGUF file of a supported architecture"),
+    )
+
+    def installation(self, version: str, *, accelerated: bool) -> Installation:
+        python = "{env}/bin/python"
+        pip = (python, "-m", "pip", "install", "--disable-pip-version-check", f"xllamacpp=={version}")
+        return Installation((Step(pip),), (python, "-c", "import xllamacpp"))
+
+    def launch(self, request: LaunchRequest) -> Launch:
+        argv = (
+            request.python,
+            str(request.onhost / "serve_llamacpp.py"),
+            *("--model", request.model_path, "--alias", request.served_name),
+            *("--host", "127.0.0.1", "--port", request.port),
+            *flags(request.spec.args),
+        )
+        return Launch(argv, {KEY_VARIABLE: request.key})
+
+    def context_tokens(self, recipe: Recipe) -> int | None:
+        """The context is shared by the slots."""
+        total = argument(recipe.engine, "ctx_size", "n_ctx", "c")
+        slots = argument(recipe.engine, "parallel", "n_parallel", "np") or 1
+        return total // slots if total else None
+
+    def metrics(self, text: str) -> EngineSample | None:
+        """Its prompt counter leaves out cached tokens, which it counts apart."""
+        sums = series_sums(text)
+        if "llamacpp:prompt_tokens_total" not in sums:
+            return None
+        cached = sums.get("llamacpp:prompt_tokens_cached_total", 0.0)
+        return EngineSample(
+            prompt_tokens_total=sums["llamacpp:prompt_tokens_total"] + cached,
+            output_tokens_total=sums.get("llamacpp:tokens_predicted_total"),
+            running=sums.get("llamacpp:requests_processing"),
+            waiting=sums.get("llamacpp:requests_deferred"),
+        )
+
+    def log_line(self, line: str) -> LogSample | None:
+        """A finished request's own speed; one line for its prompt and one for its answer."""
+        match = _TIMING.search(line)
+        if not match or "print_timing" not in line:
+            return None
+        speed = float(match[2])
+        if match[1] == "prompt eval":
+            return LogSample(prompt_tokens_per_s=speed)
+        return LogSample(output_tokens_per_s=speed)
+
+
+PLUGIN = LlamaCpp()

@@ -1,0 +1,21 @@
+"""An engine that runs already: any endpoint that speaks OpenAI's API. Nothing is installed or launched."""
+
+from __future__ import annotations
+
+from runners.engine import Engine, Installation, Launch, LaunchRequest
+
+
+class OpenAIEndpoint(Engine):
+    name = "openai"
+    model_form = "none"
+    health_path = "/v1/models"
+    metrics_path = None
+
+    def installation(self, version: str, *, accelerated: bool) -> Installation | None:
+        return None
+
+    def launch(self, request: LaunchRequest) -> Launch | None:
+        return None
+
+
+PLUGIN = OpenAIEndpoint()

@@ -1,0 +1,127 @@
+"""What happens in a run, as values: written to events.jsonl, shown in the terminal, kept in the ledger."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; `lasting` ones are written down, the others only shown."""
+
+    lasting: ClassVar[bool] = True
+
+    def row(self, at: datetime) -> dict[str, Any]:
+        kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(self).__name__).lower()
+        return {"at": at.isoformat(timespec="milliseconds"), "event": kind, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    run_id: str
+    recipe: str
+    folder: str
+    max_cost_usd: float | None
+    deadline: str | None
+
+
+@dataclass(frozen=True)
+class PhaseStarted(Event):
+    phase: str
+
+
+@dataclass(frozen=True)
+class PhaseEnded(Event):
+    phase: str
+    seconds: float
+    usd: float | None
+    ok: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Noted(Event):
+    """Something worth knowing, in a few words."""
+
+    phase: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    phase: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Interrupted(Event):
+    signal: str
+    second: bool
+
+
+@dataclass(frozen=True)
+class LeaseChanged(Event):
+    name: str
+    state: str
+    proof: str = ""
+
+
+@dataclass(frozen=True)
+class Advanced(Event):
+    """How far a phase is; shown, not kept."""
+
+    lasting: ClassVar[bool] = False
+    phase: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Driven(Event):
+    """How far the workload is; shown, not kept."""
+
+    lasting: ClassVar[bool] = False
+    done: int
+    expected: int
+    level: int
+    documents_done: int
+    documents: int
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+    running: float | None
+    waiting: float | None
+    kv_usage: float | None
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    run_id: str
+    status: str
+    exit_code: int
+
+
+Listener = Callable[[Event], None]
+
+
+class EventLog:
+    """Writes lasting events to events.jsonl and hands every event to the listeners."""
+
+    def __init__(self, path: Path, *listeners: Listener) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._listeners = listeners
+
+    def __call__(self, event: Event) -> None:
+        if event.lasting:
+            self._file.write(json.dumps(event.row(datetime.now(UTC)), ensure_ascii=False) + "\n")
+            self._file.flush()
+        for listener in self._listeners:
+            listener(event)
+
+    def close(self) -> None:
+        self._file.close()

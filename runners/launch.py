@@ -1,0 +1,125 @@
+"""The launch phase: start the engine, and believe it only when it has generated a token."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+
+from provisioners.contract import Host, Process
+from recipes.errors import EngineFailed
+from recipes.spec import Workload
+from runners.client import Client, Endpoint, RequestFailed
+from runners.plan import Plan
+from runners.prepare import Prepared
+from runners.telemetry import EngineLog
+
+T = TypeVar("T")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_LAST_WORDS_S = 1.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """An engine that answers. `process` is None if it runs elsewhere."""
+
+    endpoint: Endpoint
+    process: Process | None
+    log: EngineLog
+    plan: Plan
+
+    async def while_alive(self, work: Awaitable[T]) -> T:
+        """The work's result. Raises EngineFailed at once, with the cause from its log, if the engine ends before."""
+        if self.process is None:
+            return await work
+        task, ended = asyncio.ensure_future(work), asyncio.ensure_future(self.process.wait())
+        try:
+            await asyncio.wait([task, ended], return_when=asyncio.FIRST_COMPLETED)
+            if task.done() and task.exception() is None:
+                return task.result()
+            # Work that failed may have failed because the engine is about to be seen dead.
+            await asyncio.wait([ended], timeout=_LAST_WORDS_S if task.done() else None)
+            if ended.done():
+                raise self._failed(ended.result())
+            return task.result()
+        finally:
+            for future in (task, ended):
+                future.cancel()
+            await asyncio.wait([task, ended])
+
+    def _failed(self, status: int) -> EngineFailed:
+        failure = self.plan.engine.failure(self.log.tail())
+        if status >= 0:
+            return EngineFailed(f"{self.plan.engine.name} ended with exit status {status}: {failure.cause}", advice=failure.advice)
+        name = signal.Signals(-status).name
+        known = failure.cause if failure.advice and "whole log" not in failure.advice else ""
+        if status == -signal.SIGKILL and not known:
+            advice = "somebody killed it, or the kernel did because memory ran out; see dmesg"
+        else:
+            advice = failure.advice
+        what = f"{self.plan.engine.name} was killed by signal {-status} ({name})"
+        return EngineFailed(f"{what}: {known}" if known else what, advice=advice)
+
+
+async def launch(
+    plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], log_path: Path, session: aiohttp.ClientSession
+) -> Running:
+    """Start the engine, or find the one that runs elsewhere, and wait until it is ready. Raises EngineFailed."""
+    running = await _start(plan, host, prepared, env, EngineLog(log_path, plan.engine))
+    await running.while_alive(_until_ready(running, session))
+    return running
+
+
+async def _start(plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], log: EngineLog) -> Running:
+    spec, served = plan.recipe.engine, plan.recipe.model.identifier
+    if spec.url is not None:
+        key = env.get(spec.api_key_env) if spec.api_key_env else None
+        return Running(Endpoint(spec.url.rstrip("/").removesuffix("/v1"), served, key), None, log, plan)
+    port, key = await host.free_port(), secrets.token_urlsafe(24)
+    started = plan.launch(
+        python=prepared.python, onhost=prepared.onhost, model_path=prepared.model_path, port=str(port), key=key
+    )
+    assert started is not None, f"{plan.engine.name} neither launches nor has a url"
+    process = await host.start(started.argv, env={**env, **started.env, **spec.env}, on_output=log.feed)
+    return Running(Endpoint(f"http://{host.address(port)}", served, key), process, log, plan)
+
+
+async def _until_ready(running: Running, session: aiohttp.ClientSession) -> None:
+    """HTTP 200 on the health page, and then one generated token: a server may be up and its model broken."""
+    url, pause_s = running.endpoint.url + running.plan.engine.health_path, _FIRST_PAUSE_S
+    while (trouble := await _trouble_at(url, running, session)) is not None:
+        if running.process is None:
+            raise EngineFailed(f"{url}: {trouble}", advice="check engine.url, and that the endpoint runs")
+        await asyncio.sleep(pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
+    recipe = running.plan.recipe
+    once = recipe.workload.model_copy(update={"retries": 0, "concurrency": 1})
+    await _generate_one(Client(session, running.endpoint, once), running, once)
+
+
+async def _trouble_at(url: str, running: Running, session: aiohttp.ClientSession) -> str | None:
+    """Why the page does not answer 200; None if it does."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=10)
+        async with session.get(url, headers=running.endpoint.headers, timeout=timeout) as response:
+            return None if response.status == 200 else f"HTTP {response.status}"
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        return str(error) or type(error).__name__
+
+
+async def _generate_one(client: Client, running: Running, settings: Workload) -> None:
+    try:
+        answer = await client.complete("Hello", max_tokens=1)
+    except RequestFailed as error:
+        raise EngineFailed(
+            f"{running.plan.engine.name} answers its health page, but generates no token: {error.message}",
+            advice=f"the whole log is in engine.log; the request went to /v1/{settings.api.replace('chat', 'chat/completions')}",
+        ) from error
+    if not (answer.output_tokens or answer.text):
+        raise EngineFailed(f"{running.plan.engine.name} answered with no token at all", advice="look into engine.log")

@@ -1,0 +1,103 @@
+"""The experiment log: one SQLite row per run, in RECIPE_HOME/ledger.db."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import UsageError
+from runners.events import Event
+
+SCHEMA_VERSION = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS experiments (
+    run_id TEXT PRIMARY KEY,
+    recipe TEXT NOT NULL,
+    recipe_digest TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    ended_at TEXT,
+    status TEXT NOT NULL,
+    phase TEXT,
+    total_usd REAL,
+    pid INTEGER,
+    result TEXT
+);
+CREATE INDEX IF NOT EXISTS experiments_started ON experiments (started_at);
+CREATE TABLE IF NOT EXISTS events (run_id TEXT NOT NULL, at TEXT NOT NULL, event TEXT NOT NULL, data TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS events_run ON events (run_id);
+"""
+
+
+class Ledger:
+    """Opens for each call, so that many runs may write at once."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.path = home / "ledger.db"
+        with self._open() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise UsageError(
+                    f"{self.path} was written by a newer recipe (its schema is {version}, this one knows {SCHEMA_VERSION})",
+                    advice="upgrade recipe, or set RECIPE_HOME to another folder",
+                )
+            if version < SCHEMA_VERSION:
+                db.executescript(_TABLES)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.path, timeout=30)) as db:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.DatabaseError as error:
+                raise UsageError(f"{self.path} is not a ledger: {error}", advice="move it away") from error
+            with db:
+                yield db
+
+    def begin(self, run_id: str, recipe: str, digest: str, started_at: str, pid: int) -> None:
+        with self._open() as db:
+            db.execute(
+                "INSERT INTO experiments (run_id, recipe, recipe_digest, started_at, status, pid) "
+                "VALUES (?, ?, ?, ?, 'running', ?)",
+                (run_id, recipe, digest, started_at, pid),
+            )
+
+    def record(self, run_id: str, event: Event) -> None:
+        """Keep an event, if it is one that lasts."""
+        if not event.lasting:
+            return
+        row = event.row(datetime.now(UTC))
+        at, kind = row.pop("at"), row.pop("event")
+        with self._open() as db:
+            db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (run_id, at, kind, json.dumps(row)))
+
+    def end(self, result: dict[str, Any]) -> None:
+        outcome = result["outcome"]
+        with self._open() as db:
+            db.execute(
+                "UPDATE experiments SET ended_at = ?, status = ?, phase = ?, total_usd = ?, result = ? WHERE run_id = ?",
+                (
+                    result["ended_at"],
+                    outcome["status"],
+                    outcome["phase"],
+                    result["cost"]["total_usd"],
+                    json.dumps(result, ensure_ascii=False),
+                    result["run_id"],
+                ),
+            )
+
+    def runs(self, *, limit: int | None = None, recipe: str | None = None) -> list[dict[str, Any]]:
+        """The newest first: run_id, recipe, started_at, ended_at, status, phase, total_usd, pid, result."""
+        query = "SELECT run_id, recipe, started_at, ended_at, status, phase, total_usd, pid, result FROM experiments"
+        where = " WHERE recipe = ?" if recipe else ""
+        with self._open() as db:
+            db.row_factory = sqlite3.Row
+            arguments = [*([recipe] if recipe else []), -1 if limit is None else limit]
+            rows = db.execute(f"{query}{where} ORDER BY started_at DESC, rowid DESC LIMIT ?", arguments).fetchall()
+        return [{**dict(row), "result": json.loads(row["result"]) if row["result"] else None} for row in rows]

@@ -1,0 +1,250 @@
+"""What follows from what was measured: throughput, peaks, latency, cost. Pure functions over records and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any, Generic, Literal, TypeVar
+
+from runners.engine import EngineSample, LogSample
+from runners.records import RequestRecord
+
+T = TypeVar("T", covariant=True)
+PERCENTILES = (50, 90, 99)
+_NEAR_S = 1.5
+Kind = Literal["prompt", "output"]
+Source = Literal["requests", "metrics", "log"]
+
+
+@dataclass(frozen=True)
+class Timed(Generic[T]):
+    """A sample and the moment at which it was taken."""
+
+    at: datetime
+    sample: T
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The highest throughput of one kind that one source saw, and the engine's state at that moment."""
+
+    kind: Kind
+    source: Source
+    tokens_per_s: float
+    at: datetime
+    running: float | None
+    waiting: float | None
+    kv_usage: float | None
+
+
+def throughput(
+    records: Sequence[RequestRecord],
+    metrics: Sequence[Timed[EngineSample]],
+    log: Sequence[Timed[LogSample]],
+) -> dict[str, Any]:
+    """Tokens and rates from the requests themselves and, beside them, from the engine's metrics and log."""
+    answered = [r for r in records if r.output_tokens or r.status == "ok"]
+    prompt, output = sum(r.prompt_tokens for r in answered), sum(r.output_tokens for r in answered)
+    seconds = _span_s(answered)
+    peaks = [*_request_peaks(answered, metrics), *_metric_peaks(metrics), *_log_peaks(log)]
+    own = {p.kind: p.tokens_per_s for p in peaks if p.source == "requests"}
+    return {
+        "prompt_tokens": prompt,
+        "output_tokens": output,
+        "cached_prompt_tokens": sum(r.cached_tokens for r in answered),
+        "seconds": round(seconds, 3),
+        "prompt_tokens_per_s": _rate(prompt, seconds),
+        "output_tokens_per_s": _rate(output, seconds),
+        "peak_prompt_tokens_per_s": own.get("prompt"),
+        "peak_output_tokens_per_s": own.get("output"),
+        "peak_at": [{**asdict(p), "at": p.at.isoformat(timespec="milliseconds")} for p in peaks],
+        "engine_counters": _counters(metrics),
+        "measured_at": "client",
+    }
+
+
+def latency(records: Iterable[RequestRecord]) -> dict[str, Any]:
+    """Percentiles of TTFT, TPOT and E2E in seconds, over the requests that succeeded."""
+    good = [r for r in records if r.status == "ok"]
+    pick: dict[str, Callable[[RequestRecord], float | None]] = {
+        "ttft_s": lambda r: r.ttft_s,
+        "tpot_s": lambda r: r.tpot_s,
+        "e2e_s": lambda r: r.e2e_s,
+    }
+    return {name: percentiles([v for r in good if (v := get(r)) is not None]) for name, get in pick.items()}
+
+
+def percentiles(values: Iterable[float]) -> dict[str, float | None]:
+    """p50, p90 and p99 by linear interpolation between closest ranks (as numpy's default); None without values."""
+    ordered = sorted(values)
+    found: dict[str, float | None] = {}
+    for p in PERCENTILES:
+        if not ordered:
+            found[f"p{p}"] = None
+            continue
+        rank = (len(ordered) - 1) * p / 100
+        low = int(rank)
+        high = min(low + 1, len(ordered) - 1)
+        found[f"p{p}"] = round(ordered[low] + (ordered[high] - ordered[low]) * (rank - low), 6)
+    return found
+
+
+def request_counts(records: Sequence[RequestRecord]) -> dict[str, int]:
+    return {
+        "ok": sum(r.status == "ok" for r in records),
+        "failed": sum(r.status == "failed" for r in records),
+        "retried": sum(r.tries > 1 for r in records),
+        "truncated": sum(r.finish_reason == "length" for r in records),
+    }
+
+
+def busy_seconds(records: Iterable[RequestRecord]) -> float:
+    """Seconds during which at least one request was under way."""
+    total, open_until = 0.0, None
+    for record in sorted(records, key=lambda r: r.started_at):
+        begin = record.started_at if open_until is None else max(record.started_at, open_until)
+        total += max(0.0, (record.ended_at - begin).total_seconds())
+        open_until = record.ended_at if open_until is None else max(open_until, record.ended_at)
+    return total
+
+
+def cost(
+    price_usd_per_h: float | None,
+    billed_seconds: float,
+    records: Sequence[RequestRecord],
+    documents_done: int,
+) -> dict[str, Any]:
+    """What the lease cost, and what that makes per token and document; None where the price is unknown."""
+    total = None if price_usd_per_h is None else price_usd_per_h * billed_seconds / 3600
+    prompt, output = sum(r.prompt_tokens for r in records), sum(r.output_tokens for r in records)
+    useful = busy_seconds(records) / billed_seconds if billed_seconds else 0.0
+    return {
+        "price_usd_per_h": price_usd_per_h,
+        "billed_seconds": round(billed_seconds, 3),
+        "total_usd": _rounded(total),
+        "forecast_usd": None,
+        "useful_fraction": round(min(1.0, useful), 4),
+        "usd_per_million_prompt_tokens": _share(total, prompt / 1e6),
+        "usd_per_million_output_tokens": _share(total, output / 1e6),
+        "usd_per_document": _share(total, documents_done),
+    }
+
+
+def _share(total: float | None, parts: float) -> float | None:
+    return None if total is None or not parts else _rounded(total / parts)
+
+
+def _rounded(usd: float | None) -> float | None:
+    return None if usd is None else float(f"{usd:.6g}")
+
+
+def _rate(tokens: float, seconds: float) -> float:
+    return round(tokens / seconds, 2) if seconds > 0 else 0.0
+
+
+def _span_s(records: Sequence[RequestRecord]) -> float:
+    if not records:
+        return 0.0
+    return (max(r.ended_at for r in records) - min(r.started_at for r in records)).total_seconds()
+
+
+def _request_peaks(records: Sequence[RequestRecord], metrics: Sequence[Timed[EngineSample]]) -> list[Peak]:
+    """The busiest whole second: prompt tokens are spread over the time to first token, output tokens over the rest.
+
+    A run of less than a second is one interval of its own length.
+    """
+    if not records:
+        return []
+    origin = min(r.started_at for r in records)
+    width_s = min(1.0, max(_span_s(records), 1e-6))
+    whole = max(1, int(_span_s(records) / width_s))
+    rates: dict[Kind, list[float]] = {"prompt": [0.0] * whole, "output": [0.0] * whole}
+    for r in records:
+        first, end = (r.first_token_at - origin).total_seconds(), (r.ended_at - origin).total_seconds()
+        _spread(rates["prompt"], r.prompt_tokens, (r.started_at - origin).total_seconds(), first, width_s)
+        _spread(rates["output"], r.output_tokens, first, end, width_s)
+    peaks = []
+    for kind, per_interval in rates.items():
+        i = max(range(whole), key=per_interval.__getitem__)
+        at = origin + timedelta(seconds=i * width_s)
+        state = _state_at(at + timedelta(seconds=width_s / 2), metrics)
+        peaks.append(_peak(kind, "requests", per_interval[i], at, state))
+    return peaks
+
+
+def _spread(rates: list[float], tokens: float, begin: float, end: float, width_s: float) -> None:
+    """Add tokens to intervals in proportion to the time that falls into each, as tokens per second."""
+    end = max(end, begin + 1e-6)
+    for i in range(int(begin / width_s), min(len(rates), int(end / width_s) + 1)):
+        overlap = min(end, (i + 1) * width_s) - max(begin, i * width_s)
+        rates[i] += max(0.0, overlap) / (end - begin) * tokens / width_s
+
+
+def _peak(kind: Kind, source: Source, rate: float, at: datetime, state: EngineSample | LogSample) -> Peak:
+    return Peak(
+        kind=kind,
+        source=source,
+        tokens_per_s=round(rate, 2),
+        at=at,
+        running=state.running,
+        waiting=state.waiting,
+        kv_usage=state.kv_usage,
+    )
+
+
+def _state_at(at: datetime, metrics: Sequence[Timed[EngineSample]]) -> EngineSample:
+    """The engine's state at a moment, from the nearest sample that saw it work; unknown if none is near."""
+    working = [m for m in metrics if m.sample.running and abs((m.at - at).total_seconds()) <= _NEAR_S]
+    nearest = min(working, key=lambda m: abs((m.at - at).total_seconds()), default=None)
+    return nearest.sample if nearest else EngineSample()
+
+
+def _metric_peaks(metrics: Sequence[Timed[EngineSample]]) -> list[Peak]:
+    peaks = []
+    for kind, read in _COUNTERS.items():
+        best: Peak | None = None
+        for before, after in pairwise(metrics):
+            elapsed = (after.at - before.at).total_seconds()
+            a, b = read(before.sample), read(after.sample)
+            # Shorter intervals come from the last sample of a phase, and would exaggerate.
+            if a is None or b is None or elapsed < 0.5:
+                continue
+            rate = (b - a) / elapsed
+            if best is None or rate > best.tokens_per_s:
+                best = _peak(kind, "metrics", rate, after.at, after.sample)
+        if best:
+            peaks.append(best)
+    return peaks
+
+
+def _log_peaks(log: Sequence[Timed[LogSample]]) -> list[Peak]:
+    """The engine's own highest figures; several engines of one server each speak for themselves."""
+    peaks = []
+    for kind, read in _LOG_RATES.items():
+        best = max((line for line in log if read(line.sample) is not None), key=lambda t: read(t.sample) or 0, default=None)
+        if best:
+            peaks.append(_peak(kind, "log", read(best.sample) or 0.0, best.at, best.sample))
+    return peaks
+
+
+def _counters(metrics: Sequence[Timed[EngineSample]]) -> dict[str, Any] | None:
+    """What the engine itself counted between the first and the last sample of the drive."""
+    if len(metrics) < 2:
+        return None
+    counted = {}
+    for kind, read in _COUNTERS.items():
+        a, b = read(metrics[0].sample), read(metrics[-1].sample)
+        counted[f"{kind}_tokens"] = None if a is None or b is None else round(b - a)
+    return counted
+
+
+_COUNTERS: dict[Kind, Callable[[EngineSample], float | None]] = {
+    "prompt": lambda s: s.prompt_tokens_total,
+    "output": lambda s: s.output_tokens_total,
+}
+_LOG_RATES: dict[Kind, Callable[[LogSample], float | None]] = {
+    "prompt": lambda s: s.prompt_tokens_per_s,
+    "output": lambda s: s.output_tokens_per_s,
+}

@@ -1,0 +1,59 @@
+"""How a run ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from recipes.errors import ExitCode
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Everything was done."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It failed in a phase: why, what to do, and the exit code that says where."""
+
+    phase: str
+    error: str
+    advice: str
+    exit_code: ExitCode
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Somebody or something asked it to stop."""
+
+    phase: str
+    signal: str
+
+
+Outcome = Completed | Failed | Interrupted
+
+
+def exit_code(outcome: Outcome) -> ExitCode:
+    match outcome:
+        case Completed():
+            return ExitCode.DONE
+        case Failed():
+            return outcome.exit_code
+        case Interrupted():
+            return ExitCode.INTERRUPTED
+        case _:
+            assert_never(outcome)
+
+
+def as_row(outcome: Outcome) -> dict[str, str | None]:
+    """The `outcome` of result.json."""
+    match outcome:
+        case Completed():
+            return {"status": "completed", "phase": None, "error": None}
+        case Failed():
+            return {"status": "failed", "phase": outcome.phase, "error": outcome.error, "advice": outcome.advice}
+        case Interrupted():
+            return {"status": "interrupted", "phase": outcome.phase, "error": outcome.signal}
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,162 @@
+"""What a run will do, decided before anything is rented: offers, findings, the exact steps, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from provisioners.contract import Finding, Offer, Provisioner
+from provisioners.preflight import Requirements, judge
+from recipes.load import LoadedRecipe
+from recipes.spec import Recipe, digest_of
+from runners import registry
+from runners.engine import Engine, Installation, Launch, LaunchRequest
+from runners.models import ModelSource, resolve_model
+from runners.text.tokens import TokenCounter
+from runners.threads import in_thread
+from runners.workload import Estimate, Workload
+
+ONHOST = Path(__file__).parent / "onhost"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that the session needs, and everything that people want to see before it begins."""
+
+    loaded: LoadedRecipe
+    provisioner: Provisioner
+    engine: Engine
+    workload: Workload
+    model: ModelSource
+    offers: tuple[Offer, ...]
+    findings: tuple[Finding, ...]
+    prepared: Any
+    """The workload's inputs, read and cut up."""
+    estimate: Estimate
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.loaded.recipe
+
+    @property
+    def offer(self) -> Offer:
+        return self.offers[0]
+
+    @property
+    def accelerated(self) -> bool:
+        return self.recipe.resources.accelerators is not None
+
+    @property
+    def engine_version(self) -> str | None:
+        return self.recipe.engine.version or self.engine.default_version
+
+    @property
+    def verdict(self) -> str:
+        return "refuse" if any(f.level == "block" for f in self.findings) else "go"
+
+    def installation(self) -> Installation | None:
+        return self.engine.installation(self.engine_version or "", accelerated=self.accelerated)
+
+    def environment_name(self, python: str) -> str | None:
+        """The folder of the engine's environment: the same as long as the same would be installed."""
+        installation = self.installation()
+        if installation is None:
+            return None
+        content = digest_of([[s.argv for s in installation.steps], python])
+        return f"{self.engine.name}-{self.engine_version}-{content[:8]}"
+
+    def launch(self, *, python: str, onhost: Path, model_path: str, port: str, key: str) -> Launch | None:
+        return self.engine.launch(
+            LaunchRequest(
+                spec=self.recipe.engine,
+                python=python,
+                onhost=onhost,
+                model_path=model_path,
+                served_name=self.recipe.model.identifier,
+                port=port,
+                key=key,
+                accelerated=self.accelerated,
+            )
+        )
+
+    def steps(self) -> list[dict[str, Any]]:
+        """What will be done, phase by phase; commands as they will be run, with what is not known yet in braces."""
+        found: list[dict[str, Any]] = []
+        if installation := self.installation():
+            found += [{"phase": "prepare", "argv": list(step.argv)} for step in installation.steps]
+        if hub := self.model.hub:
+            found.append({"phase": "prepare", "action": f"download {self.model.describe()}", "bytes": hub.bytes})
+        folder = Path("{model}") if self.model.hub else None
+        launch = self.launch(
+            python="{env}/bin/python",
+            onhost=Path("{onhost}"),
+            model_path=self.model.loaded_from(folder),
+            port="{port}",
+            key="",
+        )
+        if launch:
+            found.append({"phase": "launch", "argv": list(launch.argv), "env": {k: v for k, v in launch.env.items() if v}})
+        ready = f"GET {self.engine.health_path} answers 200, and one token is generated"
+        found.append({"phase": "launch", "action": ready})
+        drive = f"{self.workload.name}: {self.estimate.documents} documents, {self.estimate.requests} requests at first"
+        found.append({"phase": "drive", "action": drive})
+        if self.recipe.collect:
+            found.append({"phase": "collect", "action": f"bring back {', '.join(self.recipe.collect)}"})
+        found.append({"phase": "release", "action": f"let go of the machine ({self.provisioner.name}), with proof"})
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """plan.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "recipe": self.recipe.name,
+            "recipe_digest": self.loaded.digest,
+            "verdict": self.verdict,
+            "findings": [asdict(f) for f in self.findings],
+            "offers": [asdict(o) for o in self.offers],
+            "model": {
+                "identifier": self.model.identifier,
+                "source": self.model.describe(),
+                "bytes": self.model.hub.bytes if self.model.hub else None,
+                "commit": self.model.hub.commit if self.model.hub else None,
+            },
+            "engine": {"name": self.engine.name, "version": self.engine_version},
+            "workload": {"name": self.workload.name, **asdict(self.estimate)},
+            "memory": None,
+            "steps": self.steps(),
+            "forecast": None,
+        }
+
+
+async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str]) -> Plan:
+    """Ask for offers, look the model up, read the inputs, and judge. Changes nothing and costs nothing.
+
+    Raises Refused or NoMachine if there is nothing to judge; a plan with blocks is returned, with the verdict "refuse".
+    """
+    recipe = loaded.recipe
+    provisioner = registry.provisioner(recipe.resources.provisioner)
+    engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
+    offers = await provisioner.offers(recipe.resources)
+    model = await in_thread(resolve_model, recipe, engine)
+    prepared = await in_thread(workload.prepare, recipe, TokenCounter.from_path(model.tokenizer))
+    estimate = await in_thread(workload.estimate, prepared)
+    spec = recipe.engine
+    needs = Requirements(
+        accelerators=spec.tensor_parallel_size * spec.pipeline_parallel_size * spec.data_parallel_size,
+        context_tokens=engine.context_tokens(recipe),
+        longest_request_tokens=estimate.longest_request_tokens,
+    )
+    return Plan(
+        loaded=loaded,
+        provisioner=provisioner,
+        engine=engine,
+        workload=workload,
+        model=model,
+        offers=tuple(offers),
+        findings=tuple(judge(recipe, offers, needs, env)),
+        prepared=prepared,
+        estimate=estimate,
+    )

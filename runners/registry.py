@@ -1,0 +1,52 @@
+"""The plug-ins that are installed, by name."""
+
+from __future__ import annotations
+
+import os
+
+import provisioners.providers
+import runners.engines
+import runners.workloads
+from provisioners.contract import Provisioner, Site
+from recipes.errors import Refused
+from recipes.plugins import load_plugin, plugin_names
+from recipes.references import Plugins
+from runners.engine import Engine
+from runners.run_folder import recipe_cache, recipe_home
+from runners.workload import Workload
+
+PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
+ENGINES = (runners.engines, "gpu_recipe.engines")
+WORKLOADS = (runners.workloads, "gpu_recipe.workloads")
+
+
+def installed() -> Plugins:
+    """The names of all plug-ins; imports none of them."""
+    return Plugins(plugin_names(*PROVISIONERS), plugin_names(*ENGINES), plugin_names(*WORKLOADS))
+
+
+def site() -> Site:
+    """Where this client keeps things, from its environment."""
+    return Site(home=recipe_home(os.environ), cache=recipe_cache(os.environ))
+
+
+def provisioner(name: str) -> Provisioner:
+    """The provisioner of this name. Raises Refused if this version has none."""
+    known = plugin_names(*PROVISIONERS)
+    if name not in known:
+        raise Refused(
+            f"resources.provisioner {name} is not in this version of recipe",
+            advice=f"it has {', '.join(known)}; a plug-in can add others",
+        )
+    made: Provisioner = load_plugin(*PROVISIONERS, name)(site())
+    return made
+
+
+def engine(name: str) -> Engine:
+    found: Engine = load_plugin(*ENGINES, name)
+    return found
+
+
+def workload(name: str) -> Workload:
+    found: Workload = load_plugin(*WORKLOADS, name)
+    return found

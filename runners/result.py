@@ -1,0 +1,88 @@
+"""result.json: the ledger's row, built from everything that was measured."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, assert_never
+
+from provisioners.contract import Gone, MayStillBill, Release
+from recipes.errors import ExitCode
+from runners.clock import Clock
+from runners.drive import Measured
+from runners.measurement import cost, latency, request_counts, throughput
+from runners.outcome import Outcome, as_row
+from runners.plan import SCHEMA_VERSION, Plan
+from runners.run_folder import RunFolder
+
+
+def build_result(
+    plan: Plan,
+    folder: RunFolder,
+    clock: Clock,
+    measured: Measured,
+    outcome: Outcome,
+    release: Release,
+    warnings: list[str],
+    *,
+    exit_code: ExitCode,
+) -> dict[str, Any]:
+    """The result of a run; a failed or interrupted one has the same fields, as far as it came."""
+    records = measured.records
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": folder.run_id,
+        "recipe": plan.recipe.name,
+        "recipe_digest": plan.loaded.digest,
+        "variant": plan.loaded.variant,
+        "git_commit": git_commit(plan.loaded.source.parent),
+        "versions": versions(plan),
+        "offer": asdict(plan.offer),
+        "model": {"identifier": plan.model.identifier, "source": plan.model.describe()},
+        "engine": {"name": plan.engine.name, "version": plan.engine_version},
+        "started_at": clock.started_at.isoformat(timespec="milliseconds"),
+        "ended_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "outcome": as_row(outcome),
+        "exit_code": int(exit_code),
+        "warnings": warnings,
+        "phases": [phase.row() for phase in clock.phases],
+        "cost": cost(plan.offer.price_usd_per_h, clock.billed_seconds(), records, len(measured.outputs)),
+        "throughput": throughput(records, measured.metrics, measured.log),
+        "latency": latency(records),
+        "requests": request_counts(records),
+        "documents": {"done": len(measured.outputs), "total": plan.estimate.documents},
+        "release": release_row(release),
+        "artifacts": folder.artifacts(),
+    }
+
+
+def release_row(release: Release) -> dict[str, str]:
+    match release:
+        case Gone(proof):
+            return {"state": "gone", "proof": proof}
+        case MayStillBill(reason, command):
+            return {"state": "may-still-bill", "proof": "", "reason": reason, "command": command}
+        case _:
+            assert_never(release)
+
+
+def versions(plan: Plan) -> dict[str, str]:
+    """Of everything that can change a figure."""
+    found = {name: version(name) for name in ("gpu-recipe", "aiohttp", "tokenizers", "huggingface-hub")}
+    engine = {plan.engine.name: plan.engine_version} if plan.engine_version else {}
+    return {**found, "python": platform.python_version(), "platform": platform.platform(), **engine}
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit that is checked out where the recipe lies, with a + if files there were changed; None outside git."""
+    try:
+        run = {"cwd": folder, "capture_output": True, "text": True, "timeout": 10, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()  # type: ignore[call-overload]
+        changed = subprocess.run(["git", "status", "--porcelain", "--", "."], **run).stdout.strip()  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}+" if changed else str(commit)

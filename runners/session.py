@@ -1,0 +1,244 @@
+"""One run from its plan to its result: lease, prepare, launch, drive, collect, and let go whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from provisioners.contract import Gone, Host, Lease, MayStillBill, Release
+from provisioners.journal import Journal
+from provisioners.preflight import clear
+from recipes.errors import (
+    EngineFailed,
+    ExitCode,
+    HostCommandFailed,
+    NoMachine,
+    RecipeError,
+    WorkloadFailed,
+)
+from runners import events
+from runners.client import open_session
+from runners.clock import Clock
+from runners.drive import Measured, drive
+from runners.launch import Running, launch
+from runners.ledger import Ledger
+from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code
+from runners.plan import Plan
+from runners.prepare import prepare
+from runners.result import build_result
+from runners.run_folder import RunFolder
+
+# What a phase that outlasts its deadline is.
+_OVERDUE: Mapping[str, type[RecipeError]] = {
+    "provision": NoMachine,
+    "prepare": HostCommandFailed,
+    "launch": EngineFailed,
+    "drive": WorkloadFailed,
+    "collect": HostCommandFailed,
+}
+
+
+class Session:
+    """Runs a plan once. Nothing that happens in it keeps the lease from being let go."""
+
+    def __init__(
+        self, plan: Plan, folder: RunFolder, clock: Clock, ledger: Ledger, env: Mapping[str, str], *listeners: events.Listener
+    ) -> None:
+        self._plan, self._folder, self._clock, self._ledger, self._env = plan, folder, clock, ledger, env
+        self._journal = Journal(ledger.path)
+        self._emit = events.EventLog(folder.path / "events.jsonl", *listeners)
+        self._phase = "plan"
+        self._deadline: tuple[datetime, str] | None = None
+        self._signal: str | None = None
+        self._stoppable: asyncio.Task[None] | None = None
+        self._lease: Lease | None = None
+        self._host: Host | None = None
+        self._running: Running | None = None
+        self._measured = Measured()
+        self._warnings: list[str] = []
+
+    async def run(self) -> dict[str, Any]:
+        """The run's result, which is in the folder and in the ledger when this returns."""
+        self._begin()
+        outcome = await self._attempt(self._work())
+        if self._host is not None:
+            collected = await self._attempt(self._collect(self._host))
+            outcome = collected if isinstance(outcome, Completed) else outcome
+        release = await self._let_go()
+        return self._conclude(outcome, release)
+
+    def interrupt(self, name: str) -> None:
+        """The wish to stop. The first ends the work, the second also the collecting; letting go is never cut short."""
+        self._emit(events.Interrupted(name, second=self._signal is not None))
+        self._signal = name
+        if self._stoppable is not None:
+            self._stoppable.cancel()
+
+    def _begin(self) -> None:
+        recipe, folder = self._plan.recipe, self._folder
+        self._clock.price_usd_per_h = self._plan.offer.price_usd_per_h
+        self._deadline = self._lease_deadline()
+        self._ledger.begin(
+            folder.run_id, recipe.name, self._plan.loaded.digest, self._clock.started_at.isoformat(), os.getpid()
+        )
+        folder.write_text("recipe.yaml", self._plan.loaded.text)
+        folder.write_json("resolved.json", recipe.resolved())
+        folder.write_json("plan.json", self._plan.document())
+        deadline = self._deadline[0].isoformat(timespec="seconds") if self._deadline else None
+        self._emit(events.RunStarted(folder.run_id, recipe.name, str(folder.path), recipe.limits.max_cost, deadline))
+        self._end_phase("plan", note=_counted(self._plan))
+
+    def _lease_deadline(self) -> tuple[datetime, str] | None:
+        """The earlier of max_duration and the moment at which max_cost is spent, and which of the two it is."""
+        limits, price = self._plan.recipe.limits, self._plan.offer.price_usd_per_h
+        allowed = {"limits.max_duration": limits.max_duration}
+        if limits.max_cost is not None and price:
+            allowed["limits.max_cost"] = limits.max_cost / price * 3600
+        known = [(seconds, name) for name, seconds in allowed.items() if seconds is not None]
+        if not known:
+            return None
+        seconds, name = min(known)
+        return datetime.now(UTC) + timedelta(seconds=seconds), name
+
+    async def _attempt(self, work: Coroutine[Any, Any, None]) -> Outcome:
+        """How the work ended; never raises."""
+        self._stoppable = asyncio.create_task(work)
+        try:
+            await self._stoppable
+        except asyncio.CancelledError:
+            return Interrupted(self._phase, self._signal or "cancelled")
+        except RecipeError as error:
+            return Failed(self._phase, error.message, error.advice, error.exit_code)
+        except Exception as error:
+            path = self._folder.write_text("bug.log", traceback.format_exc())
+            message = f"a bug in recipe: {type(error).__name__}: {error}"
+            return Failed(self._phase, message, f"please report it with {path}", ExitCode.BUG)
+        finally:
+            self._stoppable = None
+        return Completed()
+
+    async def _work(self) -> None:
+        plan, folder, env = self._plan, self._folder, self._host_env()
+        async with self._timed("provision"):
+            host = await self._provision()
+        async with self._timed("prepare"):
+            prepared = await prepare(plan, host, env, folder.path / "install.log", self._emit)
+        async with open_session() as session:
+            async with self._timed("launch"):
+                log_path = folder.path / "engine.log"
+                self._running = await launch(plan, host, prepared, env, log_path, session)
+            async with self._timed("drive"):
+                await drive(plan, self._running, session, folder, self._measured, self._emit, self._clock.spent_usd)
+
+    def _host_env(self) -> dict[str, str]:
+        recipe = self._plan.recipe
+        return {**recipe.env, **{name: self._env[name] for name in recipe.secrets if name in self._env}}
+
+    async def _provision(self) -> Host:
+        plan, run_id = self._plan, self._folder.run_id
+        clearance = clear(plan.findings)
+        self._lease = Lease(
+            provider=plan.provisioner.name,
+            name=f"recipe-{run_id}",
+            run_id=run_id,
+            price_usd_per_h=plan.offer.price_usd_per_h,
+            deadline=self._deadline[0] if self._deadline else None,
+        )
+        self._journal.intend(self._lease)
+        self._emit(events.LeaseChanged(self._lease.name, "intended"))
+        self._lease = await plan.provisioner.create(plan.offer, clearance, self._lease)
+        self._journal.created(self._lease)
+        self._emit(events.LeaseChanged(self._lease.name, "created"))
+        self._host = await plan.provisioner.host(self._lease)
+        return self._host
+
+    async def _collect(self, host: Host) -> None:
+        async with self._timed("collect"):
+            for pattern in self._plan.recipe.collect:
+                found = await host.fetch(pattern, self._folder.path / "collected")
+                if not found:
+                    self._warn(f"collect: {pattern} matches nothing in {host.work_dir}")
+
+    async def _let_go(self) -> Release:
+        """Always; it cannot be interrupted, and its own failures are answers."""
+        self._phase = "release"
+        if self._lease is None:
+            return Gone("nothing was leased")
+        self._emit(events.PhaseStarted("release"))
+        try:
+            release = await self._plan.provisioner.destroy(self._lease)
+        except Exception as error:
+            self._folder.write_text("bug.log", traceback.format_exc())
+            release = MayStillBill(f"{type(error).__name__}: {error}", f"recipe reap  # {self._lease.name}")
+        self._journal.released(self._lease, release)
+        match release:
+            case Gone(proof):
+                self._emit(events.LeaseChanged(self._lease.name, "gone", proof))
+            case MayStillBill(reason, _):
+                self._emit(events.LeaseChanged(self._lease.name, "may-still-bill", reason))
+        if self._running is not None:
+            self._running.log.close()
+        self._end_phase("release", ok=isinstance(release, Gone))
+        return release
+
+    def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
+        if truncated := sum(r.finish_reason == "length" for r in self._measured.records):
+            total = len(self._measured.records)
+            self._warn(f"{truncated} of {total} answers were cut off at max_tokens {self._plan.recipe.workload.max_tokens}")
+        code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
+        self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
+        self._emit.close()
+        result = build_result(
+            self._plan, self._folder, self._clock, self._measured, outcome, release, self._warnings, exit_code=code
+        )
+        self._folder.write_json("result.json", result)
+        self._ledger.end(result)
+        return result
+
+    @asynccontextmanager
+    async def _timed(self, phase: str) -> AsyncIterator[None]:
+        """A phase with its deadline: its own, or the lease's if that comes first."""
+        self._phase = phase
+        self._emit(events.PhaseStarted(phase))
+        allowed_s, limit = self._allowed_s(phase)
+        try:
+            async with asyncio.timeout(allowed_s):
+                yield
+        except TimeoutError as error:
+            self._end_phase(phase, ok=False)
+            raise _OVERDUE[phase](f"{phase} did not end within {limit}", advice=f"raise {limit}") from error
+        except BaseException:
+            self._end_phase(phase, ok=False)
+            raise
+        self._end_phase(phase)
+
+    def _allowed_s(self, phase: str) -> tuple[float | None, str]:
+        """How long the phase may take, and the limit that says so."""
+        own: float | None = getattr(self._plan.recipe.limits.deadlines, phase)
+        # What there is comes home also after the lease's deadline.
+        if self._deadline is not None and phase != "collect":
+            left = max(0.0, (self._deadline[0] - datetime.now(UTC)).total_seconds())
+            if own is None or left < own:
+                return left, self._deadline[1]
+        return own, f"limits.deadlines.{phase}"
+
+    def _end_phase(self, phase: str, *, ok: bool = True, note: str = "") -> None:
+        ended = self._clock.end_phase(phase)
+        self._emit(events.PhaseEnded(phase, ended.seconds, ended.usd, ok, note))
+
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._emit(events.Warned(self._phase, message))
+
+
+def _counted(plan: Plan) -> str:
+    estimate = plan.estimate
+    documents = f"{estimate.documents} document{'s' if estimate.documents != 1 else ''}"
+    return f"{documents}, {estimate.requests:,} chunks, {estimate.prompt_tokens:,} prompt tokens"
+
+

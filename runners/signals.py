@@ -1,0 +1,23 @@
+"""SIGINT, SIGTERM and SIGHUP as a wish that the session can grant in order: the first stops the work, the second hurries."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def handled(on_signal: Callable[[str], None]) -> Iterator[None]:
+    """While entered, each of the signals calls `on_signal` with its name, inside the event loop."""
+    loop = asyncio.get_running_loop()
+    for number in HANDLED:
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        yield
+    finally:
+        for number in HANDLED:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,95 @@
+"""Watches an engine while it works: its metrics page every second, its log line by line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import aiohttp
+
+from runners.client import Endpoint
+from runners.engine import Engine, EngineSample, LogSample
+from runners.lines import LineBuffer
+from runners.measurement import Timed
+
+INTERVAL_S = 1.0
+_TAIL_BYTES = 200_000
+
+
+class EngineLog:
+    """Keeps an engine's output whole in a file, and reads its lines as they come."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._file: IO[bytes] = path.open("ab")
+        self._path, self._engine = path, engine
+        self._lines = LineBuffer()
+        self.samples: list[Timed[LogSample]] = []
+
+    def feed(self, block: bytes) -> None:
+        self._file.write(block)
+        self._file.flush()
+        for line in self._lines.feed(block):
+            if sample := self._engine.log_line(line.decode("utf-8", "replace")):
+                self.samples.append(Timed(datetime.now(UTC), sample))
+
+    def tail(self) -> str:
+        """The end of the log, for finding the cause of a failure."""
+        with self._path.open("rb") as file:
+            file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class MetricsSampler:
+    """Reads the engine's metrics into telemetry.jsonl while it is entered, at its beginning and end as well."""
+
+    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, engine: Engine, path: Path) -> None:
+        self._session, self._endpoint, self._engine = session, endpoint, engine
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self.samples: list[Timed[EngineSample]] = []
+        self.on_sample: Callable[[], None] = lambda: None
+
+    async def __aenter__(self) -> MetricsSampler:
+        await self._sample()
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        await self._sample()
+        self._file.close()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due += INTERVAL_S
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            await self._sample()
+            self.on_sample()
+
+    async def _sample(self) -> None:
+        """One reading; a page that does not answer leaves a gap."""
+        if self._engine.metrics_path is None:
+            return
+        try:
+            async with self._session.get(
+                self._endpoint.url + self._engine.metrics_path, headers=self._endpoint.headers, timeout=aiohttp.ClientTimeout(total=5)
+            ) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return
+        at = datetime.now(UTC)
+        if sample := self._engine.metrics(text):
+            self.samples.append(Timed(at, sample))
+            row = {"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)}
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()

@@ -1,0 +1,1 @@
+"""The one place that speaks to people: results to standard output, progress to standard error."""

@@ -1,0 +1,45 @@
+"""A plan on one screen, and a refusal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from runners.terminal.words import dollars, plural
+
+
+def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """Offers, findings, the exact steps, the verdict."""
+    work, engine = plan["workload"], plan["engine"]
+    name = " ".join(filter(None, (engine["name"], engine["version"])))
+    yield "   ".join([plan["recipe"], plan["model"]["source"], name, f"{work['name']} {plural(work['documents'], 'file')}"])
+    yield ""
+    for i, offer in enumerate(plan["offers"]):
+        what = f"{offer['accelerator']} ×{offer['count']}" if offer["accelerator"] else f"{offer['cpus']} CPUs"
+        price = f"{dollars(offer['price_usd_per_h'])}/h" if offer["price_usd_per_h"] is not None else "no price given"
+        label = "offers" if i == 0 else ""
+        yield f"{label:<10}{offer['provider']}   {what}   {offer['memory_gib'] or 0:.1f} GiB   {price}"
+    yield (
+        f"{'work':<10}{plural(work['requests'], 'request')} at first, {work['prompt_tokens']:,} prompt tokens, "
+        f"the longest {work['longest_request_tokens']:,} tokens with its answer"
+    )
+    for i, finding in enumerate(plan["findings"]):
+        label = "checks" if i == 0 else ""
+        advice = f"; {finding['suggestion']}" if finding["suggestion"] else ""
+        yield f"{label:<10}{finding['code']:<12} {finding['level']:<6} {finding['message']}{advice}"
+    for i, step in enumerate(plan["steps"]):
+        label = "steps" if i == 0 else ""
+        yield f"{label:<10}{step['phase']:<10} {step.get('action') or shlex.join(step['argv'])}"
+    yield ""
+    yield f"go: recipe up {plan['recipe']}" if plan["verdict"] == "go" else "refused; nothing was rented"
+
+
+def refusal_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """Why nothing was rented, and what would work."""
+    blocks = [finding for finding in plan["findings"] if finding["level"] == "block"]
+    for finding in blocks:
+        yield f"refused   {finding['message']}"
+        if finding["suggestion"]:
+            yield f"          {finding['suggestion']}"
+    yield f"nothing was rented for {plan['recipe']}      exit 3"

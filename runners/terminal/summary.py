@@ -1,0 +1,182 @@
+"""The end of a run, and its report: the answer first, figures aligned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from recipes.errors import ExitCode
+from runners.terminal.words import clock_time, dollars, plural, rate, seconds, shortened
+
+_SHOWN_SUMMARIES = 3
+
+
+def summary_lines(result: dict[str, Any], folder: Path) -> list[str]:
+    """What people want to know when a run has ended."""
+    lines = [_headline(result), *_failure(result), ""]
+    if result["requests"]["ok"]:
+        lines += [*_throughput(result), _latency(result)]
+    if any(result["requests"].values()):
+        lines.append(_requests(result))
+    lines += [_machine(result), *(f"warning      {message}" for message in result["warnings"])]
+    lines += list(_summaries(folder))
+    lines.append(f"report       recipe report {result['run_id']}")
+    lines.append(f"files        {folder}")
+    return lines
+
+
+def still_billing_lines(result: dict[str, Any]) -> list[str]:
+    """The screen for a machine that was not proven gone."""
+    release, price = result["release"], result["cost"]["price_usd_per_h"]
+    costs = f" may still be billing {dollars(price)}/h" if price else " may still be running"
+    return [
+        f"NOT PROVEN GONE   recipe-{result['run_id']}{costs}",
+        f"                  {release['reason']}",
+        f"now:              {release['command']}",
+        "",
+    ]
+
+
+def report_lines(result: dict[str, Any], folder: Path) -> Iterator[str]:
+    """The whole report, for a terminal."""
+    yield from summary_lines(result, folder)
+    offer, engine = result["offer"], result["engine"]
+    hardware = f"{offer['count']} × {offer['accelerator']}" if offer["accelerator"] else f"{offer['cpus']} CPUs"
+    yield ""
+    yield f"recipe       {result['recipe']}   digest {result['recipe_digest']}   git {(result['git_commit'] or 'none')[:12]}"
+    yield f"model        {result['model']['source']}"
+    yield f"engine       {' '.join(filter(None, (engine['name'], engine['version'])))}"
+    yield f"machine      {offer['provider']} {offer['id']}: {hardware}, {offer['memory_gib'] or 0:.1f} GiB"
+    yield f"started      {result['started_at']}"
+    if counters := result["throughput"]["engine_counters"]:
+        yield f"engine says  {counters['prompt_tokens']} prompt tokens, {counters['output_tokens']} output tokens"
+    for peak in result["throughput"]["peak_at"]:
+        yield f"peak         {_peak(peak)}"
+
+
+def phase_table(result: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name, side in (("phase", "left"), ("time", "right"), ("cost", "right"), ("share", "right")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    total = sum(phase["seconds"] for phase in result["phases"]) or 1.0
+    for phase in result["phases"]:
+        share = f"{phase['seconds'] / total:.0%}"
+        table.add_row(phase["name"], clock_time(phase["seconds"]), dollars(phase["usd"]), share)
+    table.add_row("total", clock_time(total), dollars(result["cost"]["total_usd"]), "")
+    return table
+
+
+def runs_table(rows: list[dict[str, Any]]) -> Table:
+    """The experiment log: one line per run."""
+    table = Table(box=None, pad_edge=False)
+    right = {"time", "cost", "prompt tok/s", "output tok/s", "docs"}
+    for name in ("run", "status", "time", "cost", "prompt tok/s", "output tok/s", "docs", "model", "engine"):
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    for row in rows:
+        result = row["result"]
+        if result is None:
+            table.add_row(row["run_id"], Text(row["status"]))
+            continue
+        figures, outcome = result["throughput"], result["outcome"]
+        status = outcome["status"] + (f" in {outcome['phase']}" if outcome["phase"] else "")
+        table.add_row(
+            row["run_id"],
+            Text(status, style="" if outcome["status"] == "completed" else "red"),
+            clock_time(sum(phase["seconds"] for phase in result["phases"])),
+            dollars(result["cost"]["total_usd"]),
+            f"{figures['prompt_tokens_per_s']:,.0f}",
+            f"{figures['output_tokens_per_s']:,.0f}",
+            f"{result['documents']['done']}/{result['documents']['total']}",
+            result["model"]["identifier"],
+            result["engine"]["name"],
+        )
+    return table
+
+
+def _headline(result: dict[str, Any]) -> str:
+    cost, outcome = result["cost"], result["outcome"]
+    took = clock_time(sum(phase["seconds"] for phase in result["phases"]))
+    words = {
+        "completed": f"done in {took}",
+        "failed": f"failed in {outcome['phase']} after {took}",
+        "interrupted": f"interrupted in {outcome['phase']} after {took}",
+    }
+    parts = [words[outcome["status"]], dollars(cost["total_usd"]), f"useful {cost['useful_fraction']:.0%}"]
+    if cost["usd_per_document"] is not None:
+        parts.append(f"{dollars(cost['usd_per_document'])} per document")
+    if cost["usd_per_million_prompt_tokens"] is not None:
+        parts.append(f"{dollars(cost['usd_per_million_prompt_tokens'])} per million prompt tokens")
+    return "   ".join(filter(None, parts))
+
+
+def _failure(result: dict[str, Any]) -> list[str]:
+    outcome = result["outcome"]
+    if outcome["status"] != "failed":
+        return []
+    code = ExitCode(result["exit_code"])
+    lines = [f"why          {outcome['error']}"]
+    if outcome.get("advice"):
+        lines.append(f"next         {outcome['advice']}")
+    return [*lines, f"exit         {int(code)}"]
+
+
+def _throughput(result: dict[str, Any]) -> list[str]:
+    figures = result["throughput"]
+    lines = []
+    for kind in ("prompt", "output"):
+        peak = next((p for p in figures["peak_at"] if p["kind"] == kind and p["source"] == "requests"), None)
+        at = f", peak {peak['tokens_per_s']:,.0f}{_state(peak)}" if peak else ""
+        total = f"{figures[f'{kind}_tokens']:,} tokens"
+        lines.append(f"{kind} {rate(figures[f'{kind}_tokens_per_s'])}{at} · {total}")
+    return [f"throughput   {lines[0]}", f"             {lines[1]}"]
+
+
+def _state(peak: dict[str, Any]) -> str:
+    state = []
+    if peak["running"] is not None:
+        state.append(f"{peak['running']:.0f} running")
+    if peak["waiting"]:
+        state.append(f"{peak['waiting']:.0f} waiting")
+    if peak["kv_usage"] is not None:
+        state.append(f"KV {peak['kv_usage']:.0%}")
+    return f" at {peak['at'][11:19]}" + (f" ({', '.join(state)})" if state else "")
+
+
+def _peak(peak: dict[str, Any]) -> str:
+    return f"{peak['kind']:<7} {peak['source']:<9} {rate(peak['tokens_per_s'])}{_state(peak)}"
+
+
+def _latency(result: dict[str, Any]) -> str:
+    parts = []
+    for name in ("ttft", "tpot", "e2e"):
+        figures = result["latency"][f"{name}_s"]
+        parts.append(f"{name.upper()} p50 {seconds(figures['p50'])}  p99 {seconds(figures['p99'])}")
+    return "latency      " + " · ".join(parts)
+
+
+def _requests(result: dict[str, Any]) -> str:
+    counts = result["requests"]
+    done = result["documents"]
+    parts = [f"{counts['ok']:,} ok", f"{counts['retried']:,} retried", f"{counts['failed']:,} failed"]
+    return f"requests     {' · '.join(parts)} · {done['done']} of {plural(done['total'], 'document')} done"
+
+
+def _machine(result: dict[str, Any]) -> str:
+    release = result["release"]
+    if release["state"] == "gone":
+        return f"machine      gone, proven: {release['proof']}"
+    return f"machine      NOT PROVEN GONE: {release['reason']}; {release['command']}"
+
+
+def _summaries(folder: Path) -> Iterator[str]:
+    outputs = sorted((folder / "outputs").glob("*.json"))
+    for path in outputs[:_SHOWN_SUMMARIES]:
+        text = json.loads(path.read_text(encoding="utf-8")).get("summary", "")
+        yield f"summary      {path.name.split('-analysis-')[0]}: {shortened(text, 100)}"
+    if len(outputs) > _SHOWN_SUMMARIES:
+        yield f"             and {len(outputs) - _SHOWN_SUMMARIES} more in {folder / 'outputs'}"

@@ -1,0 +1,50 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+
+def clock_time(seconds: float) -> str:
+    """0:04, 36:51, 1:00:30; with tenths under ten seconds."""
+    if seconds < 9.95:
+        return f"0:0{seconds:.1f}"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def dollars(usd: float | None) -> str:
+    """$2.20; small sums with two significant digits; nothing if the price is unknown."""
+    if usd is None:
+        return ""
+    if usd == 0 or usd >= 0.995:
+        return f"${usd:,.2f}"
+    if usd >= 0.01:
+        return f"${usd:.2f}"
+    return f"${Decimal(f'{usd:.2g}'):f}"
+
+
+def rate(tokens_per_s: float | None) -> str:
+    """2,911 tok/s."""
+    return "–" if tokens_per_s is None else f"{tokens_per_s:,.0f} tok/s"
+
+
+def seconds(value: float | None) -> str:
+    """71 ms, 1.2 s, 19 s."""
+    if value is None:
+        return "–"
+    if value < 0.0995:
+        return f"{value * 1000:.1f} ms" if value < 0.00995 else f"{value * 1000:.0f} ms"
+    return f"{value:.2f} s" if value < 9.95 else f"{value:.0f} s"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """1 problem, 3 problems."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def shortened(text: str, width: int) -> str:
+    """The text on one line, at most so wide."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"

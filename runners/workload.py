@@ -1,0 +1,60 @@
+"""What every workload promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from recipes.spec import Recipe
+from runners.client import Client, Endpoint
+from runners.records import RequestRecord
+from runners.text.tokens import TokenCounter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a workload will ask for, as far as it is known before the first answer."""
+
+    documents: int
+    requests: int
+    """Of the first level."""
+    prompt_tokens: int
+    """Of the first level, the template included."""
+    longest_request_tokens: int
+    """The longest prompt and its whole answer."""
+
+
+class Recorder(Protocol):
+    """Takes what a workload yields; each call is on disk when it returns."""
+
+    def record(self, record: RequestRecord, text: str | None) -> None:
+        """A request has ended; `text` is its answer, if there is one."""
+        ...
+
+    def expect(self, requests: int) -> None:
+        """So many further requests are known to come."""
+        ...
+
+    def document_done(self, output: Path) -> None:
+        """A document's output is written."""
+        ...
+
+
+class Workload(ABC):
+    """A plug-in; the module's PLUGIN is an instance."""
+
+    name: str
+
+    @abstractmethod
+    def prepare(self, recipe: Recipe, counter: TokenCounter) -> Any:
+        """Read the inputs and cut them up; nothing is sent. Raises InvalidRecipe for an input that cannot be used."""
+
+    @abstractmethod
+    def estimate(self, prepared: Any) -> Estimate:
+        """What the prepared work will need."""
+
+    @abstractmethod
+    async def drive(self, prepared: Any, client: Client, endpoint: Endpoint, outputs: Path, recorder: Recorder) -> None:
+        """Do the work and write the outputs. Raises WorkloadFailed after everything that could be done is done."""

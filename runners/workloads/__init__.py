@@ -1,0 +1,1 @@
+"""The workloads, one file each; a file's name is the plug-in's name."""
