@@ -227,6 +227,8 @@ class Workload(Section):
     retries: Annotated[int, Field(ge=0, le=100)] = 5
     """How often a request is tried again after 429, 5xx, a reset or a timeout."""
     request_timeout: DurationS = 1200.0
+    on_empty: Literal["fail", "skip"] = "fail"
+    """What an empty answer does to its document: it fails, or goes on without that chunk; it is counted either way."""
     max_levels: Count = 10
     """How often summaries may be summarised again before the document counts as failed."""
     settings: dict[str, JsonValue] = {}

@@ -120,13 +120,11 @@ class Client:
                     failed = error
                 except TimeoutError:
                     failed = _Unsuccessful(f"no answer in {self._workload.request_timeout:g} s", again=True)
-                except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
-                    if wire.reused:
+                except (aiohttp.ClientError, OSError) as error:
+                    if wire.reused and isinstance(error, aiohttp.ClientConnectionError):
                         # The server had closed a kept connection meanwhile (RFC 9112, 9.3.1): no try was made.
                         tries -= 1
                         continue
-                    failed = _Unsuccessful(str(error) or "connection reset", again=True)
-                except (aiohttp.ClientError, OSError) as error:
                     failed = _Unsuccessful(str(error) or type(error).__name__, again=True)
                 if not failed.again or tries > self._workload.retries:
                     raise RequestFailed(

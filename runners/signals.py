@@ -14,10 +14,12 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def handled(on_signal: Callable[[str], None]) -> Iterator[None]:
     """While entered, each of the signals calls `on_signal` with its name, inside the event loop."""
     loop = asyncio.get_running_loop()
-    for number in HANDLED:
+    # nohup turns SIGHUP off, and means it.
+    wanted = [number for number in HANDLED if signal.getsignal(number) != signal.SIG_IGN]
+    for number in wanted:
         loop.add_signal_handler(number, on_signal, number.name)
     try:
         yield
     finally:
-        for number in HANDLED:
+        for number in wanted:
             loop.remove_signal_handler(number)

@@ -32,9 +32,22 @@ _PACKAGES = ("recipes", "provisioners", "stacks", "runners")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    try:
+        _interrupt_on_signals()
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        print("interrupted; nothing runs on", file=sys.stderr)
+        return 130
+
+
+def _interrupt_on_signals() -> None:
+    """SIGINT also where a shell started us in the background; SIGHUP unless nohup turned it off."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _dispatch(arguments: list[str]) -> int:
     if shadowed := _shadowed_package():
         print(shadowed, file=sys.stderr)
         return 2

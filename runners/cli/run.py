@@ -25,9 +25,6 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         return code
     except RecipeError as error:
         return _tell(error, as_json)
-    except KeyboardInterrupt:
-        print("interrupted; nothing runs on", file=sys.stderr)
-        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough; Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -112,7 +112,10 @@ class _Run:
         chunks: list[str] = list(self._document.chunks)
         for level in range(1, settings.max_levels + 1):
             summaries = await self._ask_all(chunks, level)
-            if len(summaries) == 1:
+            summaries = [summary for summary in summaries if summary]
+            if not summaries:
+                raise DocumentFailed(f"every answer of level {level} was empty")
+            if len(chunks) == 1:
                 return summaries[0]
             joined = "\n".join(summaries)
             before, tokens = tokens, counter.count(joined)
@@ -151,8 +154,8 @@ class _Run:
         summary = answer.text.strip()
         record = _record(answer, prompt, place, self._prepared.counter)
         self._recorder.record(record, summary)
-        if record.status == "failed":
-            raise DocumentFailed(f"{place['id']}: {record.error}")
+        if record.status == "failed" and self._prepared.recipe.workload.on_empty == "fail":
+            raise DocumentFailed(f"{place['id']}: {record.error}; workload.on_empty: skip would go on without it")
         return summary
 
 
