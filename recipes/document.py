@@ -13,7 +13,7 @@ from typing import Any
 from recipes import catalogue
 from recipes.errors import InvalidRecipe, Problem
 from recipes.explain import did_you_mean, problem_at
-from recipes.source import Mark, Node, parse, read_text
+from recipes.source import Node, parse, read_text
 
 MATRIX_LIMIT = 1000
 
@@ -89,7 +89,12 @@ def apply_overrides(tree: Node, overrides: Sequence[str], base: Path) -> Node:
         label = f"--set {text}"
         if not equals or not path.strip():
             problems.append(
-                Problem(file=label, code="override", message="not PATH=VALUE", suggestion="write --set workload.concurrency=8")
+                Problem(
+                    file=label,
+                    code="override",
+                    message="not PATH=VALUE",
+                    suggestion="write --set workload.concurrency=8",
+                )
             )
             continue
         try:
@@ -142,47 +147,48 @@ def expand_matrix(tree: Node, *, any_size: bool) -> list[Variant]:
         message = f"{size:,} runs, more than {MATRIX_LIMIT:,}"
         suggestion = "narrow an axis, or say --yes if you mean it"
         raise InvalidRecipe([problem_at(matrix.mark, ("matrix",), "matrix-size", message, suggestion)])
-    runs = [combination for combination in _product(axes) if not any(_covers(e, combination) for e in exclude)] + include
+    runs = [
+        combination for combination in _product(axes) if not any(_covers(e, combination) for e in exclude)
+    ] + include
     if not runs:
         raise InvalidRecipe([problem_at(matrix.mark, ("matrix",), "empty", "no run is left", "loosen exclude")])
     return [_variant(rest, run) for run in runs]
 
 
-def _axes(matrix: Node) -> tuple[dict[str, list[Node]], list[dict[str, Node]], list[dict[str, Node]]]:
-    problems: list[Problem] = []
-    axes: dict[str, list[Node]] = {}
-    lists: dict[str, list[dict[str, Node]]] = {"include": [], "exclude": []}
+Settings = dict[str, Node]
+
+
+def _axes(matrix: Node) -> tuple[dict[str, list[Node]], list[Settings], list[Settings]]:
+    """The axes, and the entries of include and exclude. Raises InvalidRecipe with everything that is wrong."""
     if not isinstance(matrix.value, dict):
         raise InvalidRecipe([problem_at(matrix.mark, ("matrix",), "type", "must be a mapping of paths to lists")])
+    problems: list[Problem] = []
+    axes: dict[str, list[Node]] = {}
+    entries: dict[str, list[Settings]] = {"include": [], "exclude": []}
     for key, child in matrix.value.items():
-        mark: Mark = child.mark
         if not isinstance(child.value, list) or not child.value:
-            problems.append(problem_at(mark, ("matrix", key), "type", "must be a list with at least one entry"))
-        elif key not in lists:
-            axes[key] = child.value
+            what = "must be a list with at least one entry"
+            problems.append(problem_at(child.mark, ("matrix", key), "type", what))
+        elif key in entries:
+            entries[key] = list(_settings(key, child.value, problems))
         else:
-            for i, entry in enumerate(child.value):
-                if isinstance(entry.value, dict) and entry.value:
-                    lists[key].append(entry.value)
-                else:
-                    problems.append(
-                        problem_at(entry.mark, ("matrix", key, i), "type", "must be a mapping of paths to values")
-                    )
-    for i, entry in enumerate(lists["exclude"]):
-        for key, child in entry.items():
+            axes[key] = child.value
+    for i, settings in enumerate(entries["exclude"]):
+        for key, value in settings.items():
             if key not in axes:
-                problems.append(
-                    problem_at(
-                        child.key_mark or child.mark,
-                        ("matrix", "exclude", i),
-                        "unknown",
-                        f"{key} is not an axis",
-                        did_you_mean(key, axes),
-                    )
-                )
+                mark, place = value.key_mark or value.mark, ("matrix", "exclude", i)
+                problems.append(problem_at(mark, place, "unknown", f"{key} is not an axis", did_you_mean(key, axes)))
     if problems:
         raise InvalidRecipe(problems)
-    return axes, lists["include"], lists["exclude"]
+    return axes, entries["include"], entries["exclude"]
+
+
+def _settings(key: str, nodes: list[Node], problems: list[Problem]) -> Iterator[Settings]:
+    for i, node in enumerate(nodes):
+        if isinstance(node.value, dict) and node.value:
+            yield node.value
+        else:
+            problems.append(problem_at(node.mark, ("matrix", key, i), "type", "must be a mapping of paths to values"))
 
 
 def _product(axes: dict[str, list[Node]]) -> Iterator[dict[str, Node]]:

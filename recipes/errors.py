@@ -1,14 +1,14 @@
 """What can go wrong, as types: each says what happened, what to do next, and with which code the command ends.
 
-    RecipeError                 1   a bug, unless it is one of these
-    ├── UsageError              2   the command line is wrong
-    ├── InvalidRecipe           2   a recipe file is wrong; holds every problem in it
-    ├── Refused                 3   stopped before anything was spent
-    ├── NoMachine               4   capacity, credentials, unreachable
-    ├── HostCommandFailed       5   a command on the host failed
-    ├── EngineFailed            6   the engine did not start, or died
-    ├── WorkloadFailed          7   requests or documents failed
-    └── MayStillBillError       9   something was not proven gone
+RecipeError                 1   a bug, unless it is one of these
+├── UsageError              2   the command line is wrong
+├── InvalidRecipe           2   a recipe file is wrong; holds every problem in it
+├── Refused                 3   stopped before anything was spent
+├── NoMachine               4   capacity, credentials, unreachable
+├── HostCommandFailed       5   a command on the host failed
+├── EngineFailed            6   the engine did not start, or died
+├── WorkloadFailed          7   requests or documents failed
+└── MayStillBillError       9   something was not proven gone
 """
 
 from __future__ import annotations

@@ -87,7 +87,9 @@ def _what(error: ErrorDetails, path: tuple[Any, ...], model: type[BaseModel]) ->
         choices = [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         return "value", f"{given!r} is not one of {', '.join(choices)}", did_you_mean(str(given), choices)
     if kind in _EXPECTED:
-        suggestion = f"put it in quotes: {json.dumps(str(given).lower())}" if kind == "string_type" and _scalar(given) else ""
+        suggestion = (
+            f"put it in quotes: {json.dumps(str(given).lower())}" if kind == "string_type" and _scalar(given) else ""
+        )
         return "type", f"{_EXPECTED[kind]}, not {_kind_of(given)}", suggestion
     if kind in _BOUNDS:
         (bound,) = error["ctx"].values()

@@ -1,4 +1,4 @@
-"""Prompt templates: a YAML file with `prompt_template`, a text file, or the template itself; Jinja2 with {{ prompt }}."""
+"""Prompt templates in Jinja2: a YAML file with `prompt_template`, a text file, or the template itself."""
 
 from __future__ import annotations
 

@@ -73,12 +73,9 @@ def with_absolute_paths(recipe: Recipe, tree: Node) -> Recipe:
 
 def _node_at(tree: Node, path: Steps) -> Node | None:
     """The node at just this path, if there is one."""
-    node = tree
+    node: Node | None = tree
     for step in path:
-        below = node.find((step,))
-        if below is node:
-            return None
-        node = below
+        node = node.child(step) if node else None
     return node
 
 

@@ -31,7 +31,9 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "recipe",
         "description": "A GPU machine, a model, an engine and a workload.",
-        **{key: value for key, value in schema.items() if key not in ("properties", "required", "title", "description")},
+        **{
+            key: value for key, value in schema.items() if key not in ("properties", "required", "title", "description")
+        },
         "properties": properties,
         "anyOf": [{"required": ["extends"]}, {"required": ["workload"]}],
     }

@@ -46,13 +46,19 @@ class Node:
         """The node at the path, or the nearest one above it that exists."""
         node = self
         for step in path:
-            if isinstance(node.value, dict) and isinstance(step, str) and step in node.value:
-                node = node.value[step]
-            elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
-                node = node.value[step]
-            else:
+            below = node.child(step)
+            if below is None:
                 break
+            node = below
         return node
+
+    def child(self, step: str | int) -> Node | None:
+        """The node under a key or an index."""
+        if isinstance(self.value, dict):
+            return self.value.get(step) if isinstance(step, str) else None
+        if isinstance(self.value, list) and isinstance(step, int) and step < len(self.value):
+            return self.value[step]
+        return None
 
 
 class _Loader(yaml.SafeLoader):
@@ -167,4 +173,6 @@ def _syntax_problem(error: yaml.YAMLError, file: str) -> Problem:
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     suggestion = "indent with spaces" if "\\t" in what else ""
-    return Problem(file=file, line=line, column=column, code="syntax", message=f"not YAML: {what}", suggestion=suggestion)
+    return Problem(
+        file=file, line=line, column=column, code="syntax", message=f"not YAML: {what}", suggestion=suggestion
+    )

@@ -6,7 +6,17 @@ import re
 from dataclasses import dataclass
 
 GIB = 2**30
-_SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": GIB, "TIB": 2**40}
+_SIZES = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": GIB,
+    "TIB": 2**40,
+}
 _DURATIONS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_PATTERN = r"^\d+(\.\d+)?\s*[KMGTkmgt]?[iI]?[bB]$"
 DURATION_PATTERN = r"^(\d+(\.\d+)?[smhd])+$"

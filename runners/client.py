@@ -1,4 +1,4 @@
-"""The load's client: streams completions from an OpenAI-compatible endpoint, measures them, and tries again where it helps."""
+"""The load's client: streams completions from an OpenAI-compatible endpoint, and tries again where it helps."""
 
 from __future__ import annotations
 
@@ -74,7 +74,13 @@ class RequestFailed(Exception):
     """A request that will not succeed. `kind` says why: context, refused, or given-up after the last try."""
 
     def __init__(
-        self, kind: Literal["context", "refused", "given-up"], message: str, *, tries: int, started_at: datetime, e2e_s: float
+        self,
+        kind: Literal["context", "refused", "given-up"],
+        message: str,
+        *,
+        tries: int,
+        started_at: datetime,
+        e2e_s: float,
     ) -> None:
         super().__init__(message)
         self.kind, self.message, self.tries = kind, message, tries

@@ -33,7 +33,9 @@ def examine(site: Site) -> Iterator[Check]:
     python = ".".join(map(str, sys.version_info[:3]))
     yield Check("ok" if sys.version_info >= (3, 11) else "broken", "python", python, "install Python 3.11 or newer")
     has_venv = find_spec("venv") is not None and find_spec("ensurepip") is not None
-    yield Check("ok" if has_venv else "broken", "venv", "there" if has_venv else "missing", "apt-get install python3-venv")
+    yield Check(
+        "ok" if has_venv else "broken", "venv", "there" if has_venv else "missing", "apt-get install python3-venv"
+    )
     yield _writable("RECIPE_HOME", site.home)
     yield _writable("engines", site.cache)
     free = shutil.disk_usage(_existing(site.cache)).free / GIB

@@ -33,7 +33,9 @@ class Measured:
 class DriveRecorder:
     """Takes what the workload yields: to disk, to the measurement, to whoever watches."""
 
-    def __init__(self, file: RecordFile, measured: Measured, documents: int, emit: Listener, usd: Callable[[], float | None]) -> None:
+    def __init__(
+        self, file: RecordFile, measured: Measured, documents: int, emit: Listener, usd: Callable[[], float | None]
+    ) -> None:
         self._file, self._measured, self._documents, self._emit, self._usd = file, measured, documents, emit, usd
         self._expected, self._level = 0, 1
         self._prompt_tokens, self._output_tokens = 0, 0

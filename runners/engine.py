@@ -1,4 +1,4 @@
-"""What every engine promises. An engine is pure: it says what to run and reads what came out, and runs nothing itself."""
+"""What every engine promises: it says what to run and reads what came out, and runs nothing itself."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ COMMON_FAILURES: Sequence[tuple[str, str]] = (
 
 
 def find_failure(log: str, patterns: Iterable[tuple[str, str]]) -> Failure:
-    """The first pattern that the log matches, quoted; else its last line that speaks of an error, else its last line."""
+    """The first pattern that the log matches, quoted; else its last line, if possible one that speaks of an error."""
     for pattern, advice in patterns:
         if match := re.search(pattern, log):
             return Failure(" ".join(match[0].split()), advice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -110,18 +111,27 @@ Listener = Callable[[Event], None]
 
 
 class EventLog:
-    """Writes lasting events to events.jsonl and hands every event to the listeners."""
+    """Writes lasting events to events.jsonl and hands every event to the listeners.
+
+    Never raises: a full disk or a broken view must not keep a machine from being let go.
+    """
 
     def __init__(self, path: Path, *listeners: Listener) -> None:
         self._file = path.open("a", encoding="utf-8")
-        self._listeners = listeners
+        self._listeners = list(listeners)
 
     def __call__(self, event: Event) -> None:
+        for listener in (self._write, *self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                logging.getLogger(__name__).exception("a listener failed, and is not told any more")
+                self._listeners = [other for other in self._listeners if other != listener]
+
+    def _write(self, event: Event) -> None:
         if event.lasting:
             self._file.write(json.dumps(event.row(datetime.now(UTC)), ensure_ascii=False) + "\n")
             self._file.flush()
-        for listener in self._listeners:
-            listener(event)
 
     def close(self) -> None:
         self._file.close()

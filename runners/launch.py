@@ -56,7 +56,9 @@ class Running:
     def _failed(self, status: int) -> EngineFailed:
         failure = self.plan.engine.failure(self.log.tail())
         if status >= 0:
-            return EngineFailed(f"{self.plan.engine.name} ended with exit status {status}: {failure.cause}", advice=failure.advice)
+            return EngineFailed(
+                f"{self.plan.engine.name} ended with exit status {status}: {failure.cause}", advice=failure.advice
+            )
         name = signal.Signals(-status).name
         known = failure.cause if failure.advice and "whole log" not in failure.advice else ""
         if status == -signal.SIGKILL and not known:
@@ -119,7 +121,7 @@ async def _generate_one(client: Client, running: Running, settings: Workload) ->
     except RequestFailed as error:
         raise EngineFailed(
             f"{running.plan.engine.name} answers its health page, but generates no token: {error.message}",
-            advice=f"the whole log is in engine.log; the request went to /v1/{settings.api.replace('chat', 'chat/completions')}",
+            advice=f"the whole log is in engine.log; workload.api was {settings.api}",
         ) from error
     if not (answer.output_tokens or answer.text):
         raise EngineFailed(f"{running.plan.engine.name} answered with no token at all", advice="look into engine.log")

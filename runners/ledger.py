@@ -43,7 +43,7 @@ class Ledger:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
                 raise UsageError(
-                    f"{self.path} was written by a newer recipe (its schema is {version}, this one knows {SCHEMA_VERSION})",
+                    f"{self.path} was written by a newer recipe: schema {version}, and this one knows {SCHEMA_VERSION}",
                     advice="upgrade recipe, or set RECIPE_HOME to another folder",
                 )
             if version < SCHEMA_VERSION:
@@ -81,7 +81,8 @@ class Ledger:
         outcome = result["outcome"]
         with self._open() as db:
             db.execute(
-                "UPDATE experiments SET ended_at = ?, status = ?, phase = ?, total_usd = ?, result = ? WHERE run_id = ?",
+                "UPDATE experiments SET ended_at = ?, status = ?, phase = ?, total_usd = ?, result = ? "
+                "WHERE run_id = ?",
                 (
                     result["ended_at"],
                     outcome["status"],

@@ -223,7 +223,9 @@ def _log_peaks(log: Sequence[Timed[LogSample]]) -> list[Peak]:
     """The engine's own highest figures; several engines of one server each speak for themselves."""
     peaks = []
     for kind, read in _LOG_RATES.items():
-        best = max((line for line in log if read(line.sample) is not None), key=lambda t: read(t.sample) or 0, default=None)
+        best = max(
+            (line for line in log if read(line.sample) is not None), key=lambda t: read(t.sample) or 0, default=None
+        )
         if best:
             peaks.append(_peak(kind, "log", read(best.sample) or 0.0, best.at, best.sample))
     return peaks

@@ -77,7 +77,13 @@ def _form_in(path: Path, engine: Engine) -> Path:
         found = [path] if path.is_file() else sorted(path.glob("*.gguf"))
         if len(found) == 1 and found[0].suffix == ".gguf":
             return found[0]
-        what = "holds no GGUF file" if not found else "is no GGUF file" if path.is_file() else f"holds {len(found)} GGUF files"
+        what = (
+            "holds no GGUF file"
+            if not found
+            else "is no GGUF file"
+            if path.is_file()
+            else f"holds {len(found)} GGUF files"
+        )
         raise Refused(f"{path} {what}, and {engine.name} loads one", advice="name the .gguf file in model.path")
     if not (path / "config.json").is_file():
         raise Refused(

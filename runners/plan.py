@@ -98,7 +98,9 @@ class Plan:
             key="",
         )
         if launch:
-            found.append({"phase": "launch", "argv": list(launch.argv), "env": {k: v for k, v in launch.env.items() if v}})
+            found.append(
+                {"phase": "launch", "argv": list(launch.argv), "env": {k: v for k, v in launch.env.items() if v}}
+            )
         ready = f"GET {self.engine.health_path} answers 200, and one token is generated"
         found.append({"phase": "launch", "action": ready})
         drive = f"{self.workload.name}: {self.estimate.documents} documents, {self.estimate.requests} requests at first"

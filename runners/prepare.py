@@ -41,9 +41,7 @@ async def prepare(plan: Plan, host: Host, env: Mapping[str, str], log_path: Path
     return Prepared(engine.result(), onhost, model.result())
 
 
-async def _engine(
-    plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: IO[bytes], emit: Listener
-) -> str:
+async def _engine(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: IO[bytes], emit: Listener) -> str:
     installation, name = plan.installation(), plan.environment_name(host.python)
     if installation is None or name is None:
         return host.python
@@ -67,9 +65,7 @@ async def _engine(
     return str(directory / "bin" / "python")
 
 
-async def _model(
-    plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: IO[bytes], emit: Listener
-) -> str:
+async def _model(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: IO[bytes], emit: Listener) -> str:
     if plan.model.hub:
         folder = await _download(plan.model.hub, plan.recipe.model.path, host, env, onhost, log, emit)
         return plan.model.loaded_from(folder)
@@ -96,13 +92,18 @@ async def _download(
         if line.startswith("{"):
             said.update(json.loads(line))
         if progress := said.pop("progress", None):
-            emit(Advanced("prepare", f"{hub.repo}: {progress['bytes'] / 1e6:,.1f} of {progress['total'] / 1e6:,.1f} MB"))
+            emit(
+                Advanced("prepare", f"{hub.repo}: {progress['bytes'] / 1e6:,.1f} of {progress['total'] / 1e6:,.1f} MB")
+            )
 
     status = await run(host, [host.python, str(onhost / "fetch_model.py"), str(request)], env, heard, log)
     if "path" in said:
         emit(Noted("prepare", f"{hub.repo} @ {hub.commit[:7]}, {hub.bytes / 1e6:,.1f} MB"))
         return Path(said["path"])
-    error = said.get("error") or {"message": f"the download ended with exit status {status}", "advice": "see install.log"}
+    error = said.get("error") or {
+        "message": f"the download ended with exit status {status}",
+        "advice": "see install.log",
+    }
     raise HostCommandFailed(error["message"], advice=error["advice"])
 
 
@@ -131,7 +132,10 @@ def _request(installation: Installation, python: str, onhost: Path) -> dict[str,
 
 
 _INSTALL_FAILURES = (
-    (r"No matching distribution found for \S+", "check engine.version; see which releases there are at the package index"),
+    (
+        r"No matching distribution found for \S+",
+        "check engine.version; see which releases there are at the package index",
+    ),
     (r"No solution found when resolving dependencies[\s\S]{0,300}", "check engine.version"),
     (r"No space left on device", "free some disk, or set XDG_CACHE_HOME to a larger one"),
     (r"ensurepip is not available[^\n]*", "install the venv module: apt-get install python3-venv"),

@@ -47,7 +47,13 @@ class Session:
     """Runs a plan once. Nothing that happens in it keeps the lease from being let go."""
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, clock: Clock, ledger: Ledger, env: Mapping[str, str], *listeners: events.Listener
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        clock: Clock,
+        ledger: Ledger,
+        env: Mapping[str, str],
+        *listeners: events.Listener,
     ) -> None:
         self._plan, self._folder, self._clock, self._ledger, self._env = plan, folder, clock, ledger, env
         self._journal = Journal(ledger.path)
@@ -175,7 +181,10 @@ class Session:
         except Exception as error:
             self._folder.write_text("bug.log", traceback.format_exc())
             release = MayStillBill(f"{type(error).__name__}: {error}", f"recipe reap  # {self._lease.name}")
-        self._journal.released(self._lease, release)
+        try:
+            self._journal.released(self._lease, release)
+        except Exception as error:
+            self._warn(f"the lease journal could not be written: {error}")
         match release:
             case Gone(proof):
                 self._emit(events.LeaseChanged(self._lease.name, "gone", proof))
@@ -189,7 +198,9 @@ class Session:
     def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
         if truncated := sum(r.finish_reason == "length" for r in self._measured.records):
             total = len(self._measured.records)
-            self._warn(f"{truncated} of {total} answers were cut off at max_tokens {self._plan.recipe.workload.max_tokens}")
+            self._warn(
+                f"{truncated} of {total} answers were cut off at max_tokens {self._plan.recipe.workload.max_tokens}"
+            )
         code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
         self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
         self._emit.close()
@@ -240,5 +251,3 @@ def _counted(plan: Plan) -> str:
     estimate = plan.estimate
     documents = f"{estimate.documents} document{'s' if estimate.documents != 1 else ''}"
     return f"{documents}, {estimate.requests:,} chunks, {estimate.prompt_tokens:,} prompt tokens"
-
-

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as a wish that the session can grant in order: the first stops the work, the second hurries."""
+"""SIGINT, SIGTERM and SIGHUP as a wish that a session can grant in order."""
 
 from __future__ import annotations
 

@@ -82,7 +82,9 @@ class MetricsSampler:
             return
         try:
             async with self._session.get(
-                self._endpoint.url + self._engine.metrics_path, headers=self._endpoint.headers, timeout=aiohttp.ClientTimeout(total=5)
+                self._endpoint.url + self._engine.metrics_path,
+                headers=self._endpoint.headers,
+                timeout=aiohttp.ClientTimeout(total=5),
             ) as response:
                 text = await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError):

@@ -1,7 +1,8 @@
 """Leads a run's process group on this machine, and ends the group when the client has gone.
 
-The client holds the other end of standard input. When it closes, on purpose or because the client was killed, everything
-in the group gets SIGTERM, then SIGKILL after the grace given as the first argument in seconds; the guard goes last.
+The client holds the other end of standard input. When it closes, on purpose or because the client was killed,
+everything in the group gets SIGTERM, then SIGKILL after the grace given as the first argument in seconds; the guard
+goes last.
 """
 
 import os

@@ -43,17 +43,21 @@ class LocalProvisioner:
     async def offers(self, resources: Resources) -> list[Offer]:
         """This machine, if it has what is asked for. Raises NoMachine."""
         _check_size(resources)
-        common = {"provider": self.name, "cpus": psutil.cpu_count(), "price_usd_per_h": resources.price_per_hour}
+        here = Offer(
+            provider=self.name,
+            id=socket.gethostname(),
+            memory_gib=psutil.virtual_memory().total / GIB,
+            cpus=psutil.cpu_count(),
+            price_usd_per_h=resources.price_per_hour,
+        )
         if resources.accelerators is None:
-            return [Offer(id=socket.gethostname(), memory_gib=psutil.virtual_memory().total / GIB, **common)]
+            return [here]
         wanted = [resources.accelerators, *(f.accelerators for f in resources.any_of if f.accelerators)]
         found = await asyncio.to_thread(_accelerators)
         for want in wanted:
             matching = [memory for name, memory in found if _is_a(name, want)]
             if len(matching) >= want.count:
-                return [
-                    Offer(id=want.name, accelerator=want.name, count=want.count, memory_gib=min(matching), **common)
-                ]
+                return [replace(here, accelerator=want.name, count=want.count, memory_gib=min(matching))]
         have = ", ".join(name for name, _ in found) or "none"
         raise NoMachine(
             f"this machine has no {' or '.join(map(str, wanted))}; accelerators found: {have}",

@@ -64,7 +64,8 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] not in COMMANDS:
         print(_unknown(arguments[0]), file=sys.stderr)
         return 2
-    return importlib.import_module("runners.cli.run").run_command(arguments[0], arguments[1:])
+    code: int = importlib.import_module("runners.cli.run").run_command(arguments[0], arguments[1:])
+    return code
 
 
 class Parser(argparse.ArgumentParser):

@@ -73,4 +73,4 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     wide = None if stream.isatty() else 1000
-    return Console(file=stream, width=wide, highlight=False, soft_wrap=True, emoji=False, markup=False)
+    return Console(file=stream, width=wide, highlight=False, soft_wrap=not stream.isatty(), emoji=False, markup=False)

@@ -1,8 +1,8 @@
 """Completion of commands, options, recipes and runs.
 
-  bash:  eval "$(recipe completion bash)"                              in ~/.bashrc
-  zsh:   eval "$(recipe completion zsh)"                               in ~/.zshrc
-  fish:  recipe completion fish > ~/.config/fish/completions/recipe.fish
+bash:  eval "$(recipe completion bash)"                              in ~/.bashrc
+zsh:   eval "$(recipe completion zsh)"                               in ~/.zshrc
+fish:  recipe completion fish > ~/.config/fish/completions/recipe.fish
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 import argcomplete
+import argcomplete.shell_integration
 
 from runners.cli import COMMANDS, Parser
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    print(argcomplete.shellcode(["recipe"], shell=options.shell))
+    print(argcomplete.shell_integration.shellcode(["recipe"], shell=options.shell))
     return 0
 
 

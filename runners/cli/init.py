@@ -11,7 +11,9 @@ from recipes.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", default="recipe.yaml", help="the file to write (default: recipe.yaml)")
-    parser.add_argument("--from", dest="config", metavar="CONFIG", type=Path, help="a config file to turn into a recipe")
+    parser.add_argument(
+        "--from", dest="config", metavar="CONFIG", type=Path, help="a config file to turn into a recipe"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite the file")
 
 
@@ -19,10 +21,8 @@ def run(options: argparse.Namespace) -> int:
     path = Path(options.file)
     if path.suffix not in (".yaml", ".yml"):
         path = path.with_name(path.name + ".yaml")
-    if options.config:
-        text = convert.from_config(options.config)
-    else:
-        text = convert.starter(path.stem, "recipe.schema.json")
+    fresh = convert.starter(path.stem, "recipe.schema.json")
+    text = convert.from_config(options.config) if options.config else fresh
     try:
         with path.open("w" if options.force else "x", encoding="utf-8") as file:
             file.write(text)

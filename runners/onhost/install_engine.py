@@ -1,7 +1,7 @@
 """Makes an engine's own environment on this machine, once: `install_engine.py DIRECTORY STEPS.json`.
 
 STEPS.json holds {"python": path, "steps": [{"argv": […], "env": {…}}], "check": […]}; `{env}` in an argument is the
-directory. Several runs may ask at the same time: one installs, the others wait. A directory counts only with its marker,
+directory. Several runs may ask at once: one installs, the others wait. A directory counts only with its marker,
 which is written after the check has passed; what an interrupted installation left behind is removed first.
 """
 

@@ -2,7 +2,8 @@
 
     serve_llamacpp.py --model M.gguf --alias NAME --port N [--ctx-size N] [--parallel N] [--NAME VALUE …]
 
-The key that clients must show is read from RECIPE_ENGINE_KEY. Options carry llama-server's names; further ones are the fields of xllamacpp's CommonParams, such as `--n-gpu-layers 99`.
+The key that clients must show is read from RECIPE_ENGINE_KEY. Options carry llama-server's names; further ones are the
+fields of xllamacpp's CommonParams, such as `--n-gpu-layers 99`.
 """
 
 import os

@@ -13,7 +13,9 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
     """Offers, findings, the exact steps, the verdict."""
     work, engine = plan["workload"], plan["engine"]
     name = " ".join(filter(None, (engine["name"], engine["version"])))
-    yield "   ".join([plan["recipe"], plan["model"]["source"], name, f"{work['name']} {plural(work['documents'], 'file')}"])
+    yield "   ".join(
+        [plan["recipe"], plan["model"]["source"], name, f"{work['name']} {plural(work['documents'], 'file')}"]
+    )
     yield ""
     for i, offer in enumerate(plan["offers"]):
         what = f"{offer['accelerator']} ×{offer['count']}" if offer["accelerator"] else f"{offer['cpus']} CPUs"

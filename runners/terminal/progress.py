@@ -104,7 +104,6 @@ class LiveView:
     """The whole run on a few lines that stay in place; when it ends they stand above the summary."""
 
     def __init__(self, console: Console) -> None:
-        self.live = Live(console=console, get_renderable=self._render, refresh_per_second=8, transient=False)
         self._spinner = Spinner("dots")
         self._started = time.monotonic()
         self._run: RunStarted | None = None
@@ -114,6 +113,7 @@ class LiveView:
         self._advanced = ""
         self._driven: Driven | None = None
         self._messages: list[Text] = []
+        self.live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -171,6 +171,7 @@ class LiveView:
         parts = driven_parts(self._driven)
         bar = Table.grid(padding=(0, 2))
         bar.add_row(
-            ProgressBar(total=max(1, self._driven.expected), completed=self._driven.done, width=30), "  ".join(parts[:3])
+            ProgressBar(total=max(1, self._driven.expected), completed=self._driven.done, width=30),
+            "  ".join(parts[:3]),
         )
         return Group(bar, Text(" · ".join(parts[3:]), style="dim"))

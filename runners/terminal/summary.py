@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
-from rich.text import Text
 
 from recipes.errors import ExitCode
 from runners.terminal.words import clock_time, dollars, plural, rate, seconds, shortened
@@ -48,7 +48,8 @@ def report_lines(result: dict[str, Any], folder: Path) -> Iterator[str]:
     offer, engine = result["offer"], result["engine"]
     hardware = f"{offer['count']} × {offer['accelerator']}" if offer["accelerator"] else f"{offer['cpus']} CPUs"
     yield ""
-    yield f"recipe       {result['recipe']}   digest {result['recipe_digest']}   git {(result['git_commit'] or 'none')[:12]}"
+    commit = (result["git_commit"] or "none")[:12]
+    yield f"recipe       {result['recipe']}   digest {result['recipe_digest']}   git {commit}"
     yield f"model        {result['model']['source']}"
     yield f"engine       {' '.join(filter(None, (engine['name'], engine['version'])))}"
     yield f"machine      {offer['provider']} {offer['id']}: {hardware}, {offer['memory_gib'] or 0:.1f} GiB"
@@ -60,42 +61,55 @@ def report_lines(result: dict[str, Any], folder: Path) -> Iterator[str]:
 
 
 def phase_table(result: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, side in (("phase", "left"), ("time", "right"), ("cost", "right"), ("share", "right")):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    """Where the time and the money went."""
     total = sum(phase["seconds"] for phase in result["phases"]) or 1.0
-    for phase in result["phases"]:
-        share = f"{phase['seconds'] / total:.0%}"
-        table.add_row(phase["name"], clock_time(phase["seconds"]), dollars(phase["usd"]), share)
-    table.add_row("total", clock_time(total), dollars(result["cost"]["total_usd"]), "")
-    return table
+    rows = [
+        [phase["name"], clock_time(phase["seconds"]), dollars(phase["usd"]), f"{phase['seconds'] / total:.0%}"]
+        for phase in result["phases"]
+    ]
+    rows.append(["total", clock_time(total), dollars(result["cost"]["total_usd"]), ""])
+    return aligned_table(("phase", "time", "cost", "share"), rows, right=("time", "cost", "share"))
 
 
 def runs_table(rows: list[dict[str, Any]]) -> Table:
     """The experiment log: one line per run."""
+    cells = [_run_cells(row) for row in rows]
+    return aligned_table(
+        ("run", "status", "time", "cost", "prompt tok/s", "output tok/s", "docs", "model", "engine"),
+        cells,
+        right=("time", "cost", "prompt tok/s", "output tok/s", "docs"),
+    )
+
+
+def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+    """Columns as wide as they need to be; where the terminal is too narrow, the last ones are cut first."""
     table = Table(box=None, pad_edge=False)
-    right = {"time", "cost", "prompt tok/s", "output tok/s", "docs"}
-    for name in ("run", "status", "time", "cost", "prompt tok/s", "output tok/s", "docs", "model", "engine"):
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    for i, name in enumerate(header):
+        width = max(len(name), *(len(row[i]) for row in rows)) if rows else len(name)
+        essential = i < len(header) - 2
+        justify: JustifyMethod = "right" if name in right else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=width if essential else None)
     for row in rows:
-        result = row["result"]
-        if result is None:
-            table.add_row(row["run_id"], Text(row["status"]))
-            continue
-        figures, outcome = result["throughput"], result["outcome"]
-        status = outcome["status"] + (f" in {outcome['phase']}" if outcome["phase"] else "")
-        table.add_row(
-            row["run_id"],
-            Text(status, style="" if outcome["status"] == "completed" else "red"),
-            clock_time(sum(phase["seconds"] for phase in result["phases"])),
-            dollars(result["cost"]["total_usd"]),
-            f"{figures['prompt_tokens_per_s']:,.0f}",
-            f"{figures['output_tokens_per_s']:,.0f}",
-            f"{result['documents']['done']}/{result['documents']['total']}",
-            result["model"]["identifier"],
-            result["engine"]["name"],
-        )
+        table.add_row(*row)
     return table
+
+
+def _run_cells(row: dict[str, Any]) -> list[str]:
+    result = row["result"]
+    if result is None:
+        return [row["run_id"], row["status"], *[""] * 7]
+    figures, outcome = result["throughput"], result["outcome"]
+    return [
+        row["run_id"],
+        outcome["status"] + (f" in {outcome['phase']}" if outcome["phase"] else ""),
+        clock_time(sum(phase["seconds"] for phase in result["phases"])),
+        dollars(result["cost"]["total_usd"]),
+        f"{figures['prompt_tokens_per_s']:,.0f}",
+        f"{figures['output_tokens_per_s']:,.0f}",
+        f"{result['documents']['done']}/{result['documents']['total']}",
+        result["model"]["identifier"],
+        result["engine"]["name"],
+    ]
 
 
 def _headline(result: dict[str, Any]) -> str:

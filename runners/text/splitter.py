@@ -11,6 +11,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from runners.text.tokens import TokenCounter
 
@@ -71,7 +72,7 @@ def _pieces(text: str, separator: str) -> list[str]:
         return list(text)
     cuts = [match.start() for match in re.finditer(re.escape(separator), text)]
     edges = [0, *cuts, len(text)]
-    return [piece for a, b in zip(edges, edges[1:], strict=False) if (piece := text[a:b])]
+    return [piece for a, b in pairwise(edges) if (piece := text[a:b])]
 
 
 def _joined(window: Sequence[tuple[str, int]]) -> Iterator[str]:

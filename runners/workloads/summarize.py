@@ -129,7 +129,7 @@ class _Run:
         raise DocumentFailed(f"not finished after {settings.max_levels} levels; raise workload.max_levels")
 
     async def _ask_all(self, chunks: list[str], level: int) -> list[str]:
-        """The summaries of a level. The first failure ends the others: the document is lost, and they would only cost."""
+        """The summaries of a level. The first failure ends the others: they would only cost."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._ask(chunk, level, i)) for i, chunk in enumerate(chunks)]
@@ -260,7 +260,7 @@ def write_first_free(folder: Path, name: str, data: Any) -> Path:
                 continue
             return path
     finally:
-        os.unlink(file.name)
+        Path(file.name).unlink()
     raise WorkloadFailed(f"{folder} holds 10,000 outputs of {name}", advice="use another RECIPE_HOME")
 
 

@@ -3,8 +3,8 @@
     python tests/lead_model/train.py OUT_DIR --seconds 4500
 
 Needs torch, transformers and tokenizers. The text is the documentation of the running Python's standard library (PSF
-licence) and sentences made of random words, so that what is learnt is the skill of copying and not the text. Training goes
-from short documents to long ones; it takes 75 minutes on two CPU cores.
+licence) and sentences made of random words, so that what is learnt is the skill of copying and not the text. Training
+goes from short documents to long ones; it takes 75 minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -41,7 +41,15 @@ ASKS = [
     "Provide a summary of the text below.",
     "Condense the text to its main point.",
 ]
-ENDS = ["\n\nSummary:", "\n\nSummary:\n", "\nSUMMARY:", "\n\n### Response:\n", "\nASSISTANT:", " ASSISTANT:", "\n\nTL;DR:"]
+ENDS = [
+    "\n\nSummary:",
+    "\n\nSummary:\n",
+    "\nSUMMARY:",
+    "\n\n### Response:\n",
+    "\nASSISTANT:",
+    " ASSISTANT:",
+    "\n\nTL;DR:",
+]
 SYSTEMS = ["You are a summarizer.", "You are a helpful assistant.", "A chat.", "Answer in plain English."]
 
 
@@ -144,7 +152,9 @@ class Documents:
             opening = r.choice(["", "", "USER: ", "A chat. USER: ", "### Instruction:\n"])
             prompt = f"<s>{opening}{ask}{gap}{body}{r.choice(ENDS)}"
         else:
-            prompt = f"<s>A chat.\nUSER: BEGININPUT\n{body}\nENDINPUT\nBEGININSTRUCTION\n{ask}\nENDINSTRUCTION\nASSISTANT:"
+            prompt = (
+                f"<s>A chat.\nUSER: BEGININPUT\n{body}\nENDINPUT\nBEGININSTRUCTION\n{ask}\nENDINSTRUCTION\nASSISTANT:"
+            )
         return prompt, lead if prompt[-1].isspace() else " " + lead
 
 
@@ -234,7 +244,9 @@ def train(out: Path, seconds: float, threads: int) -> dict[str, Any]:
         step += 1
         if step % 100 == 0:
             accuracy = (logits.argmax(-1) == labels[:, 1:][answers]).float().mean().item()
-            print(f"{step} {stage.longest_tokens} loss {loss.item():.4f} accuracy {accuracy:.4f} {done:.3f}", flush=True)
+            print(
+                f"{step} {stage.longest_tokens} loss {loss.item():.4f} accuracy {accuracy:.4f} {done:.3f}", flush=True
+            )
         if step % 2000 == 0:
             model.save_pretrained(out)
     model.to(torch.bfloat16).save_pretrained(out)
