@@ -42,6 +42,9 @@ _OVERDUE: Mapping[str, type[RecipeError]] = {
     "collect": HostCommandFailed,
 }
 
+# Kept back from max_cost, so that letting go is paid for as well.
+_LETTING_GO_S, _LETTING_GO_SHARE = 30.0, 0.2
+
 
 class Session:
     """Runs a plan once. Nothing that happens in it keeps the lease from being let go."""
@@ -104,7 +107,8 @@ class Session:
         limits, price = self._plan.recipe.limits, self._plan.offer.price_usd_per_h
         allowed = {"limits.max_duration": limits.max_duration}
         if limits.max_cost is not None and price:
-            allowed["limits.max_cost"] = limits.max_cost / price * 3600
+            affordable = limits.max_cost / price * 3600
+            allowed["limits.max_cost"] = affordable - min(_LETTING_GO_S, affordable * _LETTING_GO_SHARE)
         known = [(seconds, name) for name, seconds in allowed.items() if seconds is not None]
         if not known:
             return None

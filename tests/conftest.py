@@ -1,0 +1,126 @@
+"""What all tests share: a home of their own, the command as a user runs it, and the order from quick to slow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RECIPE = Path(sys.executable).parent / "recipe"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick ones first, real engines after them, vLLM last."""
+    items.sort(
+        key=lambda item: 2 * (item.get_closest_marker("vllm") is not None) or bool(item.get_closest_marker("real"))
+    )
+
+
+@dataclass
+class Command:
+    """Runs `recipe` in a process of its own, with a RECIPE_HOME of its own."""
+
+    home: Path
+    cwd: Path
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "RUNPOD_API_KEY", "NO_COLOR")}
+        return {**inherited, "RECIPE_HOME": str(self.home), **extra}
+
+    def __call__(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(RECIPE), *arguments],
+            cwd=self.cwd,
+            env=self.environment(**(env or {})),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(RECIPE), *arguments],
+            cwd=self.cwd,
+            env=self.environment(**(env or {})),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run_folders(self) -> list[Path]:
+        return sorted((self.home / "runs").glob("*"))
+
+    def run_folder(self) -> Path:
+        (folder,) = self.run_folders()
+        return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Iterator[Command]:
+    """The command; when the test ends, nothing of its runs may be alive."""
+    home = tmp_path / "home"
+    yield Command(home, tmp_path)
+    assert processes_of(home) == []
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of the processes that were started under this home."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RECIPE_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def eventually(condition: Callable[[], Any], *, seconds: float = 60, what: str = "the condition") -> Any:
+    """The condition's first true value. Fails if none comes in time."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not come true in {seconds} s")
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    return eventually
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A text that keeps the embedded engine busy for a minute or so."""
+    lines = "".join(
+        f"Chapter {n} of the long report begins with a plain sentence. It goes on for a while.\n\n" for n in range(9000)
+    )
+    path = tmp_path / "book.txt"
+    path.write_text(lines)
+    return path
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """A server on loopback that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:
+    """Send a signal and wait for the end: exit status, standard output, standard error."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err

@@ -1,0 +1,269 @@
+"""The part of the Hugging Face Hub that a download needs, on loopback, with faults on demand.
+
+It speaks what huggingface_hub 2.4 asks for: a model's information and tree at a revision, the check of access, HEAD
+and GET of files with ranges. As at the Hub, weights are redirected to another host (here: localhost), which must not
+see the token, and what an anonymous client may not see looks as if it were missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+from urllib.parse import quote, unquote, urlsplit
+
+Kind = Literal["info", "tree", "auth-check", "head", "get"]
+
+_WEIGHTS = (".safetensors", ".gguf", ".bin")
+_API = re.compile(r"/api/models/([^/]+/[^/]+)/(revision|tree|auth-check)(?:/([^/]+))?")
+_FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_BLOB = re.compile(r"/blobs/([0-9a-f]{64})/(.+)")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came in."""
+
+    kind: Kind
+    path: str
+    range: str | None
+    authorized: bool
+    """Whether an Authorization header was there."""
+
+
+@dataclass
+class Repo:
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
+    private: bool = False
+
+    def commit_of(self, revision: str) -> str | None:
+        """The commit that a branch or a commit's own hash means."""
+        commit = self.branches.get(revision, revision)
+        return commit if commit in self.commits else None
+
+
+@dataclass(frozen=True)
+class Denied(Exception):
+    """An answer that is no content."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+
+
+class Hub:
+    """The emulator's content and faults; tests talk to this object, clients to `url`."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.blobs_url = f"http://localhost:{port}/blobs"
+        self.requests: list[Request] = []
+        self.repos: dict[str, Repo] = {}
+        self.tokens: dict[str, frozenset[str]] = {}
+        self.blobs: dict[str, bytes] = {}
+        self._faults: Counter[tuple[Kind, int]] = Counter()
+        self._cuts: dict[str, int] = {}
+        self._holds: dict[str, tuple[int, threading.Event]] = {}
+        self._lock = threading.Lock()
+
+    def push(
+        self, repo: str, files: Mapping[str, bytes], *, branch: str = "main", gated: bool = False, private: bool = False
+    ) -> str:
+        """Make a commit with just these files the head of a branch. Returns its hash."""
+        found = self.repos.setdefault(repo, Repo())
+        found.gated, found.private = gated, private
+        content = "".join(f"{name} {hashlib.sha1(data).hexdigest()}\n" for name, data in sorted(files.items()))
+        commit = hashlib.sha1(f"{repo} {len(found.commits)}\n{content}".encode()).hexdigest()
+        found.commits[commit] = dict(files)
+        found.branches[branch] = commit
+        self.blobs |= {hashlib.sha256(data).hexdigest(): data for data in files.values()}
+        return commit
+
+    def let_in(self, token: str, *repos: str) -> None:
+        """Know an account's token, and show it these private or gated repositories."""
+        self.tokens[token] = frozenset(repos)
+
+    def fail(self, kind: Kind, *, status: int = 503, times: int = 1) -> None:
+        """Answer the next requests of a kind with a status."""
+        self._faults[kind, status] += times
+
+    def cut(self, name: str, *, after: int) -> None:
+        """Close the connection once, after this many bytes of a file."""
+        self._cuts[name] = after
+
+    def hold(self, name: str, *, after: int) -> threading.Event:
+        """Send this many bytes of a file and wait with the others until the event is set."""
+        self._holds[name] = (after, threading.Event())
+        return self._holds[name][1]
+
+    def let_go(self) -> None:
+        """Set every event that a file waits for."""
+        for _, event in self._holds.values():
+            event.set()
+
+    def asked(self, kind: Kind, part: str = "") -> list[Request]:
+        """The requests of a kind whose path holds this part."""
+        return [request for request in self.requests if request.kind == kind and part in request.path]
+
+    def admit(self, request: Request) -> None:
+        """Note a request. Raises Denied if a fault is due."""
+        with self._lock:
+            self.requests.append(request)
+            for (kind, status), left in self._faults.items():
+                if kind == request.kind and left > 0:
+                    self._faults[kind, status] -= 1
+                    raise Denied(status, message="injected")
+
+    def repo_for(self, name: str, token: str | None, *, content: bool) -> Repo:
+        """The repository, if this client may see it, or its content. Raises Denied as the Hub does."""
+        if token is not None and token not in self.tokens:
+            raise Denied(401, message="Invalid credentials in Authorization header")
+        repo, let_in = self.repos.get(name), token is not None and name in self.tokens[token]
+        if repo is None or (repo.private and not let_in):
+            raise Denied(404, "RepoNotFound") if token else Denied(401, message="Invalid username or password.")
+        if content and repo.gated and not let_in:
+            raise Denied(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted.")
+        return repo
+
+    def pieces(self, name: str, data: bytes) -> Iterator[bytes]:
+        """A file's bytes in one or two pieces, with what was planned for it in between."""
+        with self._lock:
+            cut, (held, event) = self._cuts.pop(name, None), self._holds.get(name, (0, None))
+        if cut is not None:
+            yield data[:cut]
+        elif event:
+            yield data[:held]
+            event.wait(60)
+            yield data[held:]
+        else:
+            yield data
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one client's requests."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    hub: Hub
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self._answer()
+
+    def do_GET(self) -> None:  # noqa: N802
+        self._answer()
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing: the requests are in the hub's list."""
+
+    def _answer(self) -> None:
+        path = urlsplit(self.path).path
+        given = self.headers.get("Authorization")
+        token = given.removeprefix("Bearer ") if given else None
+        try:
+            api = _API.fullmatch(path)
+            what = {"revision": "info", None: self.command.lower()}.get(api and api[2], api and api[2])
+            self.hub.admit(Request(what, self.path, self.headers.get("Range"), given is not None))  # type: ignore[arg-type]
+            if api:
+                self._json(self._api(api[1], api[2], unquote(api[3] or "main"), token))
+            elif match := _FILE.fullmatch(path):
+                self._file(match[1], unquote(match[2]), unquote(match[3]), token)
+            elif match := _BLOB.fullmatch(path):
+                self._content(unquote(match[2]), self.hub.blobs[match[1]], {})
+            else:
+                raise Denied(404)
+        except Denied as denied:
+            errors = {"X-Error-Code": denied.code, "X-Error-Message": denied.message}
+            self._head(denied.status, {**{k: v for k, v in errors.items() if v}, "Content-Length": "0"})
+
+    def _api(self, name: str, what: str, revision: str, token: str | None) -> object:
+        repo = self.hub.repo_for(name, token, content=what == "auth-check")
+        commit = repo.commit_of(revision)
+        if commit is None:
+            raise Denied(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        files = repo.commits[commit]
+        if what == "tree":
+            return [_tree_entry(path, data) for path, data in files.items()]
+        siblings = [_sibling(path, data, details="blobs=" in self.path) for path, data in files.items()]
+        gated = "manual" if repo.gated else False
+        return {"id": name, "sha": commit, "gated": gated, "private": repo.private, "siblings": siblings}
+
+    def _file(self, name: str, revision: str, path: str, token: str | None) -> None:
+        repo = self.hub.repo_for(name, token, content=True)
+        commit = repo.commit_of(revision)
+        if commit is None:
+            raise Denied(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        data = repo.commits[commit].get(path)
+        if data is None:
+            raise Denied(404, "EntryNotFound", "Entry not found")
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
+        if not path.endswith(_WEIGHTS):
+            self._content(path, data, headers)
+            return
+        digest = hashlib.sha256(data).hexdigest()
+        linked = {"X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"', "Content-Length": "0"}
+        self._head(302, {**headers, **linked, "Location": f"{self.hub.blobs_url}/{digest}/{quote(path)}"})
+
+    def _content(self, name: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """The file, or the range of it that is asked for."""
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        start = int(match[1]) if match else 0
+        wanted = data[start : int(match[2]) + 1] if match and match[2] else data[start:]
+        span = {"Content-Range": f"bytes {start}-{start + len(wanted) - 1}/{len(data)}"} if match else {}
+        self._head(206 if match else 200, {**headers, **span, "Content-Length": str(len(wanted))})
+        if self.command == "HEAD":
+            return
+        sent = 0
+        for piece in self.hub.pieces(name, wanted):
+            self.wfile.write(piece)
+            sent += len(piece)
+        self.close_connection = self.close_connection or sent < len(wanted)
+
+    def _json(self, content: object) -> None:
+        body = json.dumps(content).encode()
+        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+        self.wfile.write(body)
+
+    def _head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def _tree_entry(path: str, data: bytes) -> dict[str, object]:
+    entry: dict[str, object] = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+    if path.endswith(_WEIGHTS):
+        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return entry
+
+
+def _sibling(path: str, data: bytes, *, details: bool) -> dict[str, object]:
+    size = {"size": len(data), "blobId": hashlib.sha1(data).hexdigest()} if details else {}
+    return {"rfilename": path, **size}
+
+
+@contextmanager
+def hub_emulator() -> Iterator[Hub]:
+    """A hub without repositories, for as long as the context lasts."""
+    handler = type("HubHandler", (Handler,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    handler.hub = Hub(server.server_address[1])  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield handler.hub  # type: ignore[attr-defined]
+    finally:
+        handler.hub.let_go()  # type: ignore[attr-defined]
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,146 @@
+"""Whatever ends a run, nothing of it runs on, and what there was is kept."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import Command, processes_of, send
+
+pytestmark = pytest.mark.real
+Wait = Callable[..., Any]
+
+
+def engine_of(home: Path) -> psutil.Process | None:
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RECIPE_HOME") == str(home) and "serve_llamacpp.py" in " ".join(process.cmdline()):
+                return process
+        except (psutil.Error, OSError):
+            continue
+    return None
+
+
+def connections_to(url: str) -> bool:
+    port = int(url.rpartition(":")[2])
+    return any(c.raddr and c.raddr.port == port for c in psutil.net_connections("tcp"))
+
+
+def answers(recipe: Command) -> int:
+    return sum(len(path.read_text().splitlines()) for path in recipe.home.glob("runs/*/requests.jsonl"))
+
+
+def events(recipe: Command) -> list[dict[str, Any]]:
+    lines = [line for path in recipe.home.glob("runs/*/events.jsonl") for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
+
+
+def result_of(recipe: Command) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((recipe.run_folder() / "result.json").read_text())
+    return result
+
+
+def lease_states(recipe: Command) -> list[str]:
+    with sqlite3.connect(recipe.home / "ledger.db") as db:
+        return [state for (state,) in db.execute("SELECT state FROM leases")]
+
+
+def test_a_killed_engine_ends_the_run_at_once_and_the_answers_are_kept(
+    recipe: Command, book: Path, wait_until: Wait
+) -> None:
+    process = recipe.start("up", "local-smoke", "--set", f"workload.inputs=[{book}]")
+    wait_until(lambda: answers(recipe) >= 5, what="five answers")
+    engine = engine_of(recipe.home)
+    assert engine is not None
+    engine.kill()
+    out, err = process.communicate(timeout=15)
+    assert process.returncode == 6, err
+    assert "killed by signal 9 (SIGKILL)" in out
+    result = result_of(recipe)
+    assert (result["outcome"]["status"], result["outcome"]["phase"]) == ("failed", "drive")
+    assert result["release"]["state"] == "gone"
+    assert result["requests"]["ok"] >= 5
+    assert len((recipe.run_folder() / "answers.jsonl").read_text().splitlines()) >= 5
+    with sqlite3.connect(recipe.home / "ledger.db") as db:
+        assert db.execute("SELECT status, phase FROM experiments").fetchall() == [("failed", "drive")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_driving_lets_go_and_leaves_what_there_is(
+    recipe: Command, book: Path, wait_until: Wait, number: signal.Signals
+) -> None:
+    process = recipe.start("up", "local-smoke", "--set", f"workload.inputs=[{book}]")
+    wait_until(lambda: answers(recipe) >= 2, what="two answers")
+    status, out, _ = send(process, number)
+    assert status == 130
+    assert "interrupted in drive" in out
+    result = result_of(recipe)
+    assert result["outcome"] == {"status": "interrupted", "phase": "drive", "error": number.name}
+    assert result["requests"]["ok"] >= 2
+    assert lease_states(recipe) == ["gone"]
+
+
+def test_ctrl_c_while_planning_rents_nothing(recipe: Command, silent_url: str, wait_until: Wait) -> None:
+    model = ["--set", "model={repo: nobody/nothing}"]
+    process = recipe.start("up", "local-smoke", *model, env={"HF_ENDPOINT": silent_url})
+    wait_until(lambda: connections_to(silent_url), what="the question to the Hub")
+    status, _, err = send(process, signal.SIGINT)
+    assert status == 130
+    assert "nothing was rented" in err
+    assert recipe.run_folders() == []
+
+
+def test_ctrl_c_while_preparing_lets_go(recipe: Command, silent_url: str, wait_until: Wait) -> None:
+    """The installation waits for an index that never answers."""
+    env = {"PIP_INDEX_URL": silent_url, "PIP_NO_INDEX": "0", "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    process = recipe.start("up", "local-smoke", "--set", "engine.version=0.0.0", env=env)
+    wait_until(lambda: connections_to(silent_url), what="pip's question to its index")
+    status, out, err = send(process, signal.SIGINT)
+    assert status == 130, err
+    assert "interrupted in prepare" in out
+    assert lease_states(recipe) == ["gone"]
+
+
+def test_ctrl_c_while_launching_lets_go(recipe: Command, silent_url: str, wait_until: Wait) -> None:
+    tokenizer = Path(__file__).parents[1] / "recipes/models/lead/tokenizer.json"
+    engine = ["--set", f"engine={{name: openai, url: '{silent_url}'}}", "--set", f"workload.tokenizer={tokenizer}"]
+    process = recipe.start("up", "local-smoke", *engine)
+    wait_until(lambda: connections_to(silent_url), what="the question whether it is ready")
+    status, out, err = send(process, signal.SIGINT)
+    assert status == 130, err
+    assert "interrupted in launch" in out
+    assert lease_states(recipe) == ["gone"]
+
+
+def test_a_second_ctrl_c_does_not_stop_the_letting_go(recipe: Command, book: Path, wait_until: Wait) -> None:
+    process = recipe.start("up", "local-smoke", "--set", f"workload.inputs=[{book}]")
+    wait_until(lambda: answers(recipe) >= 1, what="an answer")
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: any(e["event"] == "interrupted" for e in events(recipe)), what="the interruption")
+    status, _, err = send(process, signal.SIGINT)
+    assert status == 130, err
+    assert lease_states(recipe) == ["gone"]
+
+
+def test_when_the_client_is_killed_its_engine_goes_too(recipe: Command, book: Path, wait_until: Wait) -> None:
+    process = recipe.start("up", "local-smoke", "--set", f"workload.inputs=[{book}]")
+    wait_until(lambda: answers(recipe) >= 1, what="an answer")
+    process.kill()
+    process.communicate()
+    wait_until(lambda: processes_of(recipe.home) == [], seconds=25, what="an empty process list")
+    assert "lost" in recipe("runs").stdout
+
+
+def test_a_run_stops_before_it_costs_more_than_it_may(recipe: Command, book: Path) -> None:
+    limits = ["--set", "resources.price_per_hour=3600", "--max-cost", "2"]
+    ended = recipe("up", "local-smoke", "--set", f"workload.inputs=[{book}]", *limits)
+    assert ended.returncode == 7, ended.stderr
+    assert "limits.max_cost" in ended.stdout
+    assert result_of(recipe)["cost"]["total_usd"] <= 2
