@@ -13,7 +13,7 @@ from typing import Any
 from recipes import catalogue
 from recipes.errors import InvalidRecipe, Problem
 from recipes.explain import did_you_mean, problem_at
-from recipes.source import Node, parse, read_text
+from recipes.source import MAX_DEPTH, Node, parse, read_text
 
 MATRIX_LIMIT = 1000
 
@@ -28,12 +28,17 @@ class Variant:
 
 def locate(reference: str, base: Path) -> Path:
     """The file that a reference means: a path, else a catalogue name. Raises InvalidRecipe."""
-    path = base / Path(reference).expanduser()
-    if path.is_file():
-        return path
-    if known := catalogue.recipe_path(reference):
-        return known
-    if path.is_dir():
+    try:
+        path = base / Path(reference).expanduser()
+        if path.is_file():
+            return path
+        if known := catalogue.recipe_path(reference):
+            return known
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long, the home of nobody
+        what = getattr(error, "strerror", None) or str(error)
+        raise InvalidRecipe([Problem(file=reference, code="not-found", message=what)]) from None
+    if is_folder:
         problem = Problem(file=reference, code="not-found", message="is a folder", suggestion="name a file in it")
     else:
         hint = did_you_mean(Path(reference).name.removesuffix(".yaml"), catalogue.names())
@@ -49,6 +54,8 @@ def locate(reference: str, base: Path) -> Path:
 def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Node:
     """The file's tree, merged over the ones it extends. Raises InvalidRecipe, also for a cycle."""
     tree = parse(read_text(path), file=_shown(path), base=path.parent)
+    if tree.value is None:
+        tree = replace(tree, value={})
     if not isinstance(tree.value, dict):
         raise InvalidRecipe([problem_at(tree.mark, (), "type", "a recipe is a mapping", "begin with name: …")])
     parent = tree.value.get("extends")
@@ -108,8 +115,12 @@ def apply_overrides(tree: Node, overrides: Sequence[str], base: Path) -> Node:
 
 def assign(tree: Node, path: str, value: Node) -> Node:
     """The tree with the value at a dotted path such as `resources.any_of[0].cloud`. Raises InvalidRecipe."""
-    steps = [int(step) if step.isdigit() else step for step in re.split(r"\.|\[|\]\.?", path) if step != ""]
-    return _assigned(tree, tuple(steps), value, path)
+    words = [word for word in re.split(r"\.|\[|\]\.?", path) if word != ""]
+    if not 0 < len(words) <= MAX_DEPTH:
+        problem = problem_at(value.mark, (path,), "override", f"{path!r}: not a path", "write workload.concurrency")
+        raise InvalidRecipe([problem])
+    steps = tuple(int(word) if re.fullmatch("[0-9]{1,9}", word) else word for word in words)
+    return _assigned(tree, steps, value, path)
 
 
 def _assigned(node: Node, steps: tuple[str | int, ...], value: Node, path: str) -> Node:

@@ -39,10 +39,10 @@ _BOUNDS = {
 
 def problem_from(error: ErrorDetails, tree: Node, model: type[BaseModel]) -> Problem:
     """One of pydantic's errors as a problem at its place in the file."""
-    path = tuple(error["loc"])
+    path = tuple(step for step in error["loc"] if step != "[key]")
     node = tree.find(path)
-    code, message, suggestion = _what(error, path, model)
-    mark = (node.key_mark or node.mark) if code in ("unknown", "missing") else node.mark
+    code, message, suggestion = _what(error, path, model, node.written)
+    mark = (node.key_mark or node.mark) if code in ("unknown", "missing") or path != error["loc"] else node.mark
     return problem_at(mark, path, code, message, suggestion)
 
 
@@ -75,8 +75,10 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f"one of {', '.join(known)}" if 0 < len(known) <= 12 else ""
 
 
-def _what(error: ErrorDetails, path: tuple[Any, ...], model: type[BaseModel]) -> tuple[str, str, str]:
+def _what(error: ErrorDetails, path: tuple[Any, ...], model: type[BaseModel], written: str) -> tuple[str, str, str]:
     kind, given = error["type"], error["input"]
+    if kind == "extra_forbidden" and path in (("extends",), ("matrix",)):
+        return "unknown", "can be written in a recipe file only", ""
     if kind == "extra_forbidden":
         return "unknown", "unknown key", did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))
     if kind == "missing":
@@ -87,10 +89,8 @@ def _what(error: ErrorDetails, path: tuple[Any, ...], model: type[BaseModel]) ->
         choices = [word.strip(" '") for word in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         return "value", f"{given!r} is not one of {', '.join(choices)}", did_you_mean(str(given), choices)
     if kind in _EXPECTED:
-        suggestion = (
-            f"put it in quotes: {json.dumps(str(given).lower())}" if kind == "string_type" and _scalar(given) else ""
-        )
-        return "type", f"{_EXPECTED[kind]}, not {_kind_of(given)}", suggestion
+        quoted = f"put it in quotes: {json.dumps(written)}" if kind == "string_type" and _scalar(given) else ""
+        return "type", f"{_EXPECTED[kind]}, not {_kind_of(given)}", quoted
     if kind in _BOUNDS:
         (bound,) = error["ctx"].values()
         return "value", f"{given} is out of range: {_BOUNDS[kind]} {bound}", ""
@@ -128,7 +128,8 @@ def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> Iterable[str]:
         if isinstance(step, str) and here is not None:
             field = here.model_fields.get(step)
             here = _model_in(field.annotation) if field else None
-    return here.model_fields if here else ()
+    above = ("extends", "matrix") if not path else ()
+    return (*here.model_fields, *above) if here else ()
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from recipes import catalogue
+from recipes.errors import InvalidRecipe
+from recipes.source import parse, read_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -40,21 +40,16 @@ def load_prompt(value: str) -> PromptTemplate:
         return _checked(value, "inline")
     path = catalogue.builtin_prompt(value.removeprefix("builtin:")) if value.startswith("builtin:") else Path(value)
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    if path.suffix in (".yaml", ".yml"):
-        text = _template_in(text, path)
+        text = read_text(path)
+        if path.suffix in (".yaml", ".yml"):
+            text = _template_in(text, path)
+    except InvalidRecipe as error:
+        raise ValueError(str(error.problems[0])) from None
     return _checked(text, str(path))
 
 
 def _template_in(text: str, path: Path) -> str:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    data = parse(text, file=str(path), base=path.parent).data()
     template = data.get("prompt_template") if isinstance(data, dict) else None
     if not isinstance(template, str):
         raise ValueError(f"{path} has no prompt_template; write prompt_template: | and the text below it")
@@ -69,8 +64,15 @@ def _checked(text: str, name: str) -> PromptTemplate:
         used = meta.find_undeclared_variables(ImmutableSandboxedEnvironment().parse(text))
     except TemplateSyntaxError as error:
         raise ValueError(f"{name}:{error.lineno}: not a template: {error.message}") from None
+    except RecursionError:
+        raise ValueError(f"{name}: not a template: nested too deep") from None
     if "prompt" not in used:
         raise ValueError(f"{name} has no {{{{ prompt }}}}: the text to summarise would be lost; add {{{{ prompt }}}}")
     if unknown := sorted(used - {"prompt"}):
         raise ValueError(f"{name} uses {unknown[0]}, which is not known; {{{{ prompt }}}} is the only variable")
-    return PromptTemplate(text, name)
+    template = PromptTemplate(text, name)
+    try:
+        template.render("some text")
+    except Exception as error:  # of any kind: a template computes what its writer likes
+        raise ValueError(f"{name} cannot be filled in: {error}") from None
+    return template

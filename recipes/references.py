@@ -5,6 +5,7 @@ The checks read the tree and not the validated recipe, so that they speak in the
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -82,7 +83,10 @@ def _node_at(tree: Node, path: Steps) -> Node | None:
 def _absolute(tree: Node, path: Steps, value: str) -> str:
     if path == ("workload", "prompt") and (value.startswith("builtin:") or "{{" in value or "\n" in value):
         return value
-    absolute = str(tree.find(path).mark.base / Path(value).expanduser())
+    base = tree.find(path).mark.base
+    if path[:2] == ("workload", "inputs"):
+        base = Path(glob.escape(str(base)))  # only what is written in the recipe is a pattern
+    absolute = str(base / Path(value).expanduser())
     is_repo = path == ("workload", "tokenizer") and _REPO.fullmatch(value) and not Path(absolute).exists()
     return value if is_repo else absolute
 
@@ -96,6 +100,8 @@ def _checked(tree: Node, path: Steps, test: Callable[[str], object]) -> Iterator
     except ValueError as error:
         what, _, advice = str(error).partition("; ")
         yield problem_at(node.mark, path, "value", what, advice)
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder that is closed, the home of nobody
+        yield problem_at(node.mark, path, "value", f"{node.value}: {getattr(error, 'strerror', None) or error}")
 
 
 def _is_local_path(tree: Node) -> bool:

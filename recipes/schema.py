@@ -10,6 +10,8 @@ from recipes.spec import Recipe
 def json_schema() -> dict[str, Any]:
     """The schema of a file as people write it: with `extends` and `matrix`, and nothing required when it extends."""
     schema = Recipe.model_json_schema(mode="validation")
+    complete = {"required": ["workload"], "properties": {"workload": {"required": ["inputs"]}}}
+    schema["$defs"]["Workload"].pop("required")
     properties = {
         "extends": {
             "type": "string",
@@ -35,5 +37,5 @@ def json_schema() -> dict[str, Any]:
             key: value for key, value in schema.items() if key not in ("properties", "required", "title", "description")
         },
         "properties": properties,
-        "anyOf": [{"required": ["extends"]}, {"required": ["workload"]}],
+        "anyOf": [{"required": ["extends"]}, complete],
     }

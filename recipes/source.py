@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,11 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
+from yaml.scanner import ScannerError
 
 from recipes.errors import InvalidRecipe, Problem
 
 MAX_NODES = 20_000
+MAX_DEPTH = 50
 _STRING = "tag:yaml.org,2002:str"
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+_TOO_DEEP = (f"nested more than {MAX_DEPTH} deep", "a recipe needs a few levels only")
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,8 @@ class Node:
     value: dict[str, Node] | list[Node] | str | int | float | bool | None
     mark: Mark
     key_mark: Mark | None = None
+    written: str = ""
+    """A scalar as it stands in the file: 0.30 where the value is 0.3."""
 
     def data(self) -> Any:
         """The plain Python value."""
@@ -91,19 +106,17 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str, *, file: str, base: Path) -> Node:
-    """Parse one YAML document into a tree.
+    """Parse one YAML document into a tree; an empty one is null.
 
     Raises InvalidRecipe with every tag, duplicate key and non-text key found, or with the syntax error.
     """
     reader = _Reader(file, base)
     try:
-        tags = [token.start_mark for token in yaml.scan(text) if isinstance(token, yaml.TagToken)]
+        reader.survey(text)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise InvalidRecipe([_syntax_problem(error, file)]) from None
-    for mark in tags:
-        reader.complain(mark, "tag", "YAML tags are not allowed", "remove the word that begins with !")
-    node = reader.read(root) if root else Node({}, Mark(file, 1, 1, base))
+        raise InvalidRecipe([_syntax_problem(error, file, text)]) from None
+    node = reader.read(root) if root else Node(None, Mark(file, 1, 1, base))
     if reader.problems:
         raise InvalidRecipe(reader.problems)
     return node
@@ -132,6 +145,23 @@ class _Reader:
             )
         )
 
+    def survey(self, text: str) -> None:
+        """Find tags and what is no text; stop before the parser does where the text nests too deep for it."""
+        loader, depth = _Loader(text), 0
+        try:
+            while token := loader.get_token():  # type: ignore[no-untyped-call]
+                depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+                if depth > MAX_DEPTH:
+                    self.complain(token.start_mark, "depth", *_TOO_DEEP)
+                    raise InvalidRecipe(self.problems)
+                if isinstance(token, yaml.TagToken):
+                    what = "YAML tags are not allowed"
+                    self.complain(token.start_mark, "tag", what, "remove the word that begins with !")
+                elif isinstance(token, yaml.ScalarToken) and (found := _NO_TEXT.search(token.value)):
+                    self.complain(token.start_mark, "encoding", f"U+{ord(found[0]):04X} is not text", "remove it")
+        except (ValueError, OverflowError):  # from chr()
+            raise ScannerError(None, None, "there is no such character", loader.get_mark()) from None
+
     def read(self, node: yaml.Node, path: str = "", above: tuple[int, ...] = ()) -> Node:
         mark = self.mark(node.start_mark)
         self.nodes += 1
@@ -141,17 +171,24 @@ class _Reader:
         if self.nodes >= MAX_NODES or id(node) in above:
             return Node(None, mark)
         above = (*above, id(node))
+        if len(above) > 2 * MAX_DEPTH:  # a file may hold half of it in aliases
+            self.complain(node.start_mark, "depth", *_TOO_DEEP, path)
+            return Node(None, mark)
         if isinstance(node, yaml.MappingNode):
             return Node(dict(self.children(node, path, above)), mark)
         if isinstance(node, yaml.SequenceNode):
             return Node([self.read(child, f"{path}[{i}]", above) for i, child in enumerate(node.value)], mark)
-        return Node(self.scalar(node), mark)
+        return Node(self.scalar(node, path), mark, written=node.value)
 
     def children(self, node: yaml.MappingNode, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, Node]]:
         seen: dict[str, yaml.Mark] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag != _STRING:
                 self.complain(key.start_mark, "key", "a key must be text", "put it in quotes", path)
+                continue
+            if key.value == "<<" and key.style is None:
+                what = "write the values out, or use extends"
+                self.complain(key.start_mark, "key", "merge keys are not allowed", what, path)
                 continue
             here = f"{path}.{key.value}" if path else key.value
             if key.value in seen:
@@ -161,18 +198,31 @@ class _Reader:
             seen[key.value] = key.start_mark
             yield key.value, replace(self.read(value, here, above), key_mark=self.mark(key.start_mark))
 
-    def scalar(self, node: yaml.Node) -> Any:
+    def scalar(self, node: yaml.Node, path: str) -> Any:
         try:
-            return self.scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+            value = self.scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError):  # a tag that does not fit its text
             return node.value
+        if isinstance(value, float) and not math.isfinite(value):
+            self.complain(node.start_mark, "value", f"{node.value}: not a finite number", path=path)
+        return value
 
 
-def _syntax_problem(error: yaml.YAMLError, file: str) -> Problem:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    what = getattr(error, "problem", None) or str(error).splitlines()[0]
-    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+def _syntax_problem(error: yaml.YAMLError, file: str, text: str) -> Problem:
+    if isinstance(error, ReaderError):
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        what = f"U+{ord(text[error.position]):04X} is not allowed"
+    else:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    context = getattr(error, "context", None) or ""
+    if context.startswith(("expected a single document", "found duplicate anchor")):
+        what = f"{context}, {what}".removesuffix("; first occurrence, second occurrence")
     suggestion = "indent with spaces" if "\\t" in what else ""
+    if context.endswith("an alias"):
+        suggestion = "put text that begins with * in quotes"
     return Problem(
         file=file, line=line, column=column, code="syntax", message=f"not YAML: {what}", suggestion=suggestion
     )

@@ -35,7 +35,8 @@ def _from_text(parse: Any, example: str, *, numbers: bool = False) -> BeforeVali
 
 
 def _env_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """Whole numbers as they are; others are not rewritten behind their owner's back (0.30 is not 0.3)."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
@@ -43,7 +44,8 @@ def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
 
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-EnvText = Annotated[str, BeforeValidator(_env_text)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+EnvText = Annotated[str, BeforeValidator(_env_text), WithJsonSchema({"type": ["string", "integer"]})]
 SizeBytes = Annotated[
     int,
     _from_text(units.parse_size, "20GB"),
@@ -190,7 +192,7 @@ class Engine(Section):
     data_parallel_size: Count = 1
     args: dict[str, JsonValue] = {}
     """The engine's own flags, verbatim, without their dashes."""
-    env: dict[str, EnvText] = {}
+    env: dict[EnvName, EnvText] = {}
 
     @model_validator(mode="after")
     def _url_for_endpoints(self) -> Self:
@@ -271,9 +273,9 @@ class Recipe(Section):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
     description: str = ""
     resources: Resources = Resources()
-    env: dict[str, EnvText] = {}
+    env: dict[EnvName, EnvText] = {}
     """Environment variables for everything that runs on the machine."""
-    secrets: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] = ()
+    secrets: tuple[EnvName, ...] = ()
     """Names of environment variables that travel as secrets; their values are never written anywhere."""
     model: Model = Model()
     engine: Engine = Engine()

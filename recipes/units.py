@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 
 GIB = 2**30
 _SIZES = {
@@ -18,6 +20,7 @@ _SIZES = {
     "TIB": 2**40,
 }
 _DURATIONS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_DURATION_S = 3650 * 86400.0
 SIZE_PATTERN = r"^\d+(\.\d+)?\s*[KMGTkmgt]?[iI]?[bB]$"
 DURATION_PATTERN = r"^(\d+(\.\d+)?[smhd])+$"
 ACCELERATORS_PATTERN = r"^[A-Za-z][A-Za-z0-9 ._-]*(:[1-9]\d*)?$"
@@ -44,17 +47,20 @@ class Amount:
 
 def parse_size(text: str) -> int:
     """Bytes from `20GB` (10⁹) or `18GiB` (2³⁰). Raises ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]+)", text.strip())
     if not match or match[2].upper() not in _SIZES:
         raise ValueError(f"{text}: not a size; write 20GB or 18GiB")
-    return round(float(match[1]) * _SIZES[match[2].upper()])
+    return round(Fraction(match[1]) * _SIZES[match[2].upper()])
 
 
 def parse_duration(text: str) -> float:
     """Seconds from `90s`, `10m`, `3h`, `1h30m`, `2d`. Raises ValueError."""
     if not re.fullmatch(DURATION_PATTERN, text.strip()):
         raise ValueError(f"{text}: not a duration; write 90s, 10m, 3h or 1h30m")
-    return sum(float(number) * _DURATIONS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+    seconds = sum(float(number) * _DURATIONS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+    if seconds > MAX_DURATION_S:
+        raise ValueError(f"{text}: longer than {format_duration(MAX_DURATION_S)}")
+    return seconds
 
 
 def parse_accelerators(text: str) -> Accelerators:
@@ -91,7 +97,7 @@ def format_size(size_bytes: float) -> str:
 def format_duration(seconds: float) -> str:
     """The spelling that parse_duration reads back, in the largest units that divide."""
     if seconds != int(seconds):
-        return f"{seconds:g}s"
+        return f"{Decimal(repr(seconds)):f}s"
     parts, rest = [], int(seconds)
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, length)

@@ -144,7 +144,7 @@ class Client:
 
     def _pause_s(self, tries: int, after_s: float | None) -> float:
         """What the server asked for, else exponential back-off with jitter, 30 s at most."""
-        backoff: float = min(30.0, 0.25 * 2**tries) * (0.5 + self._jitter())
+        backoff: float = min(30.0, 0.25 * 2**tries * (0.5 + self._jitter()))
         return backoff if after_s is None else after_s + 0.1 * self._jitter()
 
     def _body(self, prompt: str, max_tokens: int | None) -> dict[str, Any]:
@@ -168,7 +168,9 @@ class Client:
         async with self._session.post(url, json=body, headers=headers, trace_request_ctx=wire) as response:
             wire.reused = False  # it answers, so it was not stale
             if response.status != 200:
-                raise _refusal(response.status, await response.text(), response.headers.get("Retry-After"))
+                raise _refusal(
+                    response.status, await response.text(errors="replace"), response.headers.get("Retry-After")
+                )
             async for block in response.content.iter_any():
                 stream.feed(block)
         ended = time.monotonic()
@@ -201,14 +203,15 @@ class _Stream:
     def feed(self, block: bytes) -> None:
         for line in self._lines.feed(block):
             if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
-                self._event(json.loads(data))
+                self._event(_event_in(data))
 
     def _event(self, event: dict[str, Any]) -> None:
         if error := event.get("error"):
-            message = error.get("message", str(error)) if isinstance(error, dict) else str(error)
-            raise _Unsuccessful(message, again=True)
+            code = error.get("code") if isinstance(error, dict) else None
+            status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            raise _refusal(status, json.dumps(event), None, where="an error in the stream")
         self.usage = event.get("usage") or self.usage
-        for choice in event.get("choices", ()):
+        for choice in event.get("choices") or ():
             text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             if text:
                 if self.first_at is None:
@@ -217,8 +220,18 @@ class _Stream:
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
 
 
-def _refusal(status: int, body: str, retry_after: str | None) -> _Unsuccessful:
-    message = f"HTTP {status}: {_message_in(body)}"
+def _event_in(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise _Unsuccessful(f"the stream holds no event: {data[:100].decode('utf-8', 'replace')}", again=True)
+    return event
+
+
+def _refusal(status: int, body: str, retry_after: str | None, *, where: str = "") -> _Unsuccessful:
+    message = f"{where or f'HTTP {status}'}: {_message_in(body)}"
     if status >= 500 or status in _RETRIED:
         after = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
         return _Unsuccessful(message, again=True, after_s=after)

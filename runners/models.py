@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from recipes import catalogue
 from recipes.errors import Refused
 from recipes.spec import Recipe
 from runners.engine import Engine
 from runners.onhost import fetch_model
+
+T = TypeVar("T")
 
 # What a repository holds besides the weights that are loaded.
 _NEVER = ("*.onnx", "*.pth", "*.msgpack", "*.h5", "*.tflite", "*.ot", "original/*", "*.md", ".gitattributes")
@@ -58,17 +62,60 @@ class ModelSource:
         return str(self.path)
 
 
-def resolve_model(recipe: Recipe, engine: Engine) -> ModelSource:
+@dataclass(frozen=True)
+class Hub:
+    """The Hub that is asked, and where its small files are kept; as HF_ENDPOINT and HF_HOME say, if left out."""
+
+    endpoint: str | None = None
+    cache: Path | None = None
+
+    def model(self, repo: str, revision: str, pattern: str | None, engine: Engine) -> HubModel:
+        """The repository at the commit that the revision means now. Raises Refused, also if its files are not given."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=self.endpoint)
+        info = _asked(lambda: api.model_info(repo, revision=revision, files_metadata=True), repo, revision)
+        if info.gated:
+            # Of a gated repository everyone may read the description; only this tells who gets its files.
+            _asked(lambda: api.auth_check(repo), repo, revision)
+        files = [HubFile(s.rfilename, s.size or 0) for s in info.siblings or ()]
+        return HubModel(repo, info.sha or revision, tuple(_wanted(repo, files, pattern, engine)))
+
+    def tokenizer(self, repo: str, revision: str) -> Path:
+        """Its tokenizer.json, brought here. Raises Refused."""
+        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        def download() -> str | None:
+            try:
+                return hf_hub_download(
+                    repo, "tokenizer.json", revision=revision, endpoint=self.endpoint, cache_dir=self.cache
+                )
+            except errors.RemoteEntryNotFoundError:
+                return None
+
+        disable_progress_bars()
+        path = _asked(download, repo, revision)
+        if path is None:
+            raise Refused(f"{repo} has no tokenizer.json, so chunks cannot be counted in tokens", advice=_TOKENIZER)
+        return Path(path)
+
+
+_LIBRARY_DEFAULTS = Hub()
+_TOKENIZER = "write workload.tokenizer: a tokenizer.json, a folder that holds one, or owner/name"
+
+
+def resolve_model(recipe: Recipe, engine: Engine, hub: Hub = _LIBRARY_DEFAULTS) -> ModelSource:
     """Find the model and its tokenizer. Asks the Hub only for what it has, not for weights. Raises Refused."""
     model = recipe.model
     if engine.model_form == "none":
-        return ModelSource(model.identifier, _tokenizer(recipe, None))
+        return ModelSource(model.identifier, _tokenizer(recipe, hub))
     if model.repo:
-        hub = _hub_model(model.repo, model.revision or "main", model.file, engine)
-        return ModelSource(model.identifier, _tokenizer(recipe, hub.commit), hub=hub)
+        found = hub.model(model.repo, model.revision or "main", model.file, engine)
+        return ModelSource(model.identifier, _tokenizer(recipe, hub, commit=found.commit), hub=found)
     folder = catalogue.builtin_model(model.builtin) if model.builtin else Path(model.path or "")
     path = _form_in(folder, engine)
-    return ModelSource(model.identifier, _tokenizer(recipe, None, folder), path=path)
+    return ModelSource(model.identifier, _tokenizer(recipe, hub, folder=folder), path=path)
 
 
 def _form_in(path: Path, engine: Engine) -> Path:
@@ -93,35 +140,17 @@ def _form_in(path: Path, engine: Engine) -> Path:
     return path
 
 
-def _tokenizer(recipe: Recipe, commit: str | None, folder: Path | None = None) -> Path:
+def _tokenizer(recipe: Recipe, hub: Hub, *, commit: str | None = None, folder: Path | None = None) -> Path:
     named, model = recipe.workload.tokenizer, recipe.model
     if named and Path(named).exists():
         return Path(named)
     if named:
-        return _hub_tokenizer(named, "main")
+        return hub.tokenizer(named, "main")
     if folder is not None:
         return folder if folder.is_dir() else folder.parent
     if model.repo:
-        return _hub_tokenizer(model.repo, commit or model.revision or "main")
-    raise Refused(
-        "no tokenizer to count with",
-        advice="write workload.tokenizer: a tokenizer.json, a folder that holds one, or owner/name",
-    )
-
-
-def _hub_tokenizer(repo: str, revision: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    return Path(_asked(lambda: hf_hub_download(repo, "tokenizer.json", revision=revision), repo, revision))
-
-
-def _hub_model(repo: str, revision: str, pattern: str | None, engine: Engine) -> HubModel:
-    from huggingface_hub import HfApi
-
-    info = _asked(lambda: HfApi().model_info(repo, revision=revision, files_metadata=True), repo, revision)
-    files = [HubFile(s.rfilename, s.size or 0) for s in info.siblings or ()]
-    wanted = _wanted(repo, files, pattern, engine)
-    return HubModel(repo, info.sha or revision, tuple(wanted))
+        return hub.tokenizer(model.repo, commit or model.revision or "main")
+    raise Refused("no tokenizer to count with", advice=_TOKENIZER)
 
 
 def _wanted(repo: str, files: list[HubFile], pattern: str | None, engine: Engine) -> list[HubFile]:
@@ -136,14 +165,21 @@ def _wanted(repo: str, files: list[HubFile], pattern: str | None, engine: Engine
         )
     safetensors = any(f.name.endswith(".safetensors") for f in files)
     never = (*_NEVER, "*.gguf", *(("*.bin",) if safetensors else ()))
-    return [f for f in files if not any(fnmatch.fnmatch(f.name, p) for p in never)]
+    wanted = [f for f in files if not any(fnmatch.fnmatch(f.name, p) for p in never)]
+    if not any(f.name == "config.json" for f in wanted):
+        raise Refused(
+            f"{repo} has no config.json, and {engine.name} loads a model folder",
+            advice="name a repository in the format of transformers, or choose engine llamacpp for GGUF files",
+        )
+    return wanted
 
 
-def _asked(call, repo: str, revision: str):  # type: ignore[no-untyped-def]
+def _asked(call: Callable[[], T], repo: str, revision: str) -> T:
     """A look-up at the Hub, tried again where that helps. Raises Refused with the reason."""
     try:
-        return fetch_model.persistently(call, repo, revision)
+        found: T = fetch_model.persistently(call, repo, revision)
     except Exception as error:
         known = fetch_model.explain(error, repo, revision)
         message, advice = known[1:] if known else (f"the Hub did not answer for {repo}: {error}", "check HF_ENDPOINT")
         raise Refused(message, advice=advice) from error
+    return found

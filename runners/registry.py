@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import provisioners.providers
 import runners.engines
 import runners.workloads
-from provisioners.contract import Provisioner, Site
+from provisioners.contract import Site
 from recipes.errors import Refused
 from recipes.plugins import load_plugin, plugin_names
 from recipes.references import Plugins
-from runners.engine import Engine
 from runners.run_folder import recipe_cache, recipe_home
-from runners.workload import Workload
+
+if TYPE_CHECKING:
+    from provisioners.contract import Provisioner
+    from runners.engine import Engine
+    from runners.workload import Workload
 
 PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
 ENGINES = (runners.engines, "gpu_recipe.engines")

@@ -36,14 +36,16 @@ class Command:
         inherited = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "RUNPOD_API_KEY", "NO_COLOR")}
         return {**inherited, "RECIPE_HOME": str(self.home), **extra}
 
-    def __call__(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, env: dict[str, str] | None = None, seconds: float = 240
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(RECIPE), *arguments],
             cwd=self.cwd,
             env=self.environment(**(env or {})),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=seconds,
         )
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:

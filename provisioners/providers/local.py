@@ -99,7 +99,7 @@ class LocalProvisioner:
             return MayStillBill(f"port {busy[0]} is still taken by another process", f"lsof -i :{busy[0]}")
         work_dir = self._site.home / "work" / lease.name
         await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
-        return Gone(f"process group {lease.id} is empty, no process carries {MARKER}={lease.name}, its ports are free")
+        return Gone(f"process group {lease.id} is empty, no process carries the lease's mark, its ports are free")
 
 
 class LocalHost:

@@ -1,4 +1,4 @@
-"""The command `recipe`. Each subcommand is a module beside this one, imported only when it is called."""
+"""The command `recipe`: finds the subcommand, and imports nothing that it does not need."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(shadowed, file=sys.stderr)
         return 2
     if "_ARGCOMPLETE" in os.environ:
-        importlib.import_module("runners.cli.completion").answer()
+        importlib.import_module("runners.cli.commands.completion").answer()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 2
@@ -86,7 +86,7 @@ class Parser(argparse.ArgumentParser):
 
 def parser_for(command: str) -> Parser:
     """The parser of one command."""
-    module = importlib.import_module(f"runners.cli.{command}")
+    module = importlib.import_module(f"runners.cli.commands.{command}")
     parser = Parser(
         prog=f"recipe {command}",
         description=module.__doc__,

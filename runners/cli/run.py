@@ -20,7 +20,7 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     options = parser_for(command).parse_args(arguments)
     as_json = getattr(options, "json", False)
     try:
-        code: int = import_module(f"runners.cli.{command}").run(options)
+        code: int = import_module(f"runners.cli.commands.{command}").run(options)
         sys.stdout.flush()
         return code
     except RecipeError as error:

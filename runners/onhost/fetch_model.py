@@ -5,6 +5,7 @@ resume; 503 and lost connections are tried again. Prints one JSON object a line:
 last {"path": folder} or {"error": {"code", "message", "advice"}} (then the exit status is 3).
 """
 
+import glob
 import json
 import os
 import random
@@ -19,18 +20,47 @@ def explain(error, repo, revision):
     """Why the Hub refused, as (code, message, advice); None if it may be asked again."""
     from huggingface_hub import errors
 
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        # What could not be looked up the library reports as absent here; the reason stands behind it.
+        error = error.__cause__
+    known = (
+        # A gated repository is also a missing one to the library: the narrower class comes first.
+        (
+            errors.GatedRepoError,
+            "gated",
+            "%s is gated: the Hub gives it only to accounts that were let in" % repo,
+            "accept its licence on its page at the Hub and set HF_TOKEN to a token of that account",
+        ),
+        (
+            errors.RevisionNotFoundError,
+            "revision-missing",
+            "%s has no revision %s" % (repo, revision),
+            "use main, a tag or a commit of it",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            "missing",
+            "%s: no such repository, or a private one" % repo,
+            "check the name; for a private repository set HF_TOKEN",
+        ),
+        (
+            errors.RemoteEntryNotFoundError,
+            "file-missing",
+            "%s has no such file: %s" % (repo, error),
+            "check model.file",
+        ),
+        (
+            errors.OfflineModeIsEnabled,
+            "offline",
+            "HF_HUB_OFFLINE is set, and %s has to be looked up" % repo,
+            "unset HF_HUB_OFFLINE, or name a folder in model.path",
+        ),
+        (errors.HFValidationError, "invalid", "%s: no name of a repository" % repo, "write owner/name"),
+    )
+    for kind, code, message, advice in known:
+        if isinstance(error, kind):
+            return code, message, advice
     status = getattr(getattr(error, "response", None), "status_code", None)
-    # A gated repository is also a missing one to the library: the narrower class comes first.
-    if isinstance(error, errors.GatedRepoError):
-        advice = "accept its licence on its page at the Hub and set HF_TOKEN to a token of that account"
-        return "gated", "%s is gated: the Hub gives it only to accounts that were let in" % repo, advice
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "revision-missing", "%s has no revision %s" % (repo, revision), "use main, a tag or a commit of it"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        advice = "check the name; for a private repository set HF_TOKEN"
-        return "missing", "%s: no such repository, or a private one" % repo, advice
-    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-        return "file-missing", "%s has no such file: %s" % (repo, error), "check model.file"
     if status is not None and 400 <= status < 500 and status not in (408, 429):
         return "refused", "the Hub answered %s for %s" % (status, repo), "check HF_TOKEN and HF_ENDPOINT"
     if isinstance(error, OSError) and error.errno == 28:
@@ -51,19 +81,23 @@ def persistently(call, repo, revision, pause=time.sleep):
             pause(min(20, 0.5 * 2**attempt) * (0.5 + random.random()))  # noqa: S311 (jitter)
 
 
-def report_progress(folder, total, ended):
+def report_progress(cache, revision, files, ended):
+    total = sum(file["bytes"] for file in files)
     while not ended.wait(1):
-        print(json.dumps({"progress": {"bytes": stored_bytes(folder), "total": total}}), flush=True)
+        stored = min(stored_bytes(cache, revision, files), total)
+        print(json.dumps({"progress": {"bytes": stored, "total": total}}), flush=True)
 
 
-def stored_bytes(folder):
+def stored_bytes(cache, revision, files):
+    """Of these files, what is finished and what is under way; other commits' files lie in the same folder."""
+    paths = [os.path.join(cache, "snapshots", revision, file["name"]) for file in files]
+    paths += glob.glob(os.path.join(glob.escape(cache), "blobs", "*.incomplete"))
     total = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.path.getsize(os.path.join(base, name))
-            except OSError:
-                continue
+    for path in paths:
+        try:
+            total += os.path.getsize(path)
+        except OSError:
+            continue
     return total
 
 
@@ -76,11 +110,12 @@ def main():
     from huggingface_hub import constants, snapshot_download
 
     repo, revision = request["repo"], request["revision"]
-    blobs = os.path.join(constants.HF_HUB_CACHE, "models--" + repo.replace("/", "--"), "blobs")
-    total = sum(file["bytes"] for file in request["files"])
-    names = [file["name"] for file in request["files"]]
+    cache = os.path.join(constants.HF_HUB_CACHE, "models--" + repo.replace("/", "--"))
+    files = request["files"]
+    total = sum(file["bytes"] for file in files)
+    names = [glob.escape(file["name"]) for file in files]
     ended = threading.Event()
-    threading.Thread(target=report_progress, args=(blobs, total, ended), daemon=True).start()
+    threading.Thread(target=report_progress, args=(cache, revision, files, ended), daemon=True).start()
     try:
         path = persistently(lambda: snapshot_download(repo, revision=revision, allow_patterns=names), repo, revision)
     except Exception as error:

@@ -87,7 +87,7 @@ def driven_parts(event: Driven) -> list[str]:
     parts = [
         f"{event.done:,}/{event.expected:,} requests",
         f"level {event.level}",
-        f"{event.documents_done} of {plural(event.documents, 'document')} done",
+        f"{event.documents_done}/{plural(event.documents, 'document')}",
         f"prompt {rate(event.prompt_tokens_per_s)}",
         f"output {rate(event.output_tokens_per_s)}",
     ]
@@ -171,7 +171,7 @@ class LiveView:
         parts = driven_parts(self._driven)
         bar = Table.grid(padding=(0, 2))
         bar.add_row(
-            ProgressBar(total=max(1, self._driven.expected), completed=self._driven.done, width=30),
+            ProgressBar(total=max(1, self._driven.expected), completed=self._driven.done, width=20),
             "  ".join(parts[:3]),
         )
         return Group(bar, Text(" · ".join(parts[3:]), style="dim"))

@@ -115,7 +115,7 @@ class _Run:
             summaries = [summary for summary in summaries if summary]
             if not summaries:
                 raise DocumentFailed(f"every answer of level {level} was empty")
-            if len(chunks) == 1:
+            if tokens < settings.chunk_size:
                 return summaries[0]
             joined = "\n".join(summaries)
             before, tokens = tokens, counter.count(joined)

@@ -19,10 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-Kind = Literal["info", "tree", "auth-check", "head", "get"]
+Kind = Literal["info", "tree", "auth-check", "head", "get", "other"]
 
+_KINDS: dict[str | None, Kind] = {None: "info", "revision": "info", "tree": "tree", "auth-check": "auth-check"}
 _WEIGHTS = (".safetensors", ".gguf", ".bin")
-_API = re.compile(r"/api/models/([^/]+/[^/]+)/(revision|tree|auth-check)(?:/([^/]+))?")
+_API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|auth-check)(?:/([^/]+))?)?")
 _FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 _BLOB = re.compile(r"/blobs/([0-9a-f]{64})/(.+)")
 
@@ -38,6 +39,15 @@ class Request:
     """Whether an Authorization header was there."""
 
 
+class Denied(Exception):
+    """An answer that is no content."""
+
+    def __init__(self, status: int, code: str = "", message: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {"X-Error-Code": code, "X-Error-Message": message, "Content-Length": "0"}
+
+
 @dataclass
 class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -45,19 +55,12 @@ class Repo:
     gated: bool = False
     private: bool = False
 
-    def commit_of(self, revision: str) -> str | None:
-        """The commit that a branch or a commit's own hash means."""
+    def commit_of(self, revision: str) -> str:
+        """The commit that a branch or a commit's own hash means. Raises Denied."""
         commit = self.branches.get(revision, revision)
-        return commit if commit in self.commits else None
-
-
-@dataclass(frozen=True)
-class Denied(Exception):
-    """An answer that is no content."""
-
-    status: int
-    code: str = ""
-    message: str = ""
+        if commit not in self.commits:
+            raise Denied(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return commit
 
 
 class Hub:
@@ -72,7 +75,7 @@ class Hub:
         self.blobs: dict[str, bytes] = {}
         self._faults: Counter[tuple[Kind, int]] = Counter()
         self._cuts: dict[str, int] = {}
-        self._holds: dict[str, tuple[int, threading.Event]] = {}
+        self.holds: dict[str, tuple[int, threading.Event]] = {}
         self._lock = threading.Lock()
 
     def push(
@@ -102,13 +105,8 @@ class Hub:
 
     def hold(self, name: str, *, after: int) -> threading.Event:
         """Send this many bytes of a file and wait with the others until the event is set."""
-        self._holds[name] = (after, threading.Event())
-        return self._holds[name][1]
-
-    def let_go(self) -> None:
-        """Set every event that a file waits for."""
-        for _, event in self._holds.values():
-            event.set()
+        self.holds[name] = (after, threading.Event())
+        return self.holds[name][1]
 
     def asked(self, kind: Kind, part: str = "") -> list[Request]:
         """The requests of a kind whose path holds this part."""
@@ -137,7 +135,7 @@ class Hub:
     def pieces(self, name: str, data: bytes) -> Iterator[bytes]:
         """A file's bytes in one or two pieces, with what was planned for it in between."""
         with self._lock:
-            cut, (held, event) = self._cuts.pop(name, None), self._holds.get(name, (0, None))
+            cut, (held, event) = self._cuts.pop(name, None), self.holds.get(name, (0, None))
         if cut is not None:
             yield data[:cut]
         elif event:
@@ -153,54 +151,52 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    hub: Hub
+    server: Server
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer()
 
     def log_message(self, *args: Any) -> None:
         """Nothing: the requests are in the hub's list."""
 
     def _answer(self) -> None:
-        path = urlsplit(self.path).path
-        given = self.headers.get("Authorization")
+        path, given = urlsplit(self.path).path, self.headers.get("Authorization")
         token = given.removeprefix("Bearer ") if given else None
+        api, file, blob = (pattern.fullmatch(path) for pattern in (_API, _FILE, _BLOB))
+        content: Kind = "head" if self.command == "HEAD" else "get"
+        kind: Kind = _KINDS[api[2]] if api else content if file or blob else "other"
         try:
-            api = _API.fullmatch(path)
-            what = {"revision": "info", None: self.command.lower()}.get(api and api[2], api and api[2])
-            self.hub.admit(Request(what, self.path, self.headers.get("Range"), given is not None))  # type: ignore[arg-type]
+            self.server.hub.admit(Request(kind, self.path, self.headers.get("Range"), given is not None))
             if api:
-                self._json(self._api(api[1], api[2], unquote(api[3] or "main"), token))
-            elif match := _FILE.fullmatch(path):
-                self._file(match[1], unquote(match[2]), unquote(match[3]), token)
-            elif match := _BLOB.fullmatch(path):
-                self._content(unquote(match[2]), self.hub.blobs[match[1]], {})
+                body = json.dumps(self._api(api[1], kind, unquote(api[3] or "main"), token)).encode()
+                self._content("", body, {"Content-Type": "application/json"})
+            elif file:
+                self._file(file[1], unquote(file[2]), unquote(file[3]), token)
+            elif blob:
+                self._content(unquote(blob[2]), self.server.hub.blobs[blob[1]], {})
             else:
                 raise Denied(404)
         except Denied as denied:
-            errors = {"X-Error-Code": denied.code, "X-Error-Message": denied.message}
-            self._head(denied.status, {**{k: v for k, v in errors.items() if v}, "Content-Length": "0"})
+            self._head(denied.status, {name: value for name, value in denied.headers.items() if value})
 
-    def _api(self, name: str, what: str, revision: str, token: str | None) -> object:
-        repo = self.hub.repo_for(name, token, content=what == "auth-check")
+    def _api(self, name: str, kind: Kind, revision: str, token: str | None) -> object:
+        repo = self.server.hub.repo_for(name, token, content=kind == "auth-check")
         commit = repo.commit_of(revision)
-        if commit is None:
-            raise Denied(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         files = repo.commits[commit]
-        if what == "tree":
-            return [_tree_entry(path, data) for path, data in files.items()]
-        siblings = [_sibling(path, data, details="blobs=" in self.path) for path, data in files.items()]
+        if kind == "tree":
+            oids = {path: hashlib.sha1(data).hexdigest() for path, data in files.items()}
+            return [{"type": "file", "path": p, "size": len(files[p]), "oid": oid} for p, oid in oids.items()]
+        sizes = "blobs=" in self.path
+        siblings = [{"rfilename": path, **({"size": len(data)} if sizes else {})} for path, data in files.items()]
         gated = "manual" if repo.gated else False
         return {"id": name, "sha": commit, "gated": gated, "private": repo.private, "siblings": siblings}
 
     def _file(self, name: str, revision: str, path: str, token: str | None) -> None:
-        repo = self.hub.repo_for(name, token, content=True)
+        repo = self.server.hub.repo_for(name, token, content=True)
         commit = repo.commit_of(revision)
-        if commit is None:
-            raise Denied(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         data = repo.commits[commit].get(path)
         if data is None:
             raise Denied(404, "EntryNotFound", "Entry not found")
@@ -210,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         digest = hashlib.sha256(data).hexdigest()
         linked = {"X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"', "Content-Length": "0"}
-        self._head(302, {**headers, **linked, "Location": f"{self.hub.blobs_url}/{digest}/{quote(path)}"})
+        self._head(302, {**headers, **linked, "Location": f"{self.server.hub.blobs_url}/{digest}/{quote(path)}"})
 
     def _content(self, name: str, data: bytes, headers: Mapping[str, str]) -> None:
         """The file, or the range of it that is asked for."""
@@ -222,15 +218,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         sent = 0
-        for piece in self.hub.pieces(name, wanted):
+        for piece in self.server.hub.pieces(name, wanted):
             self.wfile.write(piece)
             sent += len(piece)
         self.close_connection = self.close_connection or sent < len(wanted)
-
-    def _json(self, content: object) -> None:
-        body = json.dumps(content).encode()
-        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
-        self.wfile.write(body)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         self.send_response(status)
@@ -239,31 +230,24 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _tree_entry(path: str, data: bytes) -> dict[str, object]:
-    entry: dict[str, object] = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-    if path.endswith(_WEIGHTS):
-        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
-    return entry
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-
-def _sibling(path: str, data: bytes, *, details: bool) -> dict[str, object]:
-    size = {"size": len(data), "blobId": hashlib.sha1(data).hexdigest()} if details else {}
-    return {"rfilename": path, **size}
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.hub = Hub(self.server_port)
 
 
 @contextmanager
 def hub_emulator() -> Iterator[Hub]:
     """A hub without repositories, for as long as the context lasts."""
-    handler = type("HubHandler", (Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    handler.hub = Hub(server.server_address[1])  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield handler.hub  # type: ignore[attr-defined]
-    finally:
-        handler.hub.let_go()  # type: ignore[attr-defined]
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield server.hub
+        finally:
+            for _, event in server.hub.holds.values():
+                event.set()
+            server.shutdown()
+            thread.join()

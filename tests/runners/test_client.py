@@ -214,6 +214,7 @@ def test_a_refusal_inside_the_stream_is_one_as_well() -> None:
     engine = EngineDouble(faults=faults(error_event(VLLM_CONTEXT.message, 400)))
     failed = fail(engine)
     assert (failed.kind, len(engine.asked)) == ("context", 1)
+    assert failed.message == f"an error in the stream: {VLLM_CONTEXT.message}"
 
 
 @pytest.mark.parametrize(
@@ -233,12 +234,12 @@ def test_the_servers_own_words_are_kept(body: bytes, words: str) -> None:
 
 def test_a_request_that_takes_too_long_is_tried_again() -> None:
     engine = EngineDouble(faults=faults(Break.HANG))
-    answer = ask(engine, request_timeout="200ms")
+    answer = ask(engine, request_timeout="0.2s")
     assert (answer.text, answer.tries, len(engine.asked)) == (FIRST, 2, 2)
 
 
 def test_a_request_that_never_ends_is_given_up() -> None:
-    failed = fail(EngineDouble(faults=faults(Break.HANG, Break.HANG)), request_timeout="50ms", retries=1)
+    failed = fail(EngineDouble(faults=faults(Break.HANG, Break.HANG)), request_timeout="0.05s", retries=1)
     assert (failed.kind, failed.tries, failed.message) == ("given-up", 2, "no answer in 0.05 s")
     assert failed.e2e_s >= 0.05
 

@@ -31,5 +31,5 @@ def answer() -> None:
     parser = Parser(prog="recipe", allow_abbrev=False)
     commands = parser.add_subparsers()
     for name, what in COMMANDS.items():
-        importlib.import_module(f"runners.cli.{name}").add_arguments(commands.add_parser(name, help=what))
+        importlib.import_module(f"runners.cli.commands.{name}").add_arguments(commands.add_parser(name, help=what))
     argcomplete.autocomplete(parser)

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 
 from runners.cli.common import add_json, add_recipes, load_recipes
-from runners.cli.up import plan_all
+from runners.cli.commands.up import plan_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,205 @@
+"""The local provisioner: one process group, ended whole, with proof."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from provisioners.contract import Clearance, Gone, Host, Lease, MayStillBill, Offer, Site
+from provisioners.providers import local
+from provisioners.providers.local import LocalProvisioner
+from recipes.errors import HostCommandFailed, NoMachine
+from recipes.spec import Resources
+from tests.conftest import eventually
+
+OFFER = Offer(provider="local", id="here")
+STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(600)"
+# Leaves the process group, as a daemon does.
+ESCAPEE = "import os,time; os.setsid(); print('on', flush=True); time.sleep(600)"
+# Starts a child without the environment by which the lease's processes are known.
+RENAMED = (
+    "import subprocess,sys,time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], env={}); "
+    "print('on', flush=True); time.sleep(600)"
+)
+QUIET = "import time; print('on', flush=True); time.sleep(600)"
+
+
+def leased(tmp_path: Path, use: Callable[[LocalProvisioner, Lease, Host], Awaitable[None]]) -> None:
+    """Lease this machine, use it, and see that it is gone whatever happened."""
+
+    async def main() -> None:
+        provisioner = LocalProvisioner(Site(home=tmp_path / "home", cache=tmp_path / "cache"))
+        lease = Lease(provider="local", name=f"recipe-test-{os.getpid()}-{time.monotonic_ns()}", run_id="test")
+        lease = await provisioner.create(OFFER, Clearance(()), lease)
+        try:
+            await use(provisioner, lease, await provisioner.host(lease))
+        finally:
+            assert isinstance(await provisioner.destroy(lease), Gone)
+
+    asyncio.run(main())
+
+
+async def start(host: Host, program: str) -> int:
+    """Start a Python program and wait for its first word; returns its pid."""
+    said = asyncio.Event()
+    process = await host.start([sys.executable, "-c", program], env={}, on_output=lambda _: said.set())
+    await asyncio.wait_for(said.wait(), 20)
+    return process.pid
+
+
+def group_of(lease: Lease) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter() if os.getpgid(p.pid) == int(lease.id or 0) and p.status() != "zombie"]
+
+
+@pytest.mark.parametrize(
+    "program", [QUIET, STUBBORN, ESCAPEE, RENAMED], ids=["quiet", "stubborn", "escapee", "renamed"]
+)
+def test_every_process_of_the_lease_is_ended(tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "GRACE_S", 1.0)
+    seen: list[psutil.Process] = []
+
+    async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
+        pid = await start(host, program)
+        seen.extend([psutil.Process(pid), *psutil.Process(pid).children(recursive=True)])
+        release = await provisioner.destroy(lease)
+        assert isinstance(release, Gone)
+        assert f"group {lease.id} is empty" in release.proof
+        assert group_of(lease) == []
+
+    leased(tmp_path, use)
+    assert seen
+    assert not [p for p in seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_letting_go_twice_is_the_same_as_once(tmp_path: Path) -> None:
+    async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
+        assert isinstance(await provisioner.destroy(lease), Gone)
+        assert isinstance(await provisioner.destroy(lease), Gone)
+        assert not host.work_dir.exists()
+
+    leased(tmp_path, use)
+
+
+def test_another_process_can_let_go_with_nothing_but_the_lease(tmp_path: Path) -> None:
+    async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
+        pid = await start(host, QUIET)
+        other = LocalProvisioner(Site(home=tmp_path / "home", cache=tmp_path / "cache"))
+        assert isinstance(await other.destroy(lease), Gone)
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+    leased(tmp_path, use)
+
+
+def test_a_strangers_process_group_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", QUIET], process_group=0, stdout=subprocess.DEVNULL)
+    try:
+        provisioner = LocalProvisioner(Site(home=tmp_path / "home", cache=tmp_path / "cache"))
+        lease = Lease(provider="local", name="recipe-long-gone", run_id="x", id=str(stranger.pid))
+        assert isinstance(asyncio.run(provisioner.destroy(lease)), Gone)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_port_that_stays_taken_is_no_proof(tmp_path: Path) -> None:
+    with socket.socket() as squatter:
+
+        async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
+            squatter.bind(("127.0.0.1", await host.free_port()))
+            squatter.listen()
+            release = await provisioner.destroy(lease)
+            assert isinstance(release, MayStillBill)
+            assert "port" in release.reason
+            assert release.command
+
+        leased(tmp_path, use)
+
+
+def test_the_guard_ends_the_group_when_its_client_is_killed(tmp_path: Path) -> None:
+    client = (
+        "import asyncio, sys; from pathlib import Path; from provisioners.contract import *\n"
+        "from provisioners.providers.local import LocalProvisioner\n"
+        "async def main():\n"
+        f"    p = LocalProvisioner(Site(home=Path({str(tmp_path)!r}), cache=Path({str(tmp_path)!r})))\n"
+        "    lease = Lease(provider='local', name='recipe-orphan', run_id='x')\n"
+        "    lease = await p.create(Offer(provider='local', id='here'), Clearance(()), lease)\n"
+        f"    host = await p.host(lease)\n    await host.start([sys.executable, '-c', {QUIET!r}], env={{}}, on_output=print)\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-u", "-c", client], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    eventually(lambda: not any(map(local._lives, children)), seconds=20, what="the end of the group")
+
+
+def test_output_comes_whole_and_the_exit_status_with_it(tmp_path: Path) -> None:
+    async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
+        heard: list[bytes] = []
+        program = "import sys; sys.stdout.write('x' * 300_000); sys.stderr.write('end'); sys.exit(7)"
+        process = await host.start([sys.executable, "-c", program], env={"A": "1"}, on_output=heard.append)
+        assert await process.wait() == 7
+        assert await process.wait() == 7
+        assert len(b"".join(heard)) == 300_003
+
+    leased(tmp_path, use)
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+    async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
+        with pytest.raises(HostCommandFailed, match="no-such-command"):
+            await host.start(["no-such-command"], env={}, on_output=lambda _: None)
+
+    leased(tmp_path, use)
+
+
+def test_files_go_there_and_come_back(tmp_path: Path) -> None:
+    async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
+        await host.write("a/b.txt", "hello")
+        (found,) = await host.fetch("**/*.txt", tmp_path / "back")
+        assert found == tmp_path / "back/a/b.txt"
+        assert found.read_text() == "hello"
+        assert await host.fetch("*.none", tmp_path / "back") == []
+
+    leased(tmp_path, use)
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"accelerators": "A100-80GB:2"}, "no A100-80GB:2"),
+        ({"cpus": "4096+"}, "asks for 4096"),
+        ({"memory": "500TB"}, "asks for 500TB"),
+    ],
+)
+def test_what_this_machine_lacks_is_said(
+    tmp_path: Path, resources: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_accelerators", list)
+    provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
+    with pytest.raises(NoMachine, match=words):
+        asyncio.run(provisioner.offers(Resources.model_validate(resources)))
+
+
+def test_gpus_are_recognised_by_the_names_that_the_driver_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_accelerators", lambda: [("NVIDIA A100 80GB PCIe", 80.0), ("NVIDIA A40", 45.0)])
+    provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
+    (offer,) = asyncio.run(provisioner.offers(Resources.model_validate({"accelerators": "A100-80GB:1"})))
+    assert (offer.accelerator, offer.count, offer.memory_gib) == ("A100-80GB", 1, 80.0)

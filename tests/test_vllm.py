@@ -1,0 +1,59 @@
+"""The same way on real vLLM on the CPU. The first run on a machine installs it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+
+NEEDS_GB = 6
+FREE_GB = shutil.disk_usage(Path.home()).free / 1e9
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(
+        not (sys.platform == "linux" and platform.machine() == "x86_64"), reason="vLLM's CPU build is for Linux on x86-64"
+    ),
+    pytest.mark.skipif(FREE_GB < NEEDS_GB, reason=f"vLLM needs {NEEDS_GB} GB of disk"),
+]
+
+
+def test_the_whole_way_on_vllm(recipe: Command) -> None:
+    ended = recipe("up", "local-vllm-smoke", seconds=1400)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    folder = recipe.run_folder()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["release"]["state"] == "gone"
+    assert result["documents"] == {"done": 3, "total": 3}
+    requests = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+    for kind in ("prompt_tokens", "output_tokens"):
+        assert sum(row[kind] for row in requests) == result["throughput"][kind]
+        assert result["throughput"]["engine_counters"][kind] == result["throughput"][kind]
+    log_lines = [line for line in (folder / "engine.log").read_text().splitlines() if "Avg prompt throughput" in line]
+    assert log_lines, "vLLM wrote its line of averages"
+    samples = [json.loads(line) for line in (folder / "telemetry.jsonl").read_text().splitlines()]
+    assert all(sample["kv_usage"] is not None for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("setting", "cause"),
+    [
+        ("engine.args.max_model_len=99999", "User-specified max_model_len (99999) is greater than"),
+        ("engine.args.swap_space=4", "unrecognized arguments: --swap-space 4"),
+        ("engine.tensor_parallel_size=3", "Total number of attention heads (5) must be divisible by tensor parallel size (3)."),
+    ],
+)
+def test_a_launch_that_cannot_work_ends_with_the_engines_own_words(recipe: Command, setting: str, cause: str) -> None:
+    ended = recipe("up", "local-vllm-smoke", "--set", setting, seconds=1400)
+    assert ended.returncode == 6, ended.stdout + ended.stderr
+    assert cause in ended.stdout
+    assert "next " in ended.stdout
+    result = json.loads((recipe.run_folder() / "result.json").read_text())
+    assert (result["outcome"]["status"], result["outcome"]["phase"]) == ("failed", "launch")
+    assert result["release"]["state"] == "gone"
