@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from recipes.errors import InvalidRecipe, Problem
 from recipes.explain import did_you_mean
 from recipes.source import parse, read_text
+from recipes.spec import name_from
 
 STARTER = """\
 # yaml-language-server: $schema={schema}
@@ -50,7 +52,9 @@ _UNUSED = {
 
 def starter(name: str, schema: str) -> str:
     """The text of a new recipe that runs as it is beside some text files."""
-    return STARTER.format(name=name, schema=schema)
+    name = name_from(name)
+    is_plain = parse(name, file="", base=Path()).value == name
+    return STARTER.format(name=name if is_plain else json.dumps(name), schema=schema)
 
 
 def from_config(path: Path) -> str:

@@ -129,7 +129,8 @@ def _assigned(node: Node, steps: tuple[str | int, ...], value: Node, path: str) 
     step, rest = steps[0], steps[1:]
     if isinstance(step, int) and isinstance(node.value, list):
         if step >= len(node.value):
-            message = f"the list has only {len(node.value)} entries"
+            size = len(node.value)
+            message = f"the list has only {size} {'entry' if size == 1 else 'entries'}"
             raise InvalidRecipe([problem_at(value.mark, (path,), "override", message)])
         children = list(node.value)
         children[step] = _assigned(children[step], rest, value, path)

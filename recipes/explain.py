@@ -46,6 +46,11 @@ def problem_from(error: ErrorDetails, tree: Node, model: type[BaseModel]) -> Pro
     return problem_at(mark, path, code, message, suggestion)
 
 
+def is_echo(error: ErrorDetails) -> bool:
+    """Whether a list is called too short only because its entries, of which there are problems, were left out."""
+    return error["type"] == "too_short" and bool(error["input"])
+
+
 def problem_at(mark: Mark, path: Iterable[str | int], code: str, message: str, suggestion: str = "") -> Problem:
     return Problem(
         file=mark.file,

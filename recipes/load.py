@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from recipes.document import Variant, apply_overrides, expand_matrix, locate, read_tree
 from recipes.errors import InvalidRecipe, Problem
-from recipes.explain import problem_from
+from recipes.explain import is_echo, problem_from
 from recipes.prompts import load_prompt
 from recipes.references import Plugins, broken_references, unknown_names, with_absolute_paths
 from recipes.source import read_text
-from recipes.spec import Recipe, digest_of
+from recipes.spec import Recipe, digest_of, name_from
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def load_all(references: Iterable[str], **options: Any) -> tuple[LoadedRecipe, .
 def _validated(variant: Variant, path: Path, plugins: Plugins) -> LoadedRecipe:
     tree = variant.tree
     data = tree.data()
-    data.setdefault("name", _default_name(path))
+    data.setdefault("name", name_from(path.stem))
     problems = [*unknown_names(tree, plugins), *broken_references(tree)]
     try:
         written = Recipe.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        problems.extend(problem_from(e, tree, Recipe) for e in error.errors())
+        problems.extend(problem_from(e, tree, Recipe) for e in error.errors() if not is_echo(e))
     if problems:
         raise InvalidRecipe(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
     if variant.settings:
@@ -84,10 +84,6 @@ def _validated(variant: Variant, path: Path, plugins: Plugins) -> LoadedRecipe:
     recipe = with_absolute_paths(written, tree)
     digest = digest_of([written.resolved(), load_prompt(recipe.workload.prompt).text])
     return LoadedRecipe(recipe, path, read_text(path), variant.settings, digest)
-
-
-def _default_name(path: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:80] or "recipe"
 
 
 def _variant_name(name: str, settings: dict[str, Any]) -> str:

@@ -56,6 +56,7 @@ def _template_in(text: str, path: Path) -> str:
     return template
 
 
+@lru_cache(maxsize=32)
 def _checked(text: str, name: str) -> PromptTemplate:
     from jinja2 import TemplateSyntaxError, meta
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -297,6 +298,11 @@ class Recipe(Section):
         """Every field with its value, as plain data that a recipe file could hold."""
         data: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
         return data
+
+
+def name_from(text: str) -> str:
+    """The name of a recipe whose file has this name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:80] or "recipe"
 
 
 def digest_of(data: Any) -> str:

@@ -154,10 +154,14 @@ def flags(args: Mapping[str, object]) -> list[str]:
         elif value is False:
             found.append("--no-" + name[2:])
         elif isinstance(value, list):
-            found += [name, *map(str, value)]
+            found += [name, *map(_text, value)]
         else:
-            found += [name, json.dumps(value) if isinstance(value, dict) else str(value)]
+            found += [name, _text(value)]
     return found
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def argument(spec: EngineSpec, *names: str) -> int | None:
@@ -168,12 +172,22 @@ def argument(spec: EngineSpec, *names: str) -> int | None:
     return None
 
 
-_SERIES = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+([-+\d.eE]+|NaN|[-+]?Inf)", re.MULTILINE)
+NUMBER = r"\d+(?:\.\d+)?"
+"""For patterns of log lines."""
+
+_SERIES = re.compile(
+    r"^([A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|Inf)|NaN)(?=\s|$)", re.MULTILINE
+)
+
+
+def series_values(text: str) -> dict[str, list[float]]:
+    """The values of each series of a page in Prometheus' text format, one for each set of labels."""
+    values: dict[str, list[float]] = {}
+    for name, value in _SERIES.findall(text):
+        values.setdefault(name, []).append(float(value))
+    return values
 
 
 def series_sums(text: str) -> dict[str, float]:
     """The sum over all labels of each series of a page in Prometheus' text format."""
-    sums: dict[str, float] = {}
-    for name, value in _SERIES.findall(text):
-        sums[name] = sums.get(name, 0.0) + float(value)
-    return sums
+    return {name: sum(values) for name, values in series_values(text).items()}

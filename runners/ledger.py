@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from recipes.errors import UsageError
 from runners.events import Event
 
 SCHEMA_VERSION = 1
+_PATIENCE_S = 30.0
+"""How long a call waits for another process that writes."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS experiments (
     run_id TEXT PRIMARY KEY,
@@ -52,13 +55,23 @@ class Ledger:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=30)) as db:
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.DatabaseError as error:
-                raise UsageError(f"{self.path} is not a ledger: {error}", advice="move it away") from error
+        with self._explained():
+            opened = sqlite3.connect(self.path, timeout=_PATIENCE_S)
+        with closing(opened) as db:
+            with self._explained():
+                _log_ahead(db)
             with db:
                 yield db
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            advice = "see who else has it open, whether it may be written, and whether the disk is full"
+            raise UsageError(f"{self.path} cannot be opened: {error}", advice=advice) from error
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"{self.path} is not a ledger: {error}", advice="move it away") from error
 
     def begin(self, run_id: str, recipe: str, digest: str, started_at: str, pid: int) -> None:
         with self._open() as db:
@@ -102,3 +115,17 @@ class Ledger:
             arguments = [*([recipe] if recipe else []), -1 if limit is None else limit]
             rows = db.execute(f"{query}{where} ORDER BY started_at DESC, rowid DESC LIMIT ?", arguments).fetchall()
         return [{**dict(row), "result": json.loads(row["result"]) if row["result"] else None} for row in rows]
+
+
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Turn write-ahead logging on. SQLite does not wait by itself where several turn it on at once, so this does."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return

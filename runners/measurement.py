@@ -45,7 +45,7 @@ def throughput(
     log: Sequence[Timed[LogSample]],
 ) -> dict[str, Any]:
     """Tokens and rates from the requests themselves and, beside them, from the engine's metrics and log."""
-    answered = [r for r in records if r.output_tokens or r.status == "ok"]
+    answered = [r for r in records if r.prompt_tokens or r.status == "ok"]
     prompt, output = sum(r.prompt_tokens for r in answered), sum(r.output_tokens for r in answered)
     seconds = _span_s(answered)
     peaks = [*_request_peaks(answered, metrics), *_metric_peaks(metrics), *_log_peaks(log)]
@@ -151,15 +151,17 @@ def _span_s(records: Sequence[RequestRecord]) -> float:
 
 
 def _request_peaks(records: Sequence[RequestRecord], metrics: Sequence[Timed[EngineSample]]) -> list[Peak]:
-    """The busiest whole second: prompt tokens are spread over the time to first token, output tokens over the rest.
+    """The busiest interval: prompt tokens are spread over the time to first token, output tokens over the rest.
 
-    A run of less than a second is one interval of its own length.
+    The run is cut into equal intervals of a second or a little more (a run of less than that is one), so that none of
+    it is left out and no peak can lie below the mean.
     """
-    if not records:
+    span_s = _span_s(records)
+    if span_s <= 0:
         return []
     origin = min(r.started_at for r in records)
-    width_s = min(1.0, max(_span_s(records), 1e-6))
-    whole = max(1, int(_span_s(records) / width_s))
+    whole = max(1, int(span_s))
+    width_s = span_s / whole
     rates: dict[Kind, list[float]] = {"prompt": [0.0] * whole, "output": [0.0] * whole}
     for r in records:
         first, end = (r.first_token_at - origin).total_seconds(), (r.ended_at - origin).total_seconds()
@@ -176,7 +178,9 @@ def _request_peaks(records: Sequence[RequestRecord], metrics: Sequence[Timed[Eng
 
 def _spread(rates: list[float], tokens: float, begin: float, end: float, width_s: float) -> None:
     """Add tokens to intervals in proportion to the time that falls into each, as tokens per second."""
-    end = max(end, begin + 1e-6)
+    if end <= begin:  # all at one moment, as an answer that came in one piece
+        rates[min(int(begin / width_s), len(rates) - 1)] += tokens / width_s
+        return
     for i in range(int(begin / width_s), min(len(rates), int(end / width_s) + 1)):
         overlap = min(end, (i + 1) * width_s) - max(begin, i * width_s)
         rates[i] += max(0.0, overlap) / (end - begin) * tokens / width_s

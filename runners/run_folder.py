@@ -7,7 +7,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,12 +63,13 @@ class RunFolder:
         if reference in known:
             return cls(home / "runs" / reference)
         if of_recipe:
-            return cls(home / "runs" / max(of_recipe, key=lambda name: name[-20:]))
+            return cls(home / "runs" / _newest(of_recipe))
         beginning = [name for name in known if name.startswith(reference)]
         if len(beginning) == 1:
             return cls(home / "runs" / beginning[0])
         if beginning:
-            raise UsageError(f"{reference}: {len(beginning)} runs begin so", advice=f"the newest is {beginning[-1]}")
+            advice = f"the newest is {_newest(beginning)}"
+            raise UsageError(f"{reference}: {len(beginning)} runs begin so", advice=advice)
         hint = did_you_mean(reference, known) if known else "nothing has run yet; try recipe up local-smoke"
         raise UsageError(f"{reference}: no such run", advice=hint or "see recipe runs")
 
@@ -105,6 +106,11 @@ class RunFolder:
             }
             for file in files
         ]
+
+
+def _newest(run_ids: Iterable[str]) -> str:
+    """By the time in the id; two of one second by chance."""
+    return max(run_ids, key=lambda run_id: run_id[-20:])
 
 
 class RecordFile:

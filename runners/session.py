@@ -44,6 +44,8 @@ _OVERDUE: Mapping[str, type[RecipeError]] = {
 
 # Kept back from max_cost, so that letting go is paid for as well.
 _LETTING_GO_S, _LETTING_GO_SHARE = 30.0, 0.2
+# What a date can hold, and more than any run takes.
+_LONGEST_S = 3650 * 86400.0
 
 
 class Session:
@@ -113,6 +115,7 @@ class Session:
         if not known:
             return None
         seconds, name = min(known)
+        seconds = min(seconds, _LONGEST_S)
         return datetime.now(UTC) + timedelta(seconds=seconds), name
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> Outcome:

@@ -1,6 +1,6 @@
 """The one entry for all checks, the same for people and CI: `python -m tests [--fast] [PYTEST ARGUMENTS]`.
 
-Format, lint, types, import contracts, then the tests: the quick ones first, those that install and start real vLLM last.
+Format, lint, types, import contracts, then the tests: the quick ones first, those with real vLLM last.
 `--fast` leaves out everything that starts a real engine.
 """
 

@@ -7,6 +7,7 @@ import re
 from recipes.spec import Recipe
 from runners.engine import (
     KEY_VARIABLE,
+    NUMBER,
     Engine,
     EngineSample,
     Installation,
@@ -19,7 +20,7 @@ from runners.engine import (
     series_sums,
 )
 
-_TIMING = re.compile(r"\b(prompt eval|eval) time =.*?\(.*?([\d.]+) tokens per second\)")
+_TIMING = re.compile(rf"\b(prompt eval|eval) time =.*?\(.*?({NUMBER}) tokens per second\)")
 
 
 class LlamaCpp(Engine):

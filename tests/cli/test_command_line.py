@@ -123,7 +123,8 @@ def test_init_writes_a_recipe_that_is_valid_and_never_overwrites(recipe: Command
 def test_init_turns_an_older_config_into_a_recipe(recipe: Command) -> None:
     (recipe.cwd / "a.txt").write_text("Some text.")
     (recipe.cwd / "config.yaml").write_text(
-        "httpx_max_keepalive_connections: 4\nhttpx_max_connections: 4\nuse_fast: true\nuse_batched_tokenization: false\n"
+        "httpx_max_keepalive_connections: 4\nhttpx_max_connections: 4\nuse_fast: true\n"
+        "use_batched_tokenization: false\n"
         "chunk_size: 3000\nchunk_overlap: 512\napi_url: http://127.0.0.1:5000/v1\napi_key: sk-very-secret\n"
         "model_identifier: owner/model\nmax_tokens: 1000\ntemperature: 0.2\n"
     )

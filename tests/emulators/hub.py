@@ -104,7 +104,7 @@ class Hub:
         self._cuts[name] = after
 
     def hold(self, name: str, *, after: int) -> threading.Event:
-        """Send this many bytes of a file and wait with the others until the event is set."""
+        """Send this many bytes of a file, and the others when the event is set."""
         self.holds[name] = (after, threading.Event())
         return self.holds[name][1]
 
@@ -127,7 +127,8 @@ class Hub:
             raise Denied(401, message="Invalid credentials in Authorization header")
         repo, let_in = self.repos.get(name), token is not None and name in self.tokens[token]
         if repo is None or (repo.private and not let_in):
-            raise Denied(404, "RepoNotFound") if token else Denied(401, message="Invalid username or password.")
+            # An anonymous client gets 401; the code stands in for https, without which the library reads it otherwise.
+            raise Denied(404 if token else 401, "RepoNotFound", "Repository not found")
         if content and repo.gated and not let_in:
             raise Denied(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted.")
         return repo
@@ -136,14 +137,10 @@ class Hub:
         """A file's bytes in one or two pieces, with what was planned for it in between."""
         with self._lock:
             cut, (held, event) = self._cuts.pop(name, None), self.holds.get(name, (0, None))
-        if cut is not None:
-            yield data[:cut]
-        elif event:
+        if event:
             yield data[:held]
             event.wait(60)
-            yield data[held:]
-        else:
-            yield data
+        yield data[held:cut]
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -134,7 +134,8 @@ def test_the_guard_ends_the_group_when_its_client_is_killed(tmp_path: Path) -> N
         f"    p = LocalProvisioner(Site(home=Path({str(tmp_path)!r}), cache=Path({str(tmp_path)!r})))\n"
         "    lease = Lease(provider='local', name='recipe-orphan', run_id='x')\n"
         "    lease = await p.create(Offer(provider='local', id='here'), Clearance(()), lease)\n"
-        f"    host = await p.host(lease)\n    await host.start([sys.executable, '-c', {QUIET!r}], env={{}}, on_output=print)\n"
+        "    host = await p.host(lease)\n"
+        f"    await host.start([sys.executable, '-c', {QUIET!r}], env={{}}, on_output=print)\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )

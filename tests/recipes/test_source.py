@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,11 @@ def ladder(rungs: int) -> str:
         ('"1": x\n"<<": y', {"1": "x", "<<": "y"}),
         (f"{'k' * 1000}: v", {"k" * 1000: "v"}),
         (f"a: {'9' * 5000}", {"a": "9" * 5000}),
-        (f"a: {'[' * 40}{']' * 40}", None),
+        ("[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]", reduce(lambda inner, _: [inner], range(19), [])),
     ],
 )
 def test_reads_what_yaml_means(text: str, data: Any) -> None:
-    found = tree_of(text).data()
-    assert found == data or (data is None and "[" in text and isinstance(found["a"], list))
+    assert tree_of(text).data() == data
 
 
 def test_a_node_knows_where_it_and_its_key_were_written() -> None:
@@ -81,15 +81,21 @@ def test_the_nearest_node_stands_in_for_one_that_is_missing() -> None:
         ("a: {true: x}", "r.yaml:1:5 a: a key must be text; put it in quotes"),
         ("~: x", "r.yaml:1:1: a key must be text; put it in quotes"),
         ("? [a]\n: b", "r.yaml:1:3: a key must be text; put it in quotes"),
-        ("x: &x {a: 1}\ny:\n  <<: *x", "r.yaml:3:3 y: merge keys are not allowed; write the values out, or use extends"),
-        ("a: &a [*a]", "r.yaml:1:7 a[0]: an alias of itself; write the values out"),
-        ("a: &a {b: *a}", "r.yaml:1:7 a.b: an alias of itself; write the values out"),
+        (
+            "x: &x {a: 1}\ny:\n  <<: *x",
+            "r.yaml:3:3 y: merge keys are not allowed; write the values out, or use extends",
+        ),
+        ("a: &a [*a]", "r.yaml:1:4 a[0]: an alias of itself; write the values out"),
+        ("a: &a {b: *a}", "r.yaml:1:4 a.b: an alias of itself; write the values out"),
         ("a: .nan", "r.yaml:1:4 a: .nan: not a finite number"),
         ("a: [-.inf]", "r.yaml:1:5 a[0]: -.inf: not a finite number"),
         ("a: 1e999", "r.yaml:1:4 a: 1e999: not a finite number"),
         ("a: *b", "r.yaml:1:4: not YAML: found undefined alias 'b'"),
         ("a: &x 1\nb: &x 2", "r.yaml:2:4: not YAML: found duplicate anchor 'x'"),
-        ("a: 1\n---\nb: 2", "r.yaml:2:1: not YAML: expected a single document in the stream, but found another document"),
+        (
+            "a: 1\n---\nb: 2",
+            "r.yaml:2:1: not YAML: expected a single document in the stream, but found another document",
+        ),
         ("a: 1\n\tb: 2", "r.yaml:2:1: not YAML: found character '\\t' that cannot start any token; indent with spaces"),
         ("a: 'b", "r.yaml:1:6: not YAML: found unexpected end of stream"),
         ("a: [*.txt]", "put text that begins with * in quotes"),
@@ -158,13 +164,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert read_text(path) == "a: 1"
 
 
-YAMLISH = st.lists(
-    st.sampled_from(
-        ["a", "b", ": ", "\n", "  ", "- ", "[", "]", "{", "}", ",", "&a ", "*a", "!!int ", "!x ", '"', "'", "\\", "\t"]
-        + ["? ", "| ", ">\n", "#", "---\n", "...\n", "%", "<<", "\\ud800", "\\U", "1", ".5", ".nan", "\r", "\0", "~", "é"]
-    ),
-    max_size=40,
-).map("".join)
+CHARACTERS = "ab1~é[]{},#%?|>:\"' \n\t\r\0"
+WORDS = [": ", "- ", "? ", ".5", ".nan", "<<", "&a ", "*a", "!!int ", "!x ", "---\n", "...\n", "\\ud800", "\\U", "\\x"]
+YAMLISH = st.lists(st.sampled_from([*CHARACTERS, *WORDS]), max_size=40).map("".join)
 
 
 @given(st.text() | YAMLISH)

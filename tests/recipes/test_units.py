@@ -51,7 +51,10 @@ def test_reads(parse: Callable[[Any], object], text: str | int, value: object) -
 @pytest.mark.parametrize(
     ("parse", "text", "advice"),
     [
-        *[(parse_size, text, "write 20GB or 18GiB") for text in ("20QB", "20", "", "GB", "-1GB", "1e3GB", "9" * 400 + "GB")],
+        *[
+            (parse_size, text, "write 20GB or 18GiB")
+            for text in ("20QB", "20", "", "GB", "-1GB", "1e3GB", "9" * 400 + "GB")
+        ],
         *[(parse_duration, text, "write 90s") for text in ("90", "", "3 hours", "-3h", "1.2.3s", "h")],
         *[(parse_duration, text, "longer than 3650d") for text in ("9" * 400 + "s", "3651d")],
         *[(parse_accelerators, text, "write A100-80GB:2") for text in ("", "A100:0", "A100:two", ":2", "A100:2:2")],

@@ -155,19 +155,16 @@ def test_progress_is_told_while_a_file_is_under_way(hub: Hub, fetcher: Fetcher) 
     assert later[-2] == {"progress": {"bytes": total, "total": total}}
 
 
-GATED = ("gated", "accept its licence")
 MISSING = ("missing", "for a private repository set HF_TOKEN")
 
 
 @pytest.mark.parametrize(
     ("repo", "revision", "token", "code", "advice"),
     [
-        ("maker/gated", "", None, *GATED),
-        ("maker/gated", "", TOKEN, *GATED),
+        ("maker/gated", "", None, "gated", "accept its licence"),
         ("maker/absent", "0" * 40, None, *MISSING),
         ("maker/private", "", TOKEN, *MISSING),
         (REPO, "0" * 40, None, "revision-missing", "use main, a tag or a commit"),
-        (REPO, "", "hf_unknown", "refused", "check HF_TOKEN"),
     ],
 )
 def test_each_refusal_has_its_reason_and_advice(
