@@ -101,6 +101,9 @@ def _what(error: ErrorDetails, path: tuple[Any, ...], model: type[BaseModel], wr
         return "value", f"{given} is out of range: {_BOUNDS[kind]} {bound}", ""
     if kind in ("too_short", "string_too_short"):
         return "empty", "empty", "write at least one"
+    if kind == "string_pattern_mismatch" and path[0] == "secrets":
+        # What stands here by mistake may be a secret itself: it is not repeated.
+        return "value", "not the name of a variable", "write its name alone; the value comes from the environment"
     if kind == "string_pattern_mismatch":
         return "value", f"{given!r} does not match {error['ctx']['pattern']}", ""
     return "value", f"{given!r}: {error['msg'][:1].lower()}{error['msg'][1:]}", ""

@@ -1,8 +1,9 @@
 """Downloads a model of the Hub at a pinned commit: `fetch_model.py REQUEST.json`.
 
-REQUEST.json holds {"repo", "revision", "files": [{"name", "bytes"}], "hf_home": path or null}. What is refused with 503
-or cut off is tried again, from where it was cut; started anew, it keeps the files that are finished. Prints one JSON object a line: {"progress": {"bytes", "total"}}, at
-last {"path": folder} or {"error": {"code", "message", "advice"}} (then the exit status is 3).
+REQUEST.json holds {"repo", "revision", "files": [{"name", "bytes"}], "hf_home": path or null}. 503 and lost connections
+are tried again, a file that was cut off from where it was cut; started anew, it keeps the files that are finished.
+Prints one JSON object a line: {"progress": {"bytes", "total"}}, at last {"path": folder} or {"error": {"code",
+"message", "advice"}} (then the exit status is 3).
 """
 
 import glob

@@ -27,22 +27,34 @@ FIELDS = {
 
 
 def options(argv):
-    """Pairs of field and text from `--name value`; a name alone means true."""
-    pairs, i = {}, 0
-    while i < len(argv):
-        if not argv[i].startswith("--"):
-            sys.exit("error: unexpected argument: " + argv[i])
-        name = argv[i][2:].replace("-", "_")
-        has_value = i + 1 < len(argv) and not argv[i + 1].startswith("--")
-        pairs[name] = argv[i + 1] if has_value else "true"
-        i += 2 if has_value else 1
-    return pairs
+    """Each field with its values, from `--name value …`; a name alone means true, `--no-name` false."""
+    found, name = {}, None
+    for part in argv:
+        if part.startswith("--"):
+            name = part[2:].replace("-", "_")
+            found[name] = []
+        elif name is None:
+            sys.exit("error: unexpected argument: " + part)
+        else:
+            found[name].append(part)
+    return found
 
 
-def convert(text, like):
+def assign(params, name, values):
+    """Set one field; its present value says of which type it is."""
+    field = FIELDS.get(name, name)
+    if not hasattr(params, field) and name.startswith("no_"):
+        field, values = FIELDS.get(name[3:], name[3:]), ["false"]
+    if not hasattr(params, field):
+        sys.exit("error: unrecognized arguments: --%s %s" % (name.replace("_", "-"), " ".join(values)))
+    like = getattr(params, field)
     if isinstance(like, bool):
-        return text.lower() in ("1", "true", "on", "yes")
-    return type(like)(text)
+        setattr(params, field, not values or values[0].lower() in ("1", "true", "on", "yes"))
+    elif isinstance(like, list):
+        kind = type(like[0]) if like else str
+        setattr(params, field, [kind(value) for value in values] + like[len(values) :])
+    else:
+        setattr(params, field, type(like)(values[0]))
 
 
 def main():
@@ -50,20 +62,17 @@ def main():
     params.endpoint_metrics = params.endpoint_slots = True
     params.ui = False
     given = options(sys.argv[1:])
-    params.model.path = given.pop("model")
-    params.model_alias = {given.pop("alias")}
-    params.hostnames = [given.pop("host", "127.0.0.1")]
-    params.port = int(given.pop("port"))
+    (params.model.path,) = given.pop("model")
+    params.model_alias = set(given.pop("alias"))
+    params.hostnames = given.pop("host", ["127.0.0.1"])
+    params.port = int(given.pop("port")[0])
     key = os.environ.get("RECIPE_ENGINE_KEY")
     if key:
         params.api_keys = [key]
     if "threads" in given:
-        params.cpuparams.n_threads = int(given.pop("threads"))
-    for name, text in given.items():
-        field = FIELDS.get(name, name)
-        if not hasattr(params, field):
-            sys.exit("error: unrecognized arguments: --%s %s" % (name.replace("_", "-"), text))
-        setattr(params, field, convert(text, getattr(params, field)))
+        params.cpuparams.n_threads = int(given.pop("threads")[0])
+    for name, values in given.items():
+        assign(params, name, values)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

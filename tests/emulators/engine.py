@@ -199,7 +199,7 @@ class EngineDouble:
             "prompt_tokens_details": None,
         }
         self._tokens["prompt"] += usage["prompt_tokens"]
-        for number, piece in enumerate(re.findall(r"\s*\S+\s*?", said.text)):
+        for number, piece in enumerate(re.findall(r"\s*\S+|\s+$", said.text)):
             if number:
                 await asyncio.sleep(self.piece_pause_s)
             await _send(response, {"choices": [_choice(piece, None, chat=chat)], "usage": None})

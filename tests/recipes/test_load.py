@@ -199,7 +199,7 @@ ROOT = "name: mine\nmodel: {builtin: lead}\n"
         ("limits: {max_cost: true}", "limits.max_cost: must be a number, not true"),
         ("limits: {deadlines: {launch: soon}}", "limits.deadlines.launch: soon: not a duration"),
         ("secrets: {HF_TOKEN: hf_x}", "secrets: must be a list, not a mapping"),
-        ("secrets: [HF TOKEN]", "secrets[0]: 'HF TOKEN' does not match"),
+        ("secrets: [HF TOKEN]", "secrets[0]: not the name of a variable"),
         ("env: {A: 0.30}", 'env.A: must be text, not the number 0.3; put it in quotes: "0.30"'),
         ("env: {A: true}", 'env.A: must be text, not true; put it in quotes: "true"'),
         ("env: {A: [x]}", "env.A: must be text, not a list"),

@@ -300,6 +300,18 @@ def test_a_kept_connection_that_went_stale_is_no_try() -> None:
     assert (engine.dropped > 0, len(engine.asked), sleeper.pauses) == (True, 4, [])
 
 
+@pytest.mark.parametrize("fault", [Break.CUT, Refuse(500)])
+def test_a_kept_connection_that_answered_is_a_try(fault: Fault) -> None:
+    engine, sleeper = EngineDouble(faults={2: fault}), Sleeper()
+
+    async def in_turn(client: Client) -> list[Answer]:
+        return [await client.complete(TEXT) for _ in range(2)]
+
+    answers = with_client(engine, in_turn, sleep=sleeper)
+    assert [answer.tries for answer in answers] == [1, 2]
+    assert sleeper.pauses == [0.5]
+
+
 def test_a_server_that_closes_after_each_answer_costs_no_try() -> None:
     engine = EngineDouble(close_after_answer=True)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from runners.cli.common import add_json, add_recipes, load_recipes
 from runners.cli.commands.up import plan_all
+from runners.cli.common import add_json, add_recipes, load_recipes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
