@@ -21,7 +21,8 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 
 def test_lasting_events_are_kept_and_the_others_only_shown(tmp_path: Path) -> None:
-    path, shown = tmp_path / "events.jsonl", []
+    path = tmp_path / "events.jsonl"
+    shown: list[Event] = []
     log = EventLog(path, shown.append)
     events: list[Event] = [PhaseStarted("plan"), Advanced("prepare", "half"), DRIVEN, Warned("drive", "nüll")]
     for event in events:

@@ -39,7 +39,7 @@ def test_an_id_says_recipe_and_time(tmp_path: Path) -> None:
 
 def test_an_id_that_is_taken_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter(["aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr(run_folder.secrets, "token_hex", lambda _: next(drawn))
+    monkeypatch.setattr("runners.run_folder.secrets.token_hex", lambda _: next(drawn))
     monkeypatch.setattr(run_folder, "datetime", Frozen)
     first, second = RunFolder.create(tmp_path, "demo"), RunFolder.create(tmp_path, "demo")
     assert (first.run_id, second.run_id) == ("demo-20260102-030405-aaaa", "demo-20260102-030405-bbbb")
@@ -49,8 +49,8 @@ class Frozen(datetime):
     """A clock that stands still."""
 
     @classmethod
-    def now(cls, tz: object = None) -> datetime:
-        return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    def now(cls, tz: object = None) -> Frozen:
+        return cls(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
         part = folder.path / "plan.json.part"
         seen.append((part.read_text(), (folder.path / "plan.json").exists()))
 
-    monkeypatch.setattr(run_folder.os, "fsync", fsync)
+    monkeypatch.setattr("runners.run_folder.os.fsync", fsync)
     path = folder.write_json("plan.json", {"name": "ü"})
     assert seen == [('{\n  "name": "ü"\n}\n', False)]
     assert json.loads(path.read_text(encoding="utf-8")) == {"name": "ü"}

@@ -258,6 +258,7 @@ def test_a_record_holds_what_was_measured(bench: Bench) -> None:
     assert (record.prompt_tokens, record.output_tokens, record.finish_reason) == (7, 6, "stop")
     assert record.ttft_s is not None
     assert record.tpot_s == pytest.approx((record.e2e_s - record.ttft_s) / 5)
+    assert record.tpot_s is not None
     assert record.tpot_s >= 0.009
 
 
