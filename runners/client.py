@@ -166,7 +166,6 @@ class Client:
         stream = _Stream()
         url, headers = self._endpoint.url + self._path, self._endpoint.headers
         async with self._session.post(url, json=body, headers=headers, trace_request_ctx=wire) as response:
-            wire.reused = False  # it answers, so it was not stale
             if response.status != 200:
                 raise _refusal(
                     response.status, await response.text(errors="replace"), response.headers.get("Retry-After")
@@ -177,7 +176,8 @@ class Client:
         if stream.finish_reason is None:
             raise _Unsuccessful("the stream ended before the answer did", again=True)
         return Answer(
-            text="".join(stream.texts),
+            # Half a character, which JSON can carry and UTF-8 can't, would make every file after it fail.
+            text="".join(stream.texts).encode("utf-8", "replace").decode("utf-8"),
             finish_reason=stream.finish_reason,
             prompt_tokens=stream.usage.get("prompt_tokens"),
             output_tokens=stream.usage.get("completion_tokens"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class Summarize(Workload):
     def prepare(self, recipe: Recipe, counter: TokenCounter) -> Prepared:
         settings = recipe.workload
         splitter = Splitter(counter, settings.chunk_size, settings.chunk_overlap, SEPARATORS[settings.separators])
-        paths = expand_all(settings.inputs)
+        paths = _expanded(settings.inputs)
         documents = tuple(
             Document(name, path, text, tuple(_cut(text, splitter)))
             for name, path, text in zip(_names(paths), paths, _read_all(paths), strict=True)
@@ -166,6 +166,14 @@ def _cut(text: str, splitter: Splitter) -> list[str]:
     return splitter.split(text)
 
 
+def _expanded(patterns: tuple[str, ...]) -> tuple[Path, ...]:
+    """The input files; they were there when the recipe was read, and may have gone since."""
+    try:
+        return expand_all(patterns)
+    except ValueError as error:
+        raise InvalidRecipe([Problem(file="workload.inputs", code="value", message=str(error))]) from None
+
+
 def _read_all(paths: tuple[Path, ...]) -> list[str]:
     texts, problems = [], []
     for path in paths:
@@ -246,21 +254,22 @@ def _buck_slip(prepared: Prepared, document: Document, endpoint: Endpoint, secon
 
 def write_first_free(folder: Path, name: str, data: Any) -> Path:
     """Write JSON to `name-NNNN.json` with the first number that is free; whole or not at all, never over another."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, suffix=".part", delete=False) as file:
-        json.dump(data, file, ensure_ascii=False, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    part = folder / f".{name}-{secrets.token_hex(4)}.part"
     try:
+        with part.open("x", encoding="utf-8") as file:
+            json.dump(data, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
         for number in range(10_000):
             path = folder / f"{name}-{number:04d}.json"
             try:
-                os.link(file.name, path)
+                path.hardlink_to(part)
             except FileExistsError:
                 continue
             return path
     finally:
-        Path(file.name).unlink()
+        part.unlink(missing_ok=True)
     raise WorkloadFailed(f"{folder} holds 10,000 outputs of {name}", advice="use another RECIPE_HOME")
 
 
