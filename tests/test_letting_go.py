@@ -144,3 +144,30 @@ def test_a_run_stops_before_it_costs_more_than_it_may(recipe: Command, book: Pat
     assert ended.returncode == 7, ended.stderr
     assert "limits.max_cost" in ended.stdout
     assert result_of(recipe)["cost"]["total_usd"] <= 2
+
+
+def test_a_launch_that_outlasts_its_deadline_is_an_engine_that_failed(recipe: Command, silent_url: str) -> None:
+    tokenizer = Path(__file__).parents[1] / "recipes/models/lead/tokenizer.json"
+    engine = ["--set", f"engine={{name: openai, url: '{silent_url}'}}", "--set", f"workload.tokenizer={tokenizer}"]
+    ended = recipe("up", "local-smoke", *engine, "--set", "limits.deadlines.launch=1s")
+    assert ended.returncode == 6, ended.stderr
+    assert "launch did not end within limits.deadlines.launch" in ended.stdout
+    assert lease_states(recipe) == ["gone"]
+
+
+def test_a_preparation_that_outlasts_its_deadline_is_a_command_that_failed(recipe: Command, silent_url: str) -> None:
+    env = {"PIP_INDEX_URL": silent_url, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    limits = ["--set", "engine.version=0.0.0", "--set", "limits.deadlines.prepare=2s"]
+    ended = recipe("up", "local-smoke", *limits, env=env)
+    assert ended.returncode == 5, ended.stderr
+    assert "limits.deadlines.prepare" in ended.stdout
+    assert lease_states(recipe) == ["gone"]
+
+
+def test_a_drive_that_outlasts_max_duration_is_a_workload_that_failed(recipe: Command, book: Path) -> None:
+    ended = recipe("up", "local-smoke", "--set", f"workload.inputs=[{book}]", "--set", "limits.max_duration=3s")
+    assert ended.returncode == 7, ended.stderr
+    assert "limits.max_duration" in ended.stdout
+    result = result_of(recipe)
+    assert result["requests"]["ok"] > 0
+    assert result["release"]["state"] == "gone"
