@@ -165,3 +165,7 @@ class Provisioner(Protocol):
     async def destroy(self, lease: Lease) -> Release:
         """Let it go and prove it. Idempotent; never raises for something that is already gone."""
         ...
+
+    def command_to_end(self, lease: Lease) -> str:
+        """What a person types to end it without us."""
+        ...

@@ -40,7 +40,11 @@ class Ledger:
     """Opens for each call, so that many runs may write at once."""
 
     def __init__(self, home: Path) -> None:
-        home.mkdir(parents=True, exist_ok=True)
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"RECIPE_HOME {home} cannot be made: {error.strerror}"
+            raise UsageError(what, advice="export RECIPE_HOME=… to a folder that you may write to") from error
         self.path = home / "ledger.db"
         with self._open() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]

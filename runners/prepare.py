@@ -137,6 +137,7 @@ _INSTALL_FAILURES = (
         "check engine.version; see which releases there are at the package index",
     ),
     (r"No solution found when resolving dependencies[\s\S]{0,300}", "check engine.version"),
+    (r"cannot write [^\n]*", "set XDG_CACHE_HOME to a folder that you may write to"),
     (r"No space left on device", "free some disk, or set XDG_CACHE_HOME to a larger one"),
     (r"ensurepip is not available[^\n]*", "install the venv module: apt-get install python3-venv"),
     (r"(?:Temporary failure in name resolution|Network is unreachable|Connection refused)[^\n]*", "check the network"),

@@ -186,8 +186,9 @@ class Session:
         try:
             release = await self._plan.provisioner.destroy(self._lease)
         except Exception as error:
-            self._folder.write_text("bug.log", traceback.format_exc())
-            release = MayStillBill(f"{type(error).__name__}: {error}", f"recipe reap  # {self._lease.name}")
+            self._warn(traceback.format_exc())
+            command = self._plan.provisioner.command_to_end(self._lease)
+            release = MayStillBill(f"{type(error).__name__}: {error}", command)
         try:
             self._journal.released(self._lease, release)
         except Exception as error:
@@ -225,10 +226,12 @@ class Session:
         self._emit(events.PhaseStarted(phase))
         allowed_s, limit = self._allowed_s(phase)
         try:
-            async with asyncio.timeout(allowed_s):
+            async with asyncio.timeout(allowed_s) as deadline:
                 yield
         except TimeoutError as error:
             self._end_phase(phase, ok=False)
+            if not deadline.expired():
+                raise
             raise _OVERDUE[phase](f"{phase} did not end within {limit}", advice=f"raise {limit}") from error
         except BaseException:
             self._end_phase(phase, ok=False)

@@ -101,6 +101,9 @@ class LocalProvisioner:
         await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
         return Gone(f"process group {lease.id} is empty, no process carries the lease's mark, its ports are free")
 
+    def command_to_end(self, lease: Lease) -> str:
+        return f"kill -9 -- -{lease.id}" if lease.id else f"pgrep -f {guard.__file__}"
+
 
 class LocalHost:
     """This machine as a host: commands join the lease's process group."""

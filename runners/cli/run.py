@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from recipes.errors import ExitCode, InvalidRecipe, RecipeError
 from runners.cli import parser_for
@@ -47,10 +49,16 @@ def _tell(error: RecipeError, as_json: bool) -> int:
 def _bug(command: str, arguments: Sequence[str]) -> int:
     from runners.run_folder import recipe_home
 
-    folder = recipe_home() / "bugs"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
-    path.write_text(f"recipe {command} {' '.join(arguments)}\n\n{traceback.format_exc()}", encoding="utf-8")
-    last = traceback.format_exc().strip().splitlines()[-1]
-    print(f"error: a bug in recipe: {last}\nnext:  please report it with {path}", file=sys.stderr)
+    text = f"recipe {command} {' '.join(arguments)}\n\n{traceback.format_exc()}"
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    last = text.strip().splitlines()[-1]
+    for folder in (recipe_home() / "bugs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        print(f"error: a bug in recipe: {last}\nnext:  please report it with {folder / name}", file=sys.stderr)
+        return ExitCode.BUG
+    print(f"error: a bug in recipe, and no place for its log:\n{text}", file=sys.stderr)
     return ExitCode.BUG

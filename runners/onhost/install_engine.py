@@ -28,7 +28,10 @@ def main():
     with open(plan_path) as file:
         plan = json.load(file)
     marker = os.path.join(directory, ".complete")
-    os.makedirs(os.path.dirname(directory), exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+    except OSError as error:
+        sys.exit("cannot write %s: %s" % (os.path.dirname(directory), error.strerror))
     with open(directory + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(marker):

@@ -219,3 +219,18 @@ def test_the_reader_of_a_pipe_may_leave_early(recipe: Command) -> None:
     ended = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True)
     assert "Traceback" not in ended.stderr
     assert ended.stdout == "{\n"
+
+
+def test_a_home_that_cannot_be_made_is_named(recipe: Command) -> None:
+    (recipe.cwd / "file").write_text("")
+    ended = recipe("up", "local-smoke", env={"RECIPE_HOME": str(recipe.cwd / "file" / "home")})
+    assert ended.returncode == 2, ended.stderr
+    assert "export RECIPE_HOME" in ended.stderr
+
+
+@pytest.mark.real
+def test_a_cache_that_cannot_be_written_is_named(recipe: Command) -> None:
+    (recipe.cwd / "file").write_text("")
+    ended = recipe("up", "local-smoke", env={"XDG_CACHE_HOME": str(recipe.cwd / "file")})
+    assert ended.returncode == 5, ended.stderr
+    assert "XDG_CACHE_HOME" in ended.stdout
