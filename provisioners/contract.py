@@ -90,7 +90,7 @@ class Process(Protocol):
     def pid(self) -> int: ...
 
     async def wait(self) -> int:
-        """The exit status; negative for a signal. May be awaited more than once and by several."""
+        """The exit status; negative for a signal. May be awaited more than once. Raises what `on_output` raised."""
         ...
 
 
@@ -102,11 +102,14 @@ class Host(Protocol):
     cache_dir: Path
     """What outlives the run there: installed engines."""
     python: str
+    python_tag: str
+    """Its implementation, version and platform, as in cpython-311-linux-x86_64: what an environment depends on."""
 
-    async def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, cwd: Path | None = None
-    ) -> Process:
-        """Start a command; both its streams go to `on_output` as they come. Raises HostCommandFailed."""
+    async def start(self, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
+        """Start a command in the work directory; both its streams go to `on_output` as they come.
+
+        Raises HostCommandFailed if there is no such command.
+        """
         ...
 
     async def write(self, name: str, text: str) -> Path:

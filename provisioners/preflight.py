@@ -22,10 +22,15 @@ class Requirements:
     """The workload's longest request: prompt and answer."""
 
 
-def judge(recipe: Recipe, offers: Iterable[Offer], needs: Requirements, env: Mapping[str, str]) -> list[Finding]:
+def judge(
+    recipe: Recipe, offers: Iterable[Offer], needs: Requirements, env: Mapping[str, str], *, billable: bool = True
+) -> list[Finding]:
     """Every finding about this recipe, in the order in which people read them."""
     offer = next(iter(offers), None)
     findings = [*_parallelism(offer, needs), *_context(recipe, needs), *_secrets(recipe, env)]
+    if recipe.limits.idle_duration and not billable:
+        message = "limits.idle_duration has no effect: this machine is not rented"
+        findings.append(Finding(level="warn", code="idle", message=message))
     return [*findings, *_price(recipe, offer)]
 
 
@@ -93,6 +98,14 @@ def _price(recipe: Recipe, offer: Offer | None) -> Iterable[Finding]:
     if offer is None:
         return
     price, limit = offer.price_usd_per_h, recipe.limits.max_price
+    if price and recipe.limits.max_cost == 0:
+        yield Finding(
+            level="block",
+            code="budget",
+            message=f"limits.max_cost $0 pays for nothing at ${price:.2f}/h",
+            suggestion="raise limits.max_cost",
+            numbers={"price_usd_per_h": price, "max_cost_usd": 0},
+        )
     if price is not None and limit is not None and price > limit:
         yield Finding(
             level="block",

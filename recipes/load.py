@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from recipes.document import Variant, apply_overrides, expand_matrix, locate, re
 from recipes.errors import InvalidRecipe, Problem
 from recipes.explain import is_echo, problem_from
 from recipes.prompts import load_prompt
-from recipes.references import Plugins, broken_references, unknown_names, with_absolute_paths
+from recipes.references import Plugins, broken_references, misplaced_url, unknown_names, with_absolute_paths
 from recipes.source import read_text
 from recipes.spec import Recipe, digest_of, name_from
 
@@ -30,6 +31,8 @@ class LoadedRecipe:
     variant: dict[str, Any]
     digest: str
     """Of the recipe as written, so that it is the same on every machine."""
+    command: str
+    """The command line that runs it."""
 
 
 def load(
@@ -42,11 +45,12 @@ def load(
     path = locate(reference, cwd)
     tree = apply_overrides(read_tree(path), overrides, cwd)
     variants = expand_matrix(tree, any_size=any_size)
+    command = shlex.join(["recipe", "up", reference, *(part for text in overrides for part in ("--set", text))])
     loaded: list[LoadedRecipe] = []
     problems: list[Problem] = []
     for variant in variants:
         try:
-            loaded.append(_validated(variant, path, plugins))
+            loaded.append(_validated(variant, path, plugins, command))
         except InvalidRecipe as error:
             problems.extend(error.problems)
     if problems:
@@ -68,11 +72,11 @@ def load_all(references: Iterable[str], **options: Any) -> tuple[LoadedRecipe, .
     return tuple(loaded)
 
 
-def _validated(variant: Variant, path: Path, plugins: Plugins) -> LoadedRecipe:
+def _validated(variant: Variant, path: Path, plugins: Plugins, command: str) -> LoadedRecipe:
     tree = variant.tree
     data = tree.data()
     data.setdefault("name", name_from(path.stem))
-    problems = [*unknown_names(tree, plugins), *broken_references(tree)]
+    problems = [*unknown_names(tree, plugins), *misplaced_url(tree, plugins), *broken_references(tree)]
     try:
         written = Recipe.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
@@ -83,7 +87,7 @@ def _validated(variant: Variant, path: Path, plugins: Plugins) -> LoadedRecipe:
         written = written.model_copy(update={"name": _variant_name(written.name, variant.settings)})
     recipe = with_absolute_paths(written, tree)
     digest = digest_of([written.resolved(), load_prompt(recipe.workload.prompt).text])
-    return LoadedRecipe(recipe, path, read_text(path), variant.settings, digest)
+    return LoadedRecipe(recipe, path, read_text(path), variant.settings, digest, command)
 
 
 def _variant_name(name: str, settings: dict[str, Any]) -> str:

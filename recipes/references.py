@@ -17,7 +17,7 @@ from recipes.explain import did_you_mean, problem_at
 from recipes.inputs import expand
 from recipes.prompts import load_prompt
 from recipes.source import Node
-from recipes.spec import PROVISIONERS, Recipe
+from recipes.spec import PROVISIONERS, Engine, Recipe
 
 Steps = tuple[str | int, ...]
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
@@ -30,6 +30,8 @@ class Plugins:
     provisioners: tuple[str, ...]
     engines: tuple[str, ...]
     workloads: tuple[str, ...]
+    is_endpoint: Callable[[str], bool]
+    """Whether an engine of this name runs already, and is found by its url."""
 
 
 def unknown_names(tree: Node, plugins: Plugins) -> Iterator[Problem]:
@@ -44,6 +46,22 @@ def unknown_names(tree: Node, plugins: Plugins) -> Iterator[Problem]:
             yield problem_at(
                 node.mark, path, "unknown", f"{node.value}: no such {kind}", did_you_mean(node.value, known)
             )
+
+
+def misplaced_url(tree: Node, plugins: Plugins) -> Iterator[Problem]:
+    """A problem for an endpoint without its url, or a url for an engine that would be launched."""
+    engine, name = tree.child("engine"), _node_at(tree, ("engine", "name"))
+    url = _node_at(tree, ("engine", "url"))
+    given = url is not None and url.value is not None
+    if engine is None or (name and name.value not in plugins.engines):
+        return
+    known = str(name.value) if name else Engine().name
+    if plugins.is_endpoint(known) and not given:
+        advice = "write url: http://127.0.0.1:8000/v1"
+        yield problem_at(engine.mark, ("engine",), "value", f"engine {known} needs a url", advice)
+    elif given and url and not plugins.is_endpoint(known):
+        advice = "remove it, or write name: openai for an endpoint that runs already"
+        yield problem_at(url.mark, ("engine", "url"), "value", f"engine {known} is launched, and has no url", advice)
 
 
 def broken_references(tree: Node) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -33,6 +34,12 @@ def _from_text(parse: Any, example: str, *, numbers: bool = False) -> BeforeVali
         raise ValueError(f"{value!r} has no unit; write {example}")
 
     return BeforeValidator(validate)
+
+
+def _below_work_dir(value: str) -> str:
+    if value.startswith(("/", "~")) or ".." in value.split("/"):
+        raise ValueError(f"{value!r} leads out of the work directory; write a path or glob below it")
+    return value
 
 
 def _env_text(value: Any) -> Any:
@@ -185,9 +192,9 @@ class Engine(Section):
     version: Text | None = None
     """The release to install; the plug-in's tested one, if left out."""
     url: Text | None = None
-    """For openai: the address of an endpoint that runs already, with its /v1."""
+    """The address of an endpoint that runs already, with its /v1; for engines that are not launched, such as openai."""
     api_key_env: Text | None = None
-    """For openai: the environment variable that holds the endpoint's key; list it under secrets."""
+    """The environment variable that holds that endpoint's key; list it under secrets."""
     tensor_parallel_size: Count = 1
     pipeline_parallel_size: Count = 1
     data_parallel_size: Count = 1
@@ -196,9 +203,7 @@ class Engine(Section):
     env: dict[EnvName, EnvText] = {}
 
     @model_validator(mode="after")
-    def _url_for_endpoints(self) -> Self:
-        if self.name == "openai" and not self.url:
-            raise ValueError("engine openai needs a url; write url: http://127.0.0.1:8000/v1")
+    def _url_of_the_web(self) -> Self:
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url {self.url}: must begin with http:// or https://")
         return self
@@ -282,12 +287,12 @@ class Recipe(Section):
     engine: Engine = Engine()
     workload: Workload
     limits: Limits = Limits()
-    collect: tuple[Text, ...] = ()
+    collect: tuple[Annotated[Text, AfterValidator(_below_work_dir)], ...] = ()
     """Further files to bring back from the work directory; globs too."""
 
     @model_validator(mode="after")
     def _a_model_to_launch(self) -> Self:
-        if self.engine.name != "openai" and not (self.model.repo or self.model.path or self.model.builtin):
+        if self.engine.url is None and not (self.model.repo or self.model.path or self.model.builtin):
             raise ValueError("no model; write model: {repo: owner/name}, {path: …} or {builtin: lead}")
         key = self.engine.api_key_env
         if key and key not in self.secrets:

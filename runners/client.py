@@ -16,6 +16,7 @@ import aiohttp
 from recipes.spec import Workload
 from runners.lines import LineBuffer
 
+_LONGEST_PAUSE_S = 300.0
 _RETRIED = (408, 409, 425, 429)
 _CONTEXT_WORDS = ("maximum context length", "exceeds the available context", "context window", "max_model_len")
 
@@ -116,6 +117,7 @@ class Client:
         """The answer to a prompt. Raises RequestFailed when it cannot be had."""
         async with self._slots:
             tries = 0
+            stale = self._workload.concurrency  # so many kept connections there may be
             while True:
                 tries += 1
                 started_at, started, wire = datetime.now(UTC), time.monotonic(), _Wire()
@@ -127,9 +129,9 @@ class Client:
                 except TimeoutError:
                     failed = _Unsuccessful(f"no answer in {self._workload.request_timeout:g} s", again=True)
                 except (aiohttp.ClientError, OSError) as error:
-                    if wire.reused and isinstance(error, aiohttp.ClientConnectionError):
+                    if wire.reused and stale and isinstance(error, aiohttp.ClientConnectionError):
                         # The server had closed a kept connection meanwhile (RFC 9112, 9.3.1): no try was made.
-                        tries -= 1
+                        tries, stale = tries - 1, stale - 1
                         continue
                     failed = _Unsuccessful(str(error) or type(error).__name__, again=True)
                 if not failed.again or tries > self._workload.retries:
@@ -143,9 +145,9 @@ class Client:
                 await self._sleep(self._pause_s(tries, failed.after_s))
 
     def _pause_s(self, tries: int, after_s: float | None) -> float:
-        """What the server asked for, else exponential back-off with jitter, 30 s at most."""
+        """What the server asked for, five minutes at most; else exponential back-off with jitter, 30 s at most."""
         backoff: float = min(30.0, 0.25 * 2**tries * (0.5 + self._jitter()))
-        return backoff if after_s is None else after_s + 0.1 * self._jitter()
+        return backoff if after_s is None else min(after_s, _LONGEST_PAUSE_S) + 0.1 * self._jitter()
 
     def _body(self, prompt: str, max_tokens: int | None) -> dict[str, Any]:
         settings = self._workload

@@ -15,7 +15,7 @@ from typing import Literal
 from provisioners.contract import Site
 from recipes.units import GIB
 
-_FREE_GIB = 5.0
+_FREE_GIB = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def examine(site: Site) -> Iterator[Check]:
     yield Check(
         "ok" if has_venv else "broken", "venv", "there" if has_venv else "missing", "apt-get install python3-venv"
     )
-    yield _writable("RECIPE_HOME", site.home)
-    yield _writable("engines", site.cache)
+    yield _writable("RECIPE_HOME", site.home, "RECIPE_HOME")
+    yield _writable("engines", site.cache, "XDG_CACHE_HOME")
     free = shutil.disk_usage(_existing(site.cache)).free / GIB
     yield Check("ok" if free >= _FREE_GIB else "broken", "disk", f"{free:,.0f} GiB free", "free some disk")
     sqlite_ok = sqlite3.sqlite_version_info >= (3, 24)
@@ -51,11 +51,11 @@ def examine(site: Site) -> Iterator[Check]:
     yield _variable("HF_TOKEN", "for gated and private models")
 
 
-def _writable(name: str, folder: Path) -> Check:
+def _writable(name: str, folder: Path, variable: str) -> Check:
     existing = _existing(folder)
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return Check("ok", name, str(folder))
-    return Check("broken", name, f"{folder} cannot be written", f"chown -R $USER {existing}, or export RECIPE_HOME=…")
+    return Check("broken", name, f"{folder} cannot be written", f"chown -R $USER {existing}, or export {variable}=…")
 
 
 def _existing(folder: Path) -> Path:

@@ -132,14 +132,14 @@ COMMON_FAILURES: Sequence[tuple[str, str]] = (
 )
 
 
-def find_failure(log: str, patterns: Iterable[tuple[str, str]]) -> Failure:
+def find_failure(log: str, patterns: Iterable[tuple[str, str]], *, log_name: str = "engine.log") -> Failure:
     """The first pattern that the log matches, quoted; else its last line, if possible one that speaks of an error."""
     for pattern, advice in patterns:
         if match := re.search(pattern, log):
             return Failure(" ".join(match[0].split()), advice)
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"error|exception|fatal", line, re.IGNORECASE)]
-    return Failure((errors or lines or ["it wrote no log"])[-1][:500], "the whole log is in engine.log")
+    return Failure((errors or lines or ["it wrote no log"])[-1][:500], f"the whole log is in {log_name}")
 
 
 def flags(args: Mapping[str, object]) -> list[str]:

@@ -118,11 +118,12 @@ class EventLog:
     """
 
     def __init__(self, path: Path, *listeners: Listener) -> None:
-        self._file = path.open("a", encoding="utf-8")
-        self._listeners = list(listeners)
+        # Half a character, which a message can carry and UTF-8 can't, is written as its number.
+        self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        self._listeners = [self._write, *listeners]
 
     def __call__(self, event: Event) -> None:
-        for listener in (self._write, *self._listeners):
+        for listener in list(self._listeners):
             try:
                 listener(event)
             except Exception:

@@ -7,7 +7,6 @@ import secrets
 import signal
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
@@ -70,10 +69,10 @@ class Running:
 
 
 async def launch(
-    plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], log_path: Path, session: aiohttp.ClientSession
+    plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], log: EngineLog, session: aiohttp.ClientSession
 ) -> Running:
     """Start the engine, or find the one that runs elsewhere, and wait until it is ready. Raises EngineFailed."""
-    running = await _start(plan, host, prepared, env, EngineLog(log_path, plan.engine))
+    running = await _start(plan, host, prepared, env, log)
     await running.while_alive(_until_ready(running, session))
     return running
 

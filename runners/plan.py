@@ -9,13 +9,13 @@ from typing import Any
 
 from provisioners.contract import Finding, Offer, Provisioner
 from provisioners.preflight import Requirements, judge
+from provisioners.threads import in_thread
 from recipes.load import LoadedRecipe
-from recipes.spec import Recipe, digest_of
+from recipes.spec import Limits, Recipe, digest_of
 from runners import registry
-from runners.engine import Engine, Installation, Launch, LaunchRequest
+from runners.engine import Engine, Installation, Launch, LaunchRequest, Step
 from runners.models import ModelSource, resolve_model
 from runners.text.tokens import TokenCounter
-from runners.threads import in_thread
 from runners.workload import Estimate, Workload
 
 ONHOST = Path(__file__).parent / "onhost"
@@ -60,12 +60,13 @@ class Plan:
     def installation(self) -> Installation | None:
         return self.engine.installation(self.engine_version or "", accelerated=self.accelerated)
 
-    def environment_name(self, python: str) -> str | None:
-        """The folder of the engine's environment: the same as long as the same would be installed."""
+    def environment_name(self, python_tag: str) -> str | None:
+        """The folder of the engine's environment: the same as long as the same would be installed into it."""
         installation = self.installation()
         if installation is None:
             return None
-        content = digest_of([[s.argv for s in installation.steps], python])
+        steps = [[list(step.argv), dict(step.env), _scripts_in(step)] for step in installation.steps]
+        content = digest_of([steps, list(installation.check), python_tag])
         return f"{self.engine.name}-{self.engine_version}-{content[:8]}"
 
     def launch(self, *, python: str, onhost: Path, model_path: str, port: str, key: str) -> Launch | None:
@@ -115,6 +116,7 @@ class Plan:
         return {
             "schema_version": SCHEMA_VERSION,
             "recipe": self.recipe.name,
+            "command": self.loaded.command,
             "recipe_digest": self.loaded.digest,
             "verdict": self.verdict,
             "findings": [asdict(f) for f in self.findings],
@@ -133,6 +135,18 @@ class Plan:
         }
 
 
+def _scripts_in(step: Step) -> list[str]:
+    """The content of the host's files that a step reads."""
+    names = [part.removeprefix("{onhost}/") for part in step.argv if part.startswith("{onhost}/")]
+    return [(ONHOST / name).read_text(encoding="utf-8") for name in names]
+
+
+def _affordable(offers: list[Offer], limits: Limits) -> list[Offer]:
+    """The offers at or below max_price; all of them if there is none, so that the refusal can name a price."""
+    within = [o for o in offers if limits.max_price is None or (o.price_usd_per_h or 0) <= limits.max_price]
+    return within or offers
+
+
 async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str]) -> Plan:
     """Ask for offers, look the model up, read the inputs, and judge. Changes nothing and costs nothing.
 
@@ -141,9 +155,10 @@ async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str]) -> Plan:
     recipe = loaded.recipe
     provisioner = registry.provisioner(recipe.resources.provisioner)
     engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
-    offers = await provisioner.offers(recipe.resources)
+    offers = _affordable(await provisioner.offers(recipe.resources), recipe.limits)
     model = await in_thread(resolve_model, recipe, engine)
-    prepared = await in_thread(workload.prepare, recipe, TokenCounter.from_path(model.tokenizer))
+    counter = await in_thread(TokenCounter.from_path, model.tokenizer)
+    prepared = await in_thread(workload.prepare, recipe, counter)
     estimate = await in_thread(workload.estimate, prepared)
     spec = recipe.engine
     needs = Requirements(
@@ -158,7 +173,7 @@ async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str]) -> Plan:
         workload=workload,
         model=model,
         offers=tuple(offers),
-        findings=tuple(judge(recipe, offers, needs, env)),
+        findings=tuple(judge(recipe, offers, needs, env, billable=provisioner.billable)),
         prepared=prepared,
         estimate=estimate,
     )

@@ -42,7 +42,7 @@ async def prepare(plan: Plan, host: Host, env: Mapping[str, str], log_path: Path
 
 
 async def _engine(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: IO[bytes], emit: Listener) -> str:
-    installation, name = plan.installation(), plan.environment_name(host.python)
+    installation, name = plan.installation(), plan.environment_name(host.python_tag)
     if installation is None or name is None:
         return host.python
     directory = host.cache_dir / "engines" / name
@@ -56,10 +56,10 @@ async def _engine(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, 
     argv = [host.python, str(onhost / "install_engine.py"), str(directory), str(request)]
     status = await run(host, argv, env, heard, log)
     if status != 0:
-        failure = find_failure("\n".join(lines[-200:]), _INSTALL_FAILURES)
+        failure = find_failure("\n".join(lines[-200:]), _INSTALL_FAILURES, log_name="install.log")
         raise HostCommandFailed(
             f"{plan.engine.name} {plan.engine_version} could not be installed: {failure.cause}",
-            advice=failure.advice.replace("engine.log", "install.log"),
+            advice=failure.advice,
         )
     emit(Noted("prepare", lines[-1].partition(":")[0] if lines else "installed"))
     return str(directory / "bin" / "python")

@@ -26,7 +26,12 @@ WORKLOADS = (runners.workloads, "gpu_recipe.workloads")
 
 def installed() -> Plugins:
     """The names of all plug-ins; imports none of them."""
-    return Plugins(plugin_names(*PROVISIONERS), plugin_names(*ENGINES), plugin_names(*WORKLOADS))
+    return Plugins(
+        plugin_names(*PROVISIONERS),
+        plugin_names(*ENGINES),
+        plugin_names(*WORKLOADS),
+        is_endpoint=lambda name: engine(name).model_form == "none",
+    )
 
 
 def site() -> Site:

@@ -101,7 +101,7 @@ class RunFolder:
         return [
             {
                 "path": str(file.relative_to(self.path)),
-                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                "sha256": _sha256(file),
                 "bytes": file.stat().st_size,
             }
             for file in files
@@ -111,6 +111,11 @@ class RunFolder:
 def _newest(run_ids: Iterable[str]) -> str:
     """By the time in the id; two of one second by chance."""
     return max(run_ids, key=lambda run_id: run_id[-20:])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class RecordFile:

@@ -17,6 +17,7 @@ from recipes.errors import (
     EngineFailed,
     ExitCode,
     HostCommandFailed,
+    MayStillBillError,
     NoMachine,
     RecipeError,
     WorkloadFailed,
@@ -25,16 +26,17 @@ from runners import events
 from runners.client import open_session
 from runners.clock import Clock
 from runners.drive import Measured, drive
-from runners.launch import Running, launch
+from runners.launch import launch
 from runners.ledger import Ledger
 from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code
 from runners.plan import Plan
 from runners.prepare import prepare
 from runners.result import build_result
 from runners.run_folder import RunFolder
+from runners.telemetry import EngineLog
 
-# What a phase that outlasts its deadline is.
-_OVERDUE: Mapping[str, type[RecipeError]] = {
+# What a phase that cannot be finished is.
+_FAILURE_IN: Mapping[str, type[RecipeError]] = {
     "provision": NoMachine,
     "prepare": HostCommandFailed,
     "launch": EngineFailed,
@@ -42,8 +44,8 @@ _OVERDUE: Mapping[str, type[RecipeError]] = {
     "collect": HostCommandFailed,
 }
 
-# Kept back from max_cost, so that letting go is paid for as well.
-_LETTING_GO_S, _LETTING_GO_SHARE = 30.0, 0.2
+# Kept back from max_cost, so that collecting and letting go are paid for as well: so long, but no more than this share.
+_AFTERWARDS_S, _AFTERWARDS_SHARE = 60.0, 0.2
 # What a date can hold, and more than any run takes.
 _LONGEST_S = 3650 * 86400.0
 
@@ -66,29 +68,50 @@ class Session:
         self._phase = "plan"
         self._deadline: tuple[datetime, str] | None = None
         self._signal: str | None = None
+        self._hurried = False
         self._stoppable: asyncio.Task[None] | None = None
         self._lease: Lease | None = None
         self._host: Host | None = None
-        self._running: Running | None = None
+        self._log: EngineLog | None = None
         self._measured = Measured()
         self._warnings: list[str] = []
 
     async def run(self) -> dict[str, Any]:
-        """The run's result, which is in the folder and in the ledger when this returns."""
+        """The run's result, which is in the folder and in the ledger when this returns.
+
+        Raises MayStillBillError if the machine was not proven gone and no result could be made either.
+        """
         self._begin()
-        outcome = await self._attempt(self._work())
-        if self._host is not None:
-            collected = await self._attempt(self._collect(self._host))
-            outcome = collected if isinstance(outcome, Completed) else outcome
-        release = await self._let_go()
-        return self._conclude(outcome, release)
+        try:
+            outcome = await self._attempt(self._work())
+            if self._host is not None and not self._hurried:
+                outcome = self._worse(outcome, await self._attempt(self._collect(self._host)))
+        finally:
+            release = await self._let_go()
+        if self._signal is not None:
+            outcome = self._worse(outcome, Interrupted(self._phase, self._signal))
+        try:
+            return self._conclude(outcome, release)
+        except Exception as error:
+            if isinstance(release, MayStillBill):
+                raise MayStillBillError(release.reason, advice=release.command) from error
+            raise
 
     def interrupt(self, name: str) -> None:
         """The wish to stop. The first ends the work, the second also the collecting; letting go is never cut short."""
-        self._emit(events.Interrupted(name, second=self._signal is not None))
+        self._hurried = self._signal is not None
+        self._emit(events.Interrupted(name, second=self._hurried))
         self._signal = name
         if self._stoppable is not None:
             self._stoppable.cancel()
+
+    def _worse(self, outcome: Outcome, later: Outcome) -> Outcome:
+        """What happened first counts; what failed after it is a warning."""
+        if isinstance(outcome, Completed):
+            return later
+        if isinstance(later, Failed):
+            self._warn(f"{later.phase}: {later.error}")
+        return outcome
 
     def _begin(self) -> None:
         recipe, folder = self._plan.recipe, self._folder
@@ -106,17 +129,19 @@ class Session:
 
     def _lease_deadline(self) -> tuple[datetime, str] | None:
         """The earlier of max_duration and the moment at which max_cost is spent, and which of the two it is."""
-        limits, price = self._plan.recipe.limits, self._plan.offer.price_usd_per_h
-        allowed = {"limits.max_duration": limits.max_duration}
-        if limits.max_cost is not None and price:
-            affordable = limits.max_cost / price * 3600
-            allowed["limits.max_cost"] = affordable - min(_LETTING_GO_S, affordable * _LETTING_GO_SHARE)
+        allowed = {"limits.max_duration": self._plan.recipe.limits.max_duration}
+        if (affordable := self._affordable_s()) is not None:
+            allowed["limits.max_cost"] = affordable - min(_AFTERWARDS_S, affordable * _AFTERWARDS_SHARE)
         known = [(seconds, name) for name, seconds in allowed.items() if seconds is not None]
         if not known:
             return None
         seconds, name = min(known)
-        seconds = min(seconds, _LONGEST_S)
-        return datetime.now(UTC) + timedelta(seconds=seconds), name
+        return datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_S)), name
+
+    def _affordable_s(self) -> float | None:
+        """How long the lease may last before max_cost is spent."""
+        limit, price = self._plan.recipe.limits.max_cost, self._plan.offer.price_usd_per_h
+        return limit / price * 3600 if limit is not None and price else None
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> Outcome:
         """How the work ended; never raises."""
@@ -125,15 +150,30 @@ class Session:
             await self._stoppable
         except asyncio.CancelledError:
             return Interrupted(self._phase, self._signal or "cancelled")
-        except RecipeError as error:
-            return Failed(self._phase, error.message, error.advice, error.exit_code)
         except Exception as error:
-            path = self._folder.write_text("bug.log", traceback.format_exc())
-            message = f"a bug in recipe: {type(error).__name__}: {error}"
-            return Failed(self._phase, message, f"please report it with {path}", ExitCode.BUG)
+            return self._failure(_innermost(error))
         finally:
             self._stoppable = None
         return Completed()
+
+    def _failure(self, error: Exception) -> Failed:
+        if isinstance(error, RecipeError):
+            return Failed(self._phase, error.message, error.advice, error.exit_code)
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            advice = "see whether the disk is full, and whether RECIPE_HOME may be written"
+            return Failed(self._phase, what, advice, _FAILURE_IN[self._phase].exit_code)
+        return Failed(self._phase, f"a bug in recipe: {what}", self._kept(traceback.format_exc()), ExitCode.BUG)
+
+    def _kept(self, trace: str) -> str:
+        """Add a traceback to bug.log; returns the advice to attach it."""
+        path = self._folder.path / "bug.log"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(trace)
+        except OSError:
+            return f"please report it; there was no place for its log:\n{trace}"
+        return f"please report it with {path}"
 
     async def _work(self) -> None:
         plan, folder, env = self._plan, self._folder, self._host_env()
@@ -143,10 +183,10 @@ class Session:
             prepared = await prepare(plan, host, env, folder.path / "install.log", self._emit)
         async with open_session() as session:
             async with self._timed("launch"):
-                log_path = folder.path / "engine.log"
-                self._running = await launch(plan, host, prepared, env, log_path, session)
+                self._log = EngineLog(folder.path / "engine.log", plan.engine)
+                running = await launch(plan, host, prepared, env, self._log, session)
             async with self._timed("drive"):
-                await drive(plan, self._running, session, folder, self._measured, self._emit, self._clock.spent_usd)
+                await drive(plan, running, session, folder, self._measured, self._emit, self._clock.spent_usd)
 
     def _host_env(self) -> dict[str, str]:
         recipe = self._plan.recipe
@@ -186,7 +226,7 @@ class Session:
         try:
             release = await self._plan.provisioner.destroy(self._lease)
         except Exception as error:
-            self._warn(traceback.format_exc())
+            self._kept(traceback.format_exc())
             command = self._plan.provisioner.command_to_end(self._lease)
             release = MayStillBill(f"{type(error).__name__}: {error}", command)
         try:
@@ -198,8 +238,8 @@ class Session:
                 self._emit(events.LeaseChanged(self._lease.name, "gone", proof))
             case MayStillBill(reason, _):
                 self._emit(events.LeaseChanged(self._lease.name, "may-still-bill", reason))
-        if self._running is not None:
-            self._running.log.close()
+        if self._log is not None:
+            self._log.close()
         self._end_phase("release", ok=isinstance(release, Gone))
         return release
 
@@ -232,7 +272,7 @@ class Session:
             self._end_phase(phase, ok=False)
             if not deadline.expired():
                 raise
-            raise _OVERDUE[phase](f"{phase} did not end within {limit}", advice=f"raise {limit}") from error
+            raise _FAILURE_IN[phase](f"{phase} did not end within {limit}", advice=f"raise {limit}") from error
         except BaseException:
             self._end_phase(phase, ok=False)
             raise
@@ -241,12 +281,16 @@ class Session:
     def _allowed_s(self, phase: str) -> tuple[float | None, str]:
         """How long the phase may take, and the limit that says so."""
         own: float | None = getattr(self._plan.recipe.limits.deadlines, phase)
-        # What there is comes home also after the lease's deadline.
-        if self._deadline is not None and phase != "collect":
-            left = max(0.0, (self._deadline[0] - datetime.now(UTC)).total_seconds())
-            if own is None or left < own:
-                return left, self._deadline[1]
-        return own, f"limits.deadlines.{phase}"
+        if phase == "collect":
+            # What there is comes home also after the lease's deadline, for half of what was kept back.
+            affordable = self._affordable_s()
+            left = None if affordable is None else max(0.0, affordable - self._clock.billed_seconds()) / 2
+            name = "limits.max_cost"
+        elif self._deadline is not None:
+            left, name = max(0.0, (self._deadline[0] - datetime.now(UTC)).total_seconds()), self._deadline[1]
+        else:
+            return own, f"limits.deadlines.{phase}"
+        return (left, name) if left is not None and (own is None or left < own) else (own, f"limits.deadlines.{phase}")
 
     def _end_phase(self, phase: str, *, ok: bool = True, note: str = "") -> None:
         ended = self._clock.end_phase(phase)
@@ -255,6 +299,13 @@ class Session:
     def _warn(self, message: str) -> None:
         self._warnings.append(message)
         self._emit(events.Warned(self._phase, message))
+
+
+def _innermost(error: Exception) -> Exception:
+    """The first error of a group of tasks, or the error itself."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _counted(plan: Plan) -> str:

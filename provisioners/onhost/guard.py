@@ -19,6 +19,8 @@ def others_in_group() -> bool:
         listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,stat="], capture_output=True, start_new_session=True)
     except OSError:
         return True
+    if listed.returncode != 0:
+        return True
     mine = os.getpid()
     rows = (row.split() for row in listed.stdout.decode().splitlines())
     return any(int(g) == mine and int(p) != mine and not s.startswith("Z") for g, p, s in rows)

@@ -10,8 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +22,14 @@ import psutil
 
 from provisioners.contract import Clearance, Gone, Host, Lease, MayStillBill, Offer, Output, Process, Release, Site
 from provisioners.onhost import guard
+from provisioners.threads import in_thread
 from recipes.errors import HostCommandFailed, NoMachine
 from recipes.spec import Resources
 from recipes.units import GIB, Accelerators, format_size
 
 GRACE_S = 10.0
 MARKER = "RECIPE_LEASE"
+_PORTS = "ports"
 # Variables of the client's own Python that would mislead the ones that it starts.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
@@ -38,7 +43,6 @@ class LocalProvisioner:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._guards: dict[str, subprocess.Popen[bytes]] = {}
-        self._ports: dict[str, list[int]] = {}
 
     async def offers(self, resources: Resources) -> list[Offer]:
         """This machine, if it has what is asked for. Raises NoMachine."""
@@ -81,7 +85,7 @@ class LocalProvisioner:
         return replace(lease, id=str(guarding.pid), details={"work_dir": str(work_dir)})
 
     async def host(self, lease: Lease) -> Host:
-        return LocalHost(lease, self._site.cache, self._ports.setdefault(lease.name, []))
+        return LocalHost(lease, self._site.cache)
 
     async def destroy(self, lease: Lease) -> Release:
         """SIGTERM to the whole group, SIGKILL to what is left, and a look that nothing is."""
@@ -94,12 +98,14 @@ class LocalProvisioner:
         if left:
             pids = " ".join(str(process.pid) for process in left)
             return MayStillBill(f"processes {pids} could not be ended", f"kill -9 {pids}")
-        busy = [port for port in self._ports.pop(lease.name, []) if _is_taken(port)]
+        work_dir = self._site.home / "work" / lease.name
+        ports = _ports_of(work_dir)
+        busy = [port for port in ports if _is_taken(port)]
         if busy:
             return MayStillBill(f"port {busy[0]} is still taken by another process", f"lsof -i :{busy[0]}")
-        work_dir = self._site.home / "work" / lease.name
         await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
-        return Gone(f"process group {lease.id} is empty, no process carries the lease's mark, its ports are free")
+        freed = "".join(f", port {port} is free" for port in ports)
+        return Gone(f"process group {lease.id} is empty, no process carries the lease's mark{freed}")
 
     def command_to_end(self, lease: Lease) -> str:
         return f"kill -9 -- -{lease.id}" if lease.id else f"pgrep -f {guard.__file__}"
@@ -109,29 +115,36 @@ class LocalHost:
     """This machine as a host: commands join the lease's process group."""
 
     python = sys.executable
+    python_tag = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
 
-    def __init__(self, lease: Lease, cache_dir: Path, ports: list[int]) -> None:
-        self._lease, self._ports = lease, ports
+    def __init__(self, lease: Lease, cache_dir: Path) -> None:
+        self._lease = lease
         self.work_dir = Path(lease.details["work_dir"])
         self.cache_dir = cache_dir
 
-    async def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, cwd: Path | None = None
-    ) -> Process:
+    async def start(self, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
         assert self._lease.id is not None
+        reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=writing,
                 stderr=subprocess.STDOUT,
                 process_group=int(self._lease.id),
                 env=_environment(self._lease.name, env),
-                cwd=cwd or self.work_dir,
+                cwd=self.work_dir,
             )
-        except (FileNotFoundError, PermissionError) as error:
-            raise HostCommandFailed(f"{argv[0]}: {error.strerror}") from error
-        return LocalProcess(process, on_output)
+        except BaseException as error:
+            os.close(reading)
+            if isinstance(error, FileNotFoundError | PermissionError):
+                raise HostCommandFailed(f"{argv[0]}: {error.strerror}") from error
+            raise
+        finally:
+            os.close(writing)
+        output = _OutputReader(on_output)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(reading, "rb", buffering=0))
+        return LocalProcess(process, output)
 
     async def write(self, name: str, text: str) -> Path:
         path = self.work_dir / name
@@ -143,15 +156,20 @@ class LocalHost:
         return path
 
     async def fetch(self, pattern: str, into: Path) -> list[Path]:
-        return await asyncio.to_thread(self._copy, pattern, into)
+        stop = threading.Event()
+        try:
+            return await in_thread(self._copy, pattern, into, stop)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
 
-    def _copy(self, pattern: str, into: Path) -> list[Path]:
+    def _copy(self, pattern: str, into: Path, stop: threading.Event) -> list[Path]:
         copied = []
         for name in sorted(glob.glob(pattern, root_dir=self.work_dir, recursive=True)):
             source, target = self.work_dir / name, into / name
-            if source.is_file():
+            if source.is_file() and not stop.is_set():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, target)
+                _copy_whole(source, target, stop)
                 copied.append(target)
         return copied
 
@@ -159,34 +177,69 @@ class LocalHost:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        self._ports.append(port)
+        with (self.work_dir / _PORTS).open("a") as file:
+            file.write(f"{port}\n")
         return port
 
     def address(self, port: int) -> str:
         return f"127.0.0.1:{port}"
 
 
-class LocalProcess:
-    """A child of this process; its output is read as it comes, so that it never waits for us."""
+class _OutputReader(asyncio.Protocol):
+    """Hands on what a process says. Goes on reading whatever happens, so that the process never waits for us."""
 
-    def __init__(self, process: asyncio.subprocess.Process, on_output: Output) -> None:
-        self._process = process
-        self._reader = asyncio.create_task(self._read(on_output))
+    def __init__(self, on_output: Output) -> None:
+        self._on_output = on_output
+        self.error: Exception | None = None
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._on_output(data)
+        except Exception as error:
+            self.error = self.error or error
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
+
+
+class LocalProcess:
+    """A child of this process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, output: _OutputReader) -> None:
+        self._process, self._output = process, output
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     async def wait(self) -> int:
+        """The exit status, once what the process itself said has been heard. Raises what hearing it raised."""
         status = await self._process.wait()
-        # A grandchild may hold the pipe open for longer; what the process itself said has arrived by then.
-        await asyncio.wait([self._reader], timeout=0.5)
+        # A grandchild may hold the pipe open for longer, and is not waited for.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._output.ended.wait(), 0.5)
+        if self._output.error is not None:
+            raise self._output.error
         return status
 
-    async def _read(self, on_output: Output) -> None:
-        assert self._process.stdout is not None
-        while block := await self._process.stdout.read(65536):
-            on_output(block)
+
+def _copy_whole(source: Path, target: Path, stop: threading.Event) -> None:
+    """Copy a file; it appears under its name only when it is complete."""
+    part = target.with_name(target.name + ".part")
+    with source.open("rb") as reading, part.open("wb") as writing:
+        while not stop.is_set() and (block := reading.read(1 << 20)):
+            writing.write(block)
+    if stop.is_set():
+        part.unlink()
+    else:
+        part.replace(target)
+
+
+def _ports_of(work_dir: Path) -> list[int]:
+    """The ports that were given out under this lease; they stay on record until it is gone."""
+    path = work_dir / _PORTS
+    return [int(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def _environment(lease_name: str, env: Mapping[str, str]) -> dict[str, str]:
@@ -197,31 +250,26 @@ def _environment(lease_name: str, env: Mapping[str, str]) -> dict[str, str]:
 def _members(lease: Lease) -> list[psutil.Process]:
     """Every living process of the lease: in its group, or started under its marker and gone from the group.
 
-    Both signs are needed: a process may leave the group, and one that renames itself overwrites its environment.
+    Both signs are needed: a process may leave the group, and one that renames itself overwrites its environment. A
+    group of this number is the lease's if its leader, or without a leader one of its members, carries the marker.
     """
-    group = int(lease.id) if lease.id and _leads(int(lease.id), lease.name) else None
-    found = []
+    marked: set[int] = set()
+    grouped: dict[int, psutil.Process] = {}
+    group = int(lease.id) if lease.id else None
+    found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         try:
-            ours = os.getpgid(process.pid) == group or process.environ().get(MARKER) == lease.name
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if os.getpgid(process.pid) == group:
+                grouped[process.pid] = process
+            if process.environ().get(MARKER) == lease.name:
+                marked.add(process.pid)
+                found[process.pid] = process
         except (psutil.Error, OSError):
             continue
-    return found
-
-
-def _leads(pid: int, lease_name: str) -> bool:
-    """Whether the group of this number is the lease's: its leader is the guard, or is gone.
-
-    A number is not given to a new process as long as a group uses it.
-    """
-    try:
-        return psutil.Process(pid).environ().get(MARKER) == lease_name
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return True
-    except (psutil.Error, OSError):
-        return False
+    witnesses = {group} if group in grouped else set(grouped)
+    return list({**found, **(grouped if marked & witnesses else {})}.values())
 
 
 def _end_all(lease: Lease) -> list[psutil.Process]:
@@ -231,7 +279,7 @@ def _end_all(lease: Lease) -> list[psutil.Process]:
         for process in living:
             try:
                 process.send_signal(number)
-            except psutil.NoSuchProcess:
+            except psutil.Error:
                 continue
         # The guard ignores SIGTERM: it goes with SIGKILL, when nothing else is left to watch.
         waited = [process for process in living if number == signal.SIGKILL or not _is_guard(process)]
@@ -262,7 +310,13 @@ def _is_guard(process: psutil.Process) -> bool:
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        # As a server would bind: connections that are winding down are no hindrance, a listener is.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+        return False
 
 
 def _check_size(resources: Resources) -> None:

@@ -69,8 +69,6 @@ def print_json(data: Any) -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """Colour where it can be seen; NO_COLOR is obeyed. Lines are not wrapped where nobody watches."""
-    from rich.console import Console
+    from runners.terminal.console import SteadyConsole
 
-    stream = sys.stderr if stderr else sys.stdout
-    wide = None if stream.isatty() else 1000
-    return Console(file=stream, width=wide, highlight=False, soft_wrap=not stream.isatty(), emoji=False, markup=False)
+    return SteadyConsole.on(sys.stderr if stderr else sys.stdout)

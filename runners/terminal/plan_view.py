@@ -34,7 +34,7 @@ def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
         label = "steps" if i == 0 else ""
         yield f"{label:<10}{step['phase']:<10} {step.get('action') or shlex.join(step['argv'])}"
     yield ""
-    yield f"go: recipe up {plan['recipe']}" if plan["verdict"] == "go" else "refused; nothing was rented"
+    yield f"go: {plan['command']}" if plan["verdict"] == "go" else "refused; nothing was rented"
 
 
 def refusal_lines(plan: dict[str, Any]) -> Iterator[str]:

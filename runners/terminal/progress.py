@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -32,12 +32,20 @@ _PLAIN_PROGRESS_S = 10.0
 HINT = "Ctrl-C once: stop, collect, let go.  Twice: let go now."
 
 
-def follower(console: Console) -> tuple[AbstractContextManager[object], Callable[[Event], None]]:
-    """What to enter while a run goes on, and the listener that shows it."""
+@contextmanager
+def following(console: Console) -> Iterator[Callable[[Event], None]]:
+    """While entered, the listener that shows a run. A terminal that has gone is no reason to stop."""
     if not console.is_terminal:
-        return nullcontext(), PlainLines(console)
+        yield PlainLines(console)
+        return
     view = LiveView(console)
-    return view.live, view
+    with suppress(OSError):
+        view.live.start()
+    try:
+        yield view
+    finally:
+        with suppress(OSError):
+            view.live.stop()
 
 
 class PlainLines:

@@ -33,6 +33,7 @@ class Document:
     id: str
     path: Path
     text: str
+    tokens: int
     chunks: tuple[str, ...]
 
 
@@ -56,9 +57,10 @@ class Summarize(Workload):
         settings = recipe.workload
         splitter = Splitter(counter, settings.chunk_size, settings.chunk_overlap, SEPARATORS[settings.separators])
         paths = _expanded(settings.inputs)
+        texts = _read_all(paths)
         documents = tuple(
-            Document(name, path, text, tuple(_cut(text, splitter)))
-            for name, path, text in zip(_names(paths), paths, _read_all(paths), strict=True)
+            Document(name, path, text, tokens, tuple(_cut(text, tokens, splitter)))
+            for name, path, text, tokens in zip(_names(paths), paths, texts, counter.count_all(texts), strict=True)
         )
         return Prepared(recipe, load_prompt(settings.prompt), counter, splitter, documents)
 
@@ -76,13 +78,13 @@ class Summarize(Workload):
         self, prepared: Prepared, client: Client, endpoint: Endpoint, outputs: Path, recorder: Recorder
     ) -> None:
         recorder.expect(sum(len(document.chunks) for document in prepared.documents))
-        results = await asyncio.gather(
-            *(_Run(prepared, document, client, recorder).write(endpoint, outputs) for document in prepared.documents)
-        )
-        failures = [failure for failure in results if failure]
+        runs = [_Run(prepared, document, client, recorder) for document in prepared.documents]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run.write(endpoint, outputs)) for run in runs]
+        failures = [failure for task in tasks if (failure := task.result())]
         if failures:
             raise WorkloadFailed(
-                f"{len(failures)} of {len(results)} documents failed: {failures[0]}",
+                f"{len(failures)} of {len(tasks)} documents failed: {failures[0]}",
                 advice="the answers so far are in answers.jsonl, every try in requests.jsonl",
             )
 
@@ -108,8 +110,7 @@ class _Run:
 
     async def _summary(self) -> str:
         counter, settings = self._prepared.counter, self._prepared.recipe.workload
-        tokens = counter.count(self._document.text)
-        chunks: list[str] = list(self._document.chunks)
+        tokens, chunks = self._document.tokens, list(self._document.chunks)
         for level in range(1, settings.max_levels + 1):
             summaries = await self._ask_all(chunks, level)
             summaries = [summary for summary in summaries if summary]
@@ -124,7 +125,7 @@ class _Run:
                     f"its summaries do not shrink: {before:,} tokens became {tokens:,} at level {level}; "
                     "lower workload.max_tokens or raise workload.chunk_size"
                 )
-            chunks = list(_cut(joined, self._prepared.splitter))
+            chunks = _cut(joined, tokens, self._prepared.splitter)
             self._recorder.expect(len(chunks))
         raise DocumentFailed(f"not finished after {settings.max_levels} levels; raise workload.max_levels")
 
@@ -159,11 +160,9 @@ class _Run:
         return summary
 
 
-def _cut(text: str, splitter: Splitter) -> list[str]:
-    """The chunks of a text, or the text itself if it is short enough."""
-    if splitter.counter.count(text) < splitter.chunk_size:
-        return [text]
-    return splitter.split(text)
+def _cut(text: str, tokens: int, splitter: Splitter) -> list[str]:
+    """The chunks of a text of so many tokens, or the text itself if it is short enough."""
+    return [text] if tokens < splitter.chunk_size else splitter.split(text)
 
 
 def _expanded(patterns: tuple[str, ...]) -> tuple[Path, ...]:

@@ -112,16 +112,35 @@ def test_a_strangers_process_group_of_the_same_number_is_left_alone(tmp_path: Pa
         stranger.wait()
 
 
+def test_a_strangers_group_whose_leader_has_gone_is_left_alone(tmp_path: Path) -> None:
+    leader = (
+        "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid)"
+    )
+    started = subprocess.Popen([sys.executable, "-c", leader], process_group=0, stdout=subprocess.PIPE)
+    assert started.stdout is not None
+    orphan = psutil.Process(int(started.stdout.readline()))
+    started.wait()
+    try:
+        lease = Lease(provider="local", name="recipe-long-gone", run_id="x", id=str(started.pid))
+        provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
+        assert isinstance(asyncio.run(provisioner.destroy(lease)), Gone)
+        assert orphan.is_running()
+    finally:
+        orphan.kill()
+
+
 def test_a_port_that_stays_taken_is_no_proof(tmp_path: Path) -> None:
     with socket.socket() as squatter:
 
         async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
             squatter.bind(("127.0.0.1", await host.free_port()))
             squatter.listen()
-            release = await provisioner.destroy(lease)
-            assert isinstance(release, MayStillBill)
-            assert "port" in release.reason
-            assert release.command
+            for _ in range(2):
+                release = await provisioner.destroy(lease)
+                assert isinstance(release, MayStillBill)
+                assert "port" in release.reason
+                assert release.command
+            squatter.close()
 
         leased(tmp_path, use)
 
@@ -157,6 +176,29 @@ def test_output_comes_whole_and_the_exit_status_with_it(tmp_path: Path) -> None:
         assert await process.wait() == 7
         assert await process.wait() == 7
         assert len(b"".join(heard)) == 300_003
+
+    leased(tmp_path, use)
+
+
+def test_the_end_of_a_process_is_seen_while_its_child_holds_the_pipe(tmp_path: Path) -> None:
+    program = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+
+    async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
+        process = await host.start([sys.executable, "-c", program], env={}, on_output=lambda _: None)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+
+    leased(tmp_path, use)
+
+
+def test_a_listener_that_fails_blocks_nobody_and_is_heard_of(tmp_path: Path) -> None:
+    def full(_: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
+        program = "import sys; sys.stdout.write('x' * 1_000_000)"
+        process = await host.start([sys.executable, "-c", program], env={}, on_output=full)
+        with pytest.raises(OSError, match="No space left"):
+            await asyncio.wait_for(process.wait(), 20)
 
     leased(tmp_path, use)
 

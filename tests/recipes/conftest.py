@@ -11,7 +11,12 @@ from recipes.errors import InvalidRecipe, Problem
 from recipes.load import LoadedRecipe, load
 from recipes.references import Plugins
 
-PLUGINS = Plugins(("local", "ssh", "runpod"), ("llamacpp", "vllm", "openai"), ("summarize",))
+PLUGINS = Plugins(
+    ("local", "ssh", "runpod"),
+    ("llamacpp", "vllm", "openai"),
+    ("summarize",),
+    is_endpoint=lambda name: name == "openai",
+)
 MINIMAL = "name: mine\nmodel: {builtin: lead}\nworkload: {inputs: [a.txt]}\n"
 
 

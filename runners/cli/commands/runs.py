@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import datetime
 from typing import Any
 
 import psutil
@@ -35,6 +36,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _with_life(row: dict[str, Any]) -> dict[str, Any]:
     """A run that says it is going on, but whose process is gone, was lost."""
-    if row["status"] == "running" and not psutil.pid_exists(row["pid"]):
+    if row["status"] == "running" and not _lives(row["pid"], datetime.fromisoformat(row["started_at"])):
         return {**row, "status": "lost"}
     return row
+
+
+def _lives(pid: int, since: datetime) -> bool:
+    """Whether the process is still the one of that time, and not a later one of the same number."""
+    try:
+        return bool(psutil.Process(pid).create_time() <= since.timestamp() + 1)
+    except psutil.Error:
+        return False

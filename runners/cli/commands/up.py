@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
+from contextlib import suppress
 from typing import Any
 
-from recipes.errors import ExitCode, UsageError
+from recipes.errors import ExitCode, RecipeError, UsageError
 from recipes.load import LoadedRecipe
 from runners.cli.common import add_json, add_recipes, console, load_recipes, print_json
 from runners.clock import Clock
@@ -19,7 +21,8 @@ from runners.run_folder import RunFolder
 from runners.session import Session
 from runners.signals import handled
 from runners.terminal.plan_view import plan_lines, refusal_lines
-from runners.terminal.progress import follower
+from runners.terminal.problems import error_lines
+from runners.terminal.progress import following
 from runners.terminal.summary import still_billing_lines, summary_lines
 
 
@@ -63,6 +66,7 @@ class Runs:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._results: list[dict[str, Any]] = []
+        self._codes: list[int] = []
         self._session: Session | None = None
         self._stopped = False
 
@@ -80,65 +84,81 @@ class Runs:
 
         with handled(on_signal):
             try:
-                codes = await self._run_each(loaded)
+                await self._run_each(loaded)
             except asyncio.CancelledError:
-                console(stderr=True).print("interrupted while planning; nothing was rented")
-                codes = [int(ExitCode.INTERRUPTED)]
+                self._codes.append(ExitCode.INTERRUPTED)
+                rented = "; no further run was begun" if self._results else "; nothing was rented"
+                self._say(f"interrupted while planning{rented}")
         if self._as_json:
-            print_json({"runs": self._results})
-        worst: list[int] = [c for c in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if c in codes]
-        return (worst or [c for c in codes if c] or [ExitCode.DONE])[0]
+            with suppress(OSError):
+                print_json({"runs": self._results})
+        worst: list[int] = [c for c in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if c in self._codes]
+        return (worst or [c for c in self._codes if c] or [ExitCode.DONE])[0]
 
-    async def _run_each(self, loaded: tuple[LoadedRecipe, ...]) -> list[int]:
+    async def _run_each(self, loaded: tuple[LoadedRecipe, ...]) -> None:
         clock = Clock()
         plan = await self._planned(loaded)
         if plan is None:
-            return [ExitCode.REFUSED]
-        codes: list[int] = []
-        for i, one in enumerate(loaded):
-            if i > 0:
-                clock = Clock()
-                plan = await make_plan(one, os.environ)
-            codes.append(await self._run_one(plan, clock))
+            self._codes.append(ExitCode.REFUSED)
+            return
+        if len(loaded) == 1:
+            await self._run_one(plan, clock)
+            return
+        # Planned again one by one: the prepared inputs of many runs would not fit into memory together.
+        for one in loaded:
+            clock = Clock()
+            try:
+                await self._run_one(await make_plan(one, os.environ), clock)
+            except RecipeError as error:
+                self._codes.append(error.exit_code)
+                self._say(*error_lines(error))
             if self._stopped:
-                break
-        return codes
+                return
 
     async def _planned(self, loaded: tuple[LoadedRecipe, ...]) -> Plan | None:
-        """The first recipe's plan, after all were made; None if one of them was refused."""
-        first: Plan | None = None
+        """The last recipe's plan, after all were made; None if one of them was refused."""
+        plan: Plan | None = None
         refused = False
         for one in loaded:
             plan = await make_plan(one, os.environ)
-            first = first or plan
             if plan.verdict == "refuse":
                 refused = True
-                out = console(stderr=True)
-                for line in refusal_lines(plan.document()):
-                    out.print(line)
-        return None if refused else first
+                self._say(*refusal_lines(plan.document()))
+        return None if refused else plan
 
-    async def _run_one(self, plan: Plan, clock: Clock) -> int:
+    async def _run_one(self, plan: Plan, clock: Clock) -> None:
         home = site().home
         ledger = Ledger(home)
         folder = RunFolder.create(home, plan.recipe.name)
-        view, listener = follower(console(stderr=True))
 
         def to_ledger(event: Event) -> None:
             ledger.record(folder.run_id, event)
 
-        with view:
+        with following(console(stderr=True)) as listener:
             self._session = Session(plan, folder, clock, ledger, os.environ, listener, to_ledger)
-            result = await self._session.run()
-            self._session = None
+            try:
+                result = await self._session.run()
+            finally:
+                self._session = None
         self._results.append(result)
-        if not self._as_json:
-            out = console()
-            for line in self._ending(result, folder):
-                out.print(line)
-        return int(result["exit_code"])
+        self._codes.append(int(result["exit_code"]))
+        # Whoever reads this may have gone; how the run ended stays as it is.
+        with suppress(OSError):
+            self._show_end(result, folder)
+
+    def _show_end(self, result: dict[str, Any], folder: RunFolder) -> None:
+        billing = still_billing_lines(result) if result["release"]["state"] != "gone" else []
+        if self._as_json:
+            self._say(*billing)
+            return
+        out = console()
+        for line in ["", *billing, *summary_lines(result, folder.path)]:
+            out.print(line)
+        sys.stdout.flush()
 
     @staticmethod
-    def _ending(result: dict[str, Any], folder: RunFolder) -> list[str]:
-        billing = still_billing_lines(result) if result["release"]["state"] != "gone" else []
-        return ["", *billing, *summary_lines(result, folder.path)]
+    def _say(*lines: str) -> None:
+        out = console(stderr=True)
+        with suppress(OSError):
+            for line in lines:
+                out.print(line)
