@@ -265,7 +265,7 @@ class Limits(Section):
     max_cost: Usd | None = None
     """USD for the whole run; it is stopped before more is spent."""
     max_price: Usd | None = None
-    """USD per hour; dearer offers are skipped."""
+    """USD per hour; dearer offers are passed over, and without another the run is refused."""
     max_duration: DurationS | None = None
     """The machine is let go after this time, whatever happens."""
     idle_duration: DurationS | None = None

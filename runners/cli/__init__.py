@@ -33,11 +33,18 @@ _PACKAGES = ("recipes", "provisioners", "stacks", "runners")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
+        _open_closed_streams()
         _interrupt_on_signals()
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         print("interrupted; nothing runs on", file=sys.stderr)
         return 130
+
+
+def _open_closed_streams() -> None:
+    """A shell's `>&-` leaves no stream at all; what goes there goes nowhere, and the run goes on."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _interrupt_on_signals() -> None:

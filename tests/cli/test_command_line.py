@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runners.cli import COMMANDS
-from tests.conftest import Command
+from tests.conftest import RECIPE, Command
 
 BASE = "name: mine\nmodel: {builtin: lead}\nworkload: {inputs: [a.txt]}\n"
 
@@ -234,3 +234,13 @@ def test_a_cache_that_cannot_be_written_is_named(recipe: Command) -> None:
     ended = recipe("up", "local-smoke", env={"XDG_CACHE_HOME": str(recipe.cwd / "file")})
     assert ended.returncode == 5, ended.stderr
     assert "XDG_CACHE_HOME" in ended.stdout
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "2>&1 | head -1", "> /dev/full"])
+def test_a_reader_that_has_gone_changes_nothing_in_how_a_run_ends(recipe: Command, closed: str) -> None:
+    shell = f"set -o pipefail; {RECIPE} up local-smoke {closed}"
+    ended = subprocess.run(["bash", "-c", shell], env=recipe.environment(), cwd=recipe.cwd, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads((recipe.run_folder() / "result.json").read_text())
+    assert (result["outcome"]["status"], result["release"]["state"]) == ("completed", "gone")
