@@ -20,6 +20,8 @@ class Requirements:
     """The longest request that the engine would accept, as far as the recipe says it."""
     longest_request_tokens: int | None = None
     """The workload's longest request: prompt and answer."""
+    tokens_around_chunk: int = 0
+    """What a request needs besides its chunk: the template and the answer."""
 
 
 def judge(
@@ -68,7 +70,7 @@ def _context(recipe: Recipe, needs: Requirements) -> Iterable[Finding]:
             numbers=numbers,
         )
         return
-    smaller = recipe.workload.chunk_size - (longest - limit)
+    smaller = limit - needs.tokens_around_chunk
     if smaller > recipe.workload.chunk_overlap:
         suggestion = f"try --set workload.chunk_size={smaller}"
     else:

@@ -48,6 +48,8 @@ def problem_from(error: ErrorDetails, tree: Node, model: type[BaseModel]) -> Pro
 
 def is_echo(error: ErrorDetails) -> bool:
     """Whether a list is called too short only because its entries, of which there are problems, were left out."""
+    if error["type"] == "default_factory_not_called":
+        return True
     return error["type"] == "too_short" and bool(error["input"])
 
 

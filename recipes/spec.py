@@ -223,8 +223,8 @@ class Workload(Section):
     """A tokenizer.json, a folder that holds one, or a repository; the model's own, if left out."""
     chunk_size: Annotated[int, Field(ge=2)] = 3000
     """Texts of this many tokens or more are split."""
-    chunk_overlap: Annotated[int, Field(ge=0)] = 512
-    """How many tokens a chunk may share with the one before."""
+    chunk_overlap: Annotated[int, Field(ge=0, default_factory=lambda data: min(512, data.get("chunk_size", 2048) // 4))]
+    """How many tokens a chunk may share with the one before; 512, or a quarter of a small chunk_size, if left out."""
     separators: Literal["paragraphs", "sentences"] = "paragraphs"
     """Where texts are cut: paragraphs, lines, words, characters; or paragraphs, lines, full stops."""
     max_tokens: Count = 1000
@@ -255,7 +255,7 @@ class Deadlines(Section):
     provision: DurationS = 900.0
     prepare: DurationS = 7200.0
     launch: DurationS = 3600.0
-    drive: DurationS | None = None
+    drive: DurationS = 86400.0
     collect: DurationS = 600.0
 
 

@@ -96,6 +96,8 @@ class Engine(ABC):
     """What it loads: one GGUF file, a folder as on the Hub, or nothing, because it runs elsewhere."""
     health_path = "/health"
     metrics_path: str | None = "/metrics"
+    reserved: frozenset[str] = frozenset()
+    """Flags that `launch` sets, and a recipe must not."""
     patterns: Sequence[tuple[str, str]] = ()
     """Regular expressions for its log, the most telling first, each with an advice."""
 

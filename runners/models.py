@@ -123,7 +123,7 @@ def _form_in(path: Path, engine: Engine) -> Path:
     if engine.model_form == "gguf":
         found = [path] if path.is_file() else sorted(path.glob("*.gguf"))
         if len(found) == 1 and found[0].suffix == ".gguf":
-            return found[0]
+            return _with_magic(found[0])
         what = (
             "holds no GGUF file"
             if not found
@@ -137,6 +137,14 @@ def _form_in(path: Path, engine: Engine) -> Path:
             f"{path} is not a model folder with a config.json, and {engine.name} loads one",
             advice="name the folder in model.path, or choose engine llamacpp for a GGUF file",
         )
+    return path
+
+
+def _with_magic(path: Path) -> Path:
+    """The file, if it begins as GGUF files do. Raises Refused."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise Refused(f"{path} is no GGUF file: it does not begin with GGUF", advice="fetch or convert it again")
     return path
 
 

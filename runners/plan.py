@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,16 @@ def _scripts_in(step: Step) -> list[str]:
     return [(ONHOST / name).read_text(encoding="utf-8") for name in names]
 
 
+def _reserved_flags(recipe: Recipe, engine: Engine) -> Iterator[Finding]:
+    """A block for each flag that recipe sets itself: another value would leave the run waiting, or open to anybody."""
+    for key in recipe.engine.args:
+        if key.replace("-", "_") in engine.reserved:
+            message = f"engine.args.{key} is set by recipe itself"
+            suggestion = f"try --set engine.args.{key}=null"
+            if recipe.engine.args[key] is not None:
+                yield Finding(level="block", code="reserved", message=message, suggestion=suggestion)
+
+
 def _affordable(offers: list[Offer], limits: Limits) -> list[Offer]:
     """The offers at or below max_price; all of them if there is none, so that the refusal can name a price."""
     within = [o for o in offers if limits.max_price is None or (o.price_usd_per_h or 0) <= limits.max_price]
@@ -165,7 +175,9 @@ async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str]) -> Plan:
         accelerators=spec.tensor_parallel_size * spec.pipeline_parallel_size * spec.data_parallel_size,
         context_tokens=engine.context_tokens(recipe),
         longest_request_tokens=estimate.longest_request_tokens,
+        tokens_around_chunk=estimate.tokens_around_chunk,
     )
+    findings = judge(recipe, offers, needs, env, billable=provisioner.billable)
     return Plan(
         loaded=loaded,
         provisioner=provisioner,
@@ -173,7 +185,7 @@ async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str]) -> Plan:
         workload=workload,
         model=model,
         offers=tuple(offers),
-        findings=tuple(judge(recipe, offers, needs, env, billable=provisioner.billable)),
+        findings=(*_reserved_flags(recipe, engine), *findings),
         prepared=prepared,
         estimate=estimate,
     )

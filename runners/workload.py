@@ -24,6 +24,8 @@ class Estimate:
     """Of the first level, the template included."""
     longest_request_tokens: int
     """The longest prompt and its whole answer."""
+    tokens_around_chunk: int
+    """What a request needs besides its chunk: the template and the answer."""
 
 
 class Recorder(Protocol):

@@ -30,6 +30,7 @@ from recipes.units import GIB, Accelerators, format_size
 GRACE_S = 10.0
 MARKER = "RECIPE_LEASE"
 _PORTS = "ports"
+_PORT_PATIENCE_S = 5.0
 # Variables of the client's own Python that would mislead the ones that it starts.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
@@ -46,7 +47,7 @@ class LocalProvisioner:
 
     async def offers(self, resources: Resources) -> list[Offer]:
         """This machine, if it has what is asked for. Raises NoMachine."""
-        _check_size(resources)
+        _check_size(resources, self._site.home)
         here = Offer(
             provider=self.name,
             id=socket.gethostname(),
@@ -100,7 +101,7 @@ class LocalProvisioner:
             return MayStillBill(f"processes {pids} could not be ended", f"kill -9 {pids}")
         work_dir = self._site.home / "work" / lease.name
         ports = _ports_of(work_dir)
-        busy = [port for port in ports if _is_taken(port)]
+        busy = await asyncio.to_thread(_still_taken, ports)
         if busy:
             return MayStillBill(f"port {busy[0]} is still taken by another process", f"lsof -i :{busy[0]}")
         await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
@@ -308,6 +309,14 @@ def _is_guard(process: psutil.Process) -> bool:
         return False
 
 
+def _still_taken(ports: list[int]) -> list[int]:
+    """The ports that stay taken; the threads of a killed process may hold its sockets for a moment after it."""
+    end = time.monotonic() + _PORT_PATIENCE_S
+    while (busy := [port for port in ports if _is_taken(port)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    return busy
+
+
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         # As a server would bind: connections that are winding down are no hindrance, a listener is.
@@ -319,13 +328,17 @@ def _is_taken(port: int) -> bool:
         return False
 
 
-def _check_size(resources: Resources) -> None:
+def _check_size(resources: Resources, home: Path) -> None:
     cpus, memory = psutil.cpu_count() or 1, psutil.virtual_memory().total
     if resources.cpus and resources.cpus.value > cpus:
         raise NoMachine(f"resources.cpus asks for {resources.cpus.value}; this machine has {cpus}")
     if resources.memory and resources.memory.value > memory:
         asked = format_size(resources.memory.value)
         raise NoMachine(f"resources.memory asks for {asked}; this machine has {memory / GIB:.1f} GiB")
+    free = shutil.disk_usage(home if home.exists() else Path.home()).free
+    if resources.disk_size and resources.disk_size > free:
+        asked = format_size(resources.disk_size)
+        raise NoMachine(f"resources.disk_size asks for {asked}; this machine has {free / GIB:.1f} GiB free")
 
 
 def _accelerators() -> list[tuple[str, float]]:

@@ -27,6 +27,7 @@ class LlamaCpp(Engine):
     name = "llamacpp"
     default_version = "2026.10.11549"
     model_form = "gguf"
+    reserved = frozenset({"model", "alias", "host", "port", "api_key", "hostnames", "api_keys"})
     patterns = (
         (r"unrecognized arguments: .*", "remove it from engine.args, or write it as llama-server does"),
         (r"gguf_init_from_file.*|invalid magic.*", "the file is no GGUF model, or is cut off"),

@@ -29,6 +29,7 @@ _CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 class Vllm(Engine):
     name = "vllm"
     default_version = "0.32.0"
+    reserved = frozenset({"model", "served_model_name", "host", "port", "api_key"})
     patterns = (
         (
             r"Total number of attention heads \(\d+\) must be divisible by tensor parallel size \(\d+\)\.",

@@ -65,13 +65,19 @@ class Summarize(Workload):
         return Prepared(recipe, load_prompt(settings.prompt), counter, splitter, documents)
 
     def estimate(self, prepared: Prepared) -> Estimate:
+        """Above the first level nothing is known but that a text may be as long as a chunk."""
+        settings, counter = prepared.recipe.workload, prepared.counter
         prompts = [prepared.template.render(chunk) for d in prepared.documents for chunk in d.chunks]
-        tokens = prepared.counter.count_all(prompts)
+        tokens = counter.count_all(prompts)
+        around = counter.count(prepared.template.render("")) + settings.max_tokens
+        rises = any(len(document.chunks) > 1 for document in prepared.documents)
+        longest = max(tokens) + settings.max_tokens
         return Estimate(
             documents=len(prepared.documents),
             requests=len(prompts),
             prompt_tokens=sum(tokens),
-            longest_request_tokens=max(tokens) + prepared.recipe.workload.max_tokens,
+            longest_request_tokens=max(longest, around + settings.chunk_size) if rises else longest,
+            tokens_around_chunk=around,
         )
 
     async def drive(
@@ -246,6 +252,7 @@ def _buck_slip(prepared: Prepared, document: Document, endpoint: Endpoint, secon
         "tokenizer": prepared.counter.name,
         "text_splitter": f"recipe, recursive, separators {list(prepared.splitter.separators)}",
         "api_client": f"recipe, /v1/{'chat/completions' if settings.api == 'chat' else 'completions'}",
+        "document": str(document.path),
         "length_of_sample_text_in_characters": len(document.text),
         "summarize_duration_seconds": round(seconds, 3),
     }

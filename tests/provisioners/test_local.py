@@ -129,12 +129,13 @@ def test_a_strangers_group_whose_leader_has_gone_is_left_alone(tmp_path: Path) -
         orphan.kill()
 
 
-def test_a_port_that_stays_taken_is_no_proof(tmp_path: Path) -> None:
+def test_a_port_that_stays_taken_is_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as squatter:
 
         async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
             squatter.bind(("127.0.0.1", await host.free_port()))
             squatter.listen()
+            monkeypatch.setattr(local, "_PORT_PATIENCE_S", 0.2)
             for _ in range(2):
                 release = await provisioner.destroy(lease)
                 assert isinstance(release, MayStillBill)
@@ -228,6 +229,7 @@ def test_files_go_there_and_come_back(tmp_path: Path) -> None:
         ({"accelerators": "A100-80GB:2"}, "no A100-80GB:2"),
         ({"cpus": "4096+"}, "asks for 4096"),
         ({"memory": "500TB"}, "asks for 500TB"),
+        ({"disk_size": "900TB"}, "asks for 900TB"),
     ],
 )
 def test_what_this_machine_lacks_is_said(

@@ -32,7 +32,7 @@ def test_the_longest_request_must_fit_the_context(longest: int, level: str) -> N
 
 def test_the_suggested_chunk_size_fits() -> None:
     workload = {"inputs": ["a"], "chunk_size": 2000, "chunk_overlap": 100, "max_tokens": 200}
-    needs = Requirements(context_tokens=2048, longest_request_tokens=2300)
+    needs = Requirements(context_tokens=2048, longest_request_tokens=2300, tokens_around_chunk=300)
     assert "workload.chunk_size=1748" in findings(needs, workload=workload)["context"].suggestion
 
 

@@ -204,6 +204,7 @@ def test_the_buck_slip_has_the_references_fields_and_no_key(bench: Bench) -> Non
         "prompt_template": TEMPLATE,
         "prompt_template_filename": "inline",
         "tokenizer": COUNTER.name,
+        "document": str(bench.folder / "book.txt"),
         "length_of_sample_text_in_characters": 19,
     }
     for file in bench.outputs.iterdir():
@@ -248,7 +249,8 @@ def test_the_estimate_is_what_the_first_level_takes(bench: Bench) -> None:
     first = [record for record in taken.records if record.level == 1]
     assert (estimate.documents, estimate.requests) == (2, len(first))
     assert estimate.prompt_tokens == sum(record.prompt_tokens for record in first)
-    assert estimate.longest_request_tokens == max(record.prompt_tokens for record in first) + 50
+    # The levels above are not known yet: no chunk of theirs may be longer than was said.
+    assert estimate.longest_request_tokens >= max(record.prompt_tokens for record in taken.records) + 50
 
 
 def test_a_record_holds_what_was_measured(bench: Bench) -> None:
