@@ -47,7 +47,7 @@ def problem_from(error: ErrorDetails, tree: Node, model: type[BaseModel]) -> Pro
 
 
 def is_echo(error: ErrorDetails) -> bool:
-    """Whether a list is called too short only because its entries, of which there are problems, were left out."""
+    """Whether an error only follows from another: a list short of its wrong entries, a default that was not made."""
     if error["type"] == "default_factory_not_called":
         return True
     return error["type"] == "too_short" and bool(error["input"])

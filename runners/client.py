@@ -23,11 +23,16 @@ _CONTEXT_WORDS = ("maximum context length", "exceeds the available context", "co
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an engine answers. `url` is its root, without /v1."""
+    """Where an engine answers. `url` is its root; its API lies at /v1 below, if `base` does not say where else."""
 
     url: str
     model: str
     key: str | None = field(default=None, repr=False)
+    base: str | None = None
+
+    @property
+    def api_url(self) -> str:
+        return self.base or f"{self.url}/v1"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -111,7 +116,8 @@ class Client:
         self._session, self._endpoint, self._workload = session, endpoint, workload
         self._sleep, self._jitter = sleep, jitter
         self._slots = asyncio.Semaphore(workload.concurrency)
-        self._path = "/v1/chat/completions" if workload.api == "chat" else "/v1/completions"
+        self._path = "/chat/completions" if workload.api == "chat" else "/completions"
+        self._usage_wanted = True
 
     async def complete(self, prompt: str, *, max_tokens: int | None = None) -> Answer:
         """The answer to a prompt. Raises RequestFailed when it cannot be had."""
@@ -156,8 +162,9 @@ class Client:
             "max_tokens": max_tokens or settings.max_tokens,
             "temperature": settings.temperature,
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
+        if self._usage_wanted:
+            body["stream_options"] = {"include_usage": True}
         if settings.seed is not None:
             body["seed"] = settings.seed
         if settings.api == "chat":
@@ -166,14 +173,15 @@ class Client:
 
     async def _try(self, body: dict[str, Any], started_at: datetime, tries: int, wire: _Wire) -> Answer:
         stream = _Stream()
-        url, headers = self._endpoint.url + self._path, self._endpoint.headers
+        url, headers = self._endpoint.api_url + self._path, self._endpoint.headers
         async with self._session.post(url, json=body, headers=headers, trace_request_ctx=wire) as response:
             if response.status != 200:
-                raise _refusal(
-                    response.status, await response.text(errors="replace"), response.headers.get("Retry-After")
-                )
-            async for block in response.content.iter_any():
-                stream.feed(block)
+                raise self._refused(response, await response.text(errors="replace"))
+            if response.content_type == "application/json":
+                stream.whole(await response.read())  # a server that does not stream
+            else:
+                async for block in response.content.iter_any():
+                    stream.feed(block)
         ended = time.monotonic()
         if stream.finish_reason is None:
             raise _Unsuccessful("the stream ended before the answer did", again=True)
@@ -190,6 +198,13 @@ class Client:
             tries=tries,
         )
 
+    def _refused(self, response: aiohttp.ClientResponse, body: str) -> _Unsuccessful:
+        """Why the endpoint refused; one that does not know `stream_options` is asked again without."""
+        if self._usage_wanted and response.status in (400, 422) and "stream_options" in body:
+            self._usage_wanted = False
+            return _Unsuccessful(f"HTTP {response.status}: stream_options is not known", again=True, after_s=0.0)
+        return _refusal(response.status, body, response.headers.get("Retry-After"))
+
 
 class _Stream:
     """Reads server-sent events as they come: the text, when its first piece arrived, why it ended, and the usage."""
@@ -201,6 +216,11 @@ class _Stream:
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] = {}
         self._lines = LineBuffer()
+
+    def whole(self, body: bytes) -> None:
+        """An answer that came in one piece, as one event; when its first token was there nobody can say."""
+        self._event(_event_in(body))
+        self.first_at = None
 
     def feed(self, block: bytes) -> None:
         for line in self._lines.feed(block):
@@ -214,7 +234,8 @@ class _Stream:
             raise _refusal(status, json.dumps(event), None, where="an error in the stream")
         self.usage = event.get("usage") or self.usage
         for choice in event.get("choices") or ():
-            text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+            said = choice.get("delta") or choice.get("message") or {}
+            text = choice.get("text") or said.get("content") or ""
             if text:
                 if self.first_at is None:
                     self.first_at = time.monotonic()

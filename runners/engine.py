@@ -8,10 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
+
+if TYPE_CHECKING:
+    from runners.client import Endpoint
 
 KEY_VARIABLE = "RECIPE_ENGINE_KEY"
 
@@ -108,6 +111,10 @@ class Engine(ABC):
     @abstractmethod
     def launch(self, request: LaunchRequest) -> Launch | None:
         """How it is started in the foreground; None if it runs already."""
+
+    def health_url(self, endpoint: Endpoint) -> str:
+        """The page that answers 200 once it is up."""
+        return endpoint.url + self.health_path
 
     def context_tokens(self, recipe: Recipe) -> int | None:
         """The longest request that it will accept, as far as the recipe's flags say."""

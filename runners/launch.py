@@ -81,7 +81,8 @@ async def _start(plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, s
     spec, served = plan.recipe.engine, plan.recipe.model.identifier
     if spec.url is not None:
         key = env.get(spec.api_key_env) if spec.api_key_env else None
-        return Running(Endpoint(spec.url.rstrip("/").removesuffix("/v1"), served, key), None, log, plan)
+        base = spec.url.rstrip("/")
+        return Running(Endpoint(base.removesuffix("/v1"), served, key, base), None, log, plan)
     port, key = await host.free_port(), secrets.token_urlsafe(24)
     started = plan.launch(
         python=prepared.python, onhost=prepared.onhost, model_path=prepared.model_path, port=str(port), key=key
@@ -93,7 +94,7 @@ async def _start(plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, s
 
 async def _until_ready(running: Running, session: aiohttp.ClientSession) -> None:
     """HTTP 200 on the health page, and then one generated token: a server may be up and its model broken."""
-    url, pause_s = running.endpoint.url + running.plan.engine.health_path, _FIRST_PAUSE_S
+    url, pause_s = running.plan.engine.health_url(running.endpoint), _FIRST_PAUSE_S
     while (trouble := await _trouble_at(url, running, session)) is not None:
         if running.process is None:
             raise EngineFailed(f"{url}: {trouble}", advice="check engine.url, and that the endpoint runs")
@@ -120,7 +121,7 @@ async def _generate_one(client: Client, running: Running, settings: Workload) ->
     except RequestFailed as error:
         raise EngineFailed(
             f"{running.plan.engine.name} answers its health page, but generates no token: {error.message}",
-            advice=f"the whole log is in engine.log; workload.api was {settings.api}",
+            advice=f"{'the whole log is in engine.log; ' if running.process else ''}workload.api was {settings.api}",
         ) from error
     if not (answer.output_tokens or answer.text):
         raise EngineFailed(f"{running.plan.engine.name} answered with no token at all", advice="look into engine.log")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from runners.client import Endpoint
 from runners.engine import Engine, Installation, Launch, LaunchRequest
 
 
 class OpenAIEndpoint(Engine):
     name = "openai"
     model_form = "none"
-    health_path = "/v1/models"
+    health_path = "/models"
     metrics_path = None
+
+    def health_url(self, endpoint: Endpoint) -> str:
+        return endpoint.api_url + self.health_path
 
     def installation(self, version: str, *, accelerated: bool) -> Installation | None:
         return None

@@ -242,7 +242,7 @@ def _buck_slip(prepared: Prepared, document: Document, endpoint: Endpoint, secon
         "use_batched_tokenization": settings.separators == "paragraphs",
         "chunk_size": settings.chunk_size,
         "chunk_overlap": settings.chunk_overlap,
-        "api_url": f"{endpoint.url}/v1",
+        "api_url": endpoint.api_url,
         "model_identifier": model,
         "max_tokens": settings.max_tokens,
         "temperature": settings.temperature,
