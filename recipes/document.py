@@ -16,6 +16,8 @@ from recipes.explain import did_you_mean, problem_at
 from recipes.source import MAX_DEPTH, Node, parse, read_text
 
 MATRIX_LIMIT = 1000
+# The code of a problem with `extends`: what the parent would have brought is missing.
+EXTENDS = "extends"
 
 
 @dataclass(frozen=True)
@@ -51,31 +53,43 @@ def locate(reference: str, base: Path) -> Path:
     raise InvalidRecipe([problem])
 
 
-def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Node:
-    """The file's tree, merged over the ones it extends. Raises InvalidRecipe, also for a cycle."""
-    tree = parse(read_text(path), file=_shown(path), base=path.parent)
+def read_tree(path: Path, problems: list[Problem], chain: tuple[Path, ...] = ()) -> Node:
+    """The file's tree, merged over the ones it extends.
+
+    What is wrong with it is added to `problems`, a cycle or a missing parent too; the tree is then what could be read.
+    Raises InvalidRecipe if that is nothing.
+    """
+    tree = parse(read_text(path), file=_shown(path), base=path.parent, problems=problems)
     if tree.value is None:
         tree = replace(tree, value={})
     if not isinstance(tree.value, dict):
         raise InvalidRecipe([problem_at(tree.mark, (), "type", "a recipe is a mapping", "begin with name: …")])
+    own = Node({key: child for key, child in tree.value.items() if key != "extends"}, tree.mark)
     parent = tree.value.get("extends")
     if parent is None:
-        return tree
-    if not isinstance(parent.value, str):
-        raise InvalidRecipe([problem_at(parent.mark, ("extends",), "type", "must be a path or a catalogue name")])
+        return own
     chain = (*chain, path.resolve())
+    try:
+        return merge(read_tree(_parent_of(parent, path, chain), problems, chain), own)
+    except InvalidRecipe as error:
+        problems.extend(error.problems)
+        return own
+
+
+def _parent_of(parent: Node, path: Path, chain: tuple[Path, ...]) -> Path:
+    """The file that `extends` means. Raises InvalidRecipe."""
+    if not isinstance(parent.value, str):
+        raise InvalidRecipe([problem_at(parent.mark, ("extends",), EXTENDS, "must be a path or a catalogue name")])
     try:
         above = locate(parent.value, path.parent)
     except InvalidRecipe as error:
         found = error.problems[0]
-        raise InvalidRecipe(
-            [problem_at(parent.mark, ("extends",), found.code, f"{parent.value}: {found.message}", found.suggestion)]
-        ) from None
+        what = f"{parent.value}: {found.message}"
+        raise InvalidRecipe([problem_at(parent.mark, ("extends",), EXTENDS, what, found.suggestion)]) from None
     if above.resolve() in chain:
         cycle = " → ".join(p.name for p in (*chain, above))
-        raise InvalidRecipe([problem_at(parent.mark, ("extends",), "cycle", f"extends itself: {cycle}")])
-    own = Node({key: child for key, child in tree.value.items() if key != "extends"}, tree.mark)
-    return merge(read_tree(above, chain), own)
+        raise InvalidRecipe([problem_at(parent.mark, ("extends",), EXTENDS, f"extends itself: {cycle}")])
+    return above
 
 
 def merge(below: Node, above: Node) -> Node:

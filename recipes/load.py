@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from recipes.document import Variant, apply_overrides, expand_matrix, locate, read_tree
+from recipes.document import EXTENDS, Variant, apply_overrides, expand_matrix, locate, read_tree
 from recipes.errors import InvalidRecipe, Problem
 from recipes.explain import is_echo, problem_from
 from recipes.prompts import load_prompt
@@ -43,19 +43,28 @@ def load(
     Raises InvalidRecipe with every problem of every run. `any_size` lets a matrix have more than 1,000 runs.
     """
     path = locate(reference, cwd)
-    tree = apply_overrides(read_tree(path), overrides, cwd)
-    variants = expand_matrix(tree, any_size=any_size)
-    command = shlex.join(["recipe", "up", reference, *(part for text in overrides for part in ("--set", text))])
-    loaded: list[LoadedRecipe] = []
     problems: list[Problem] = []
-    for variant in variants:
-        try:
-            loaded.append(_validated(variant, path, plugins, command))
-        except InvalidRecipe as error:
-            problems.extend(error.problems)
+    loaded: list[LoadedRecipe] = []
+    command = shlex.join(["recipe", "up", reference, *(part for text in overrides for part in ("--set", text))])
+    try:
+        tree = apply_overrides(read_tree(path, problems), overrides, cwd)
+        for variant in expand_matrix(tree, any_size=any_size):
+            try:
+                loaded.append(_validated(variant, path, plugins, command))
+            except InvalidRecipe as error:
+                problems.extend(error.problems)
+    except InvalidRecipe as error:
+        problems.extend(error.problems)
     if problems:
-        raise InvalidRecipe(problems)
+        raise InvalidRecipe(sorted(_own(problems), key=lambda p: (p.file, p.line, p.column)))
     return tuple(loaded)
+
+
+def _own(problems: list[Problem]) -> Iterable[Problem]:
+    """One for each place, the first; and none that only says that a parent, which could not be read, is missing."""
+    orphan = any(problem.code == EXTENDS for problem in problems)
+    kept = {(p.file, p.line, p.column, p.path): p for p in reversed(problems)}
+    return [p for p in kept.values() if not orphan or (p.code != "missing" and p.path)]
 
 
 def load_all(references: Iterable[str], **options: Any) -> tuple[LoadedRecipe, ...]:
@@ -82,7 +91,7 @@ def _validated(variant: Variant, path: Path, plugins: Plugins, command: str) -> 
     except ValidationError as error:
         problems.extend(problem_from(e, tree, Recipe) for e in error.errors() if not is_echo(e))
     if problems:
-        raise InvalidRecipe(sorted(problems, key=lambda p: (p.file, p.line, p.column)))
+        raise InvalidRecipe(problems)
     if variant.settings:
         written = written.model_copy(update={"name": _variant_name(written.name, variant.settings)})
     recipe = with_absolute_paths(written, tree)

@@ -26,6 +26,8 @@ _OPENING = (
     yaml.FlowSequenceStartToken,
 )
 _CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+# Codes of problems after which the tree is not the file any more.
+_LOSING = ("alias", "depth", "encoding")
 _TOO_DEEP = (f"nested more than {MAX_DEPTH} deep", "a recipe needs a few levels only")
 
 
@@ -105,10 +107,11 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def parse(text: str, *, file: str, base: Path) -> Node:
+def parse(text: str, *, file: str, base: Path, problems: list[Problem] | None = None) -> Node:
     """Parse one YAML document into a tree; an empty one is null.
 
-    Raises InvalidRecipe with every tag, duplicate key and non-text key found, or with the syntax error.
+    Raises InvalidRecipe with the syntax error, or with every tag, duplicate key and non-text key found. Those are added
+    to `problems` instead, if it is given, so that the reader can go on and find what else is wrong.
     """
     reader = _Reader(file, base)
     try:
@@ -117,8 +120,11 @@ def parse(text: str, *, file: str, base: Path) -> Node:
     except yaml.YAMLError as error:
         raise InvalidRecipe([_syntax_problem(error, file, text)]) from None
     node = reader.read(root) if root else Node(None, Mark(file, 1, 1, base))
-    if reader.problems:
+    lost = any(problem.code in _LOSING for problem in reader.problems)
+    if reader.problems and (problems is None or lost):
         raise InvalidRecipe(reader.problems)
+    if problems is not None:
+        problems.extend(reader.problems)
     return node
 
 

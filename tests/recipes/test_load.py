@@ -330,3 +330,14 @@ def test_a_recipe_with_anything_changed_loads_or_is_refused(tmp_path: Path, name
     with contextlib.suppress(InvalidRecipe):
         for loaded in load(str(path), plugins=PLUGINS, cwd=tmp_path):
             assert loaded.recipe.resolved()
+
+
+def test_what_is_wrong_with_the_text_does_not_hide_what_is_wrong_with_the_fields(here: Folder) -> None:
+    here.write("x", "m")
+    text = "name: a\nname: b\nmodel: {path: m}\nacelerators: 1\nlimits: {max_cost: .nan}\nworkload: {inputs: []}\n"
+    assert [p.path for p in here.refusal(text)] == ["name", "acelerators", "limits.max_cost", "workload.inputs"]
+
+
+def test_a_parent_that_is_missing_does_not_hide_what_is_wrong_with_the_child(here: Folder) -> None:
+    found = here.refusal("extends: nowhere\nengin: {}\nworkload: {chunk_size: x}\n")
+    assert [p.path for p in found] == ["extends", "engin", "workload.chunk_size"]
