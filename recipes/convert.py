@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from recipes.document import assign
 from recipes.errors import InvalidRecipe, Problem
-from recipes.explain import did_you_mean
-from recipes.source import parse, read_text
-from recipes.spec import name_from
+from recipes.explain import did_you_mean, is_echo, problem_at, problem_from
+from recipes.source import Node, parse, read_text
+from recipes.spec import Recipe, name_from
 
 STARTER = """\
 # yaml-language-server: $schema={schema}
@@ -68,27 +70,34 @@ def from_config(path: Path) -> str:
     if not isinstance(config, dict) or not known & set(config):
         message = "not a config file with chunk_size, api_url, model_identifier, …"
         raise InvalidRecipe([Problem(file=str(path), code="config", message=message)])
-    problems = []
-    for key in config:
-        if key not in known:
-            mark = tree.find((key,)).key_mark or tree.mark
-            hint = did_you_mean(key, known)
-            problems.append(
-                Problem(
-                    file=mark.file,
-                    line=mark.line,
-                    column=mark.column,
-                    path=key,
-                    code="unknown",
-                    message="unknown key",
-                    suggestion=hint,
-                )
-            )
+    unknown = [key for key in config if key not in known]
+    problems = [
+        problem_at(tree.find((key,)).key_mark or tree.mark, (key,), "unknown", "unknown key", did_you_mean(key, known))
+        for key in unknown
+    ]
+    recipe = _recipe_from(config)
+    problems = problems or _wrong_values(tree, recipe)
+    if "api_url" not in config and not unknown:
+        problems.append(problem_at(tree.mark, ("api_url",), "missing", "required, but missing"))
     if problems:
         raise InvalidRecipe(problems)
     notes = [f"# {key}: {_UNUSED[key]}" for key in config if key in _UNUSED]
     head = [f"# Made from {path.name}.", *notes]
-    return "\n".join(head) + "\n" + yaml.safe_dump(_recipe_from(config), sort_keys=False, allow_unicode=True)
+    return "\n".join(head) + "\n" + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+
+
+def _wrong_values(config: Node, recipe: dict[str, Any]) -> list[Problem]:
+    """What the recipe's fields refuse, at the places of the config file."""
+    tree = Node({}, config.mark)
+    for key, path in _FIELDS.items():
+        if value := config.child(key):
+            tree = assign(tree, path, value)
+    try:
+        Recipe.model_validate_json(json.dumps({"name": "x", **recipe}), strict=True)
+    except ValidationError as error:
+        mapped = [e for e in error.errors() if tree.find(tuple(e["loc"])) is not tree]
+        return [problem_from(e, tree, Recipe) for e in mapped if not is_echo(e)]
+    return []
 
 
 def _recipe_from(config: dict[str, Any]) -> dict[str, Any]:

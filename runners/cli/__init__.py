@@ -88,6 +88,10 @@ class Parser(argparse.ArgumentParser):
             hint = hint if hint.startswith("did you mean") else ""
         print(f"{self.prog}: {message}{'; ' + hint if hint else ''}", file=sys.stderr)
         print(f"see {self.prog} --help", file=sys.stderr)
+        if "--json" in sys.argv:
+            import json
+
+            print(json.dumps({"error": {"message": message, "advice": hint, "exit_code": 2}}))
         sys.exit(2)
 
 

@@ -31,7 +31,9 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         # The reader has seen enough; Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
-    except Exception:
+    except Exception as error:
+        if as_json:
+            print(json.dumps({"error": {"message": f"a bug in recipe: {error}", "advice": "", "exit_code": 1}}))
         return _bug(command, arguments)
 
 

@@ -112,9 +112,9 @@ def test_every_command_explains_itself(recipe: Command, command: str) -> None:
 
 
 def test_init_writes_a_recipe_that_is_valid_and_never_overwrites(recipe: Command) -> None:
-    (recipe.cwd / "a.txt").write_text("Some text.")
     assert recipe("init", "mine").returncode == 0
     assert recipe("validate", "mine.yaml").returncode == 0
+    assert (recipe.cwd / "sample.txt").is_file()
     again = recipe("init", "mine")
     assert again.returncode == 2
     assert "--force" in again.stderr

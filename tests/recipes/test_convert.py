@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -105,3 +107,18 @@ def test_a_fresh_recipe_is_valid_whatever_its_file_is_called(here: Folder, name:
     text = starter(name, "recipe.schema.json")
     assert isinstance(yaml.safe_load(text)["name"], str)
     assert here.run(text).recipe.name
+
+
+def test_wrong_values_are_told_at_their_place_in_the_config(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("api_url: http://x/v1\nchunk_size: abc\nmax_tokens: 0\n")
+    with pytest.raises(InvalidRecipe) as caught:
+        from_config(path)
+    assert [(p.line, p.path) for p in caught.value.problems] == [(2, "workload.chunk_size"), (3, "workload.max_tokens")]
+
+
+def test_a_config_without_an_endpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("chunk_size: 100\n")
+    with pytest.raises(InvalidRecipe, match="api_url: required"):
+        from_config(path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from recipes import convert
+from recipes import catalogue, convert
 from recipes.errors import UsageError
 
 
@@ -30,5 +31,10 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"{path} is there already", advice="name another file, or say --force") from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", advice="name a file in a folder that you may write to") from None
-    print(f"wrote {path}\nnext:  recipe validate {path}")
+    print(f"wrote {path}")
+    if not any(path.parent.glob("*.txt")):
+        sample = path.parent / "sample.txt"
+        sample.write_text((catalogue.ROOT / "texts" / "note.txt").read_text(encoding="utf-8"), encoding="utf-8")
+        print(f"wrote {sample}, a text to begin with")
+    print(f"next:  {shlex.join(['recipe', 'up', str(path)])}")
     return 0

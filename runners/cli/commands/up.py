@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -86,9 +87,15 @@ class Runs:
             try:
                 await self._run_each(loaded)
             except asyncio.CancelledError:
+                rented = "; no further run was begun" if self._codes else "; nothing was rented"
                 self._codes.append(ExitCode.INTERRUPTED)
-                rented = "; no further run was begun" if self._results else "; nothing was rented"
                 self._say(f"interrupted while planning{rented}")
+            except Exception:
+                # What the runs before it left, and what of them still bills, must not be lost with a bug.
+                if not self._codes:
+                    raise
+                self._codes.append(ExitCode.BUG)
+                self._say("error: a bug in recipe; please report it with this:", traceback.format_exc())
         if self._as_json:
             with suppress(OSError):
                 print_json({"runs": self._results})
