@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +33,7 @@ class Clock:
     def __init__(self) -> None:
         self.price_usd_per_h: float | None = None
         """Of the lease, once it is known."""
+        self._leased = True
         self._mark = time.monotonic()
         self.started_at = datetime.now(UTC)
         self._mark_at = self.started_at
@@ -46,9 +47,14 @@ class Clock:
         self.phases.append(phase)
         return phase
 
+    def nothing_leased(self) -> None:
+        """There never was a machine: no phase was billed, and none will be."""
+        self._leased = False
+        self.phases = [replace(phase, usd=self._usd(phase.name, phase.seconds)) for phase in self.phases]
+
     def billed_seconds(self) -> float:
         """Of the leased phases that have ended."""
-        return sum(phase.seconds for phase in self.phases if phase.name in LEASED)
+        return sum(phase.seconds for phase in self.phases if self._billed(phase.name))
 
     def spent_usd(self) -> float | None:
         """So far, the phase that is on included."""
@@ -56,6 +62,9 @@ class Clock:
         return self._usd("drive", self.billed_seconds() + running)
 
     def _usd(self, name: str, seconds: float) -> float | None:
-        if name not in LEASED:
+        if not self._billed(name):
             return 0.0 if self.price_usd_per_h is not None else None
         return None if self.price_usd_per_h is None else self.price_usd_per_h * seconds / 3600
+
+    def _billed(self, name: str) -> bool:
+        return self._leased and name in LEASED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import traceback
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -71,6 +72,7 @@ class Session:
         self._hurried = False
         self._stoppable: asyncio.Task[None] | None = None
         self._lease: Lease | None = None
+        self._nothing_created = False
         self._host: Host | None = None
         self._log: EngineLog | None = None
         self._measured = Measured()
@@ -160,7 +162,7 @@ class Session:
         if isinstance(error, RecipeError):
             return Failed(self._phase, error.message, error.advice, error.exit_code)
         what = f"{type(error).__name__}: {error}"
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | sqlite3.OperationalError):
             advice = "see whether the disk is full, and whether RECIPE_HOME may be written"
             return Failed(self._phase, what, advice, _FAILURE_IN[self._phase].exit_code)
         return Failed(self._phase, f"a bug in recipe: {what}", self._kept(traceback.format_exc()), ExitCode.BUG)
@@ -177,6 +179,8 @@ class Session:
 
     async def _work(self) -> None:
         plan, folder, env = self._plan, self._folder, self._host_env()
+        if self._signal is not None:
+            raise asyncio.CancelledError
         async with self._timed("provision"):
             host = await self._provision()
         async with self._timed("prepare"):
@@ -204,7 +208,11 @@ class Session:
         )
         self._journal.intend(self._lease)
         self._emit(events.LeaseChanged(self._lease.name, "intended"))
-        self._lease = await plan.provisioner.create(plan.offer, clearance, self._lease)
+        try:
+            self._lease = await plan.provisioner.create(plan.offer, clearance, self._lease)
+        except NoMachine:
+            self._nothing_created = True
+            raise
         self._journal.created(self._lease)
         self._emit(events.LeaseChanged(self._lease.name, "created"))
         self._host = await plan.provisioner.host(self._lease)
@@ -221,11 +229,12 @@ class Session:
         """Always; it cannot be interrupted, and its own failures are answers."""
         self._phase = "release"
         if self._lease is None:
+            self._clock.nothing_leased()
             return Gone("nothing was leased")
         self._emit(events.PhaseStarted("release"))
         try:
             release = await self._plan.provisioner.destroy(self._lease)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._kept(traceback.format_exc())
             command = self._plan.provisioner.command_to_end(self._lease)
             release = MayStillBill(f"{type(error).__name__}: {error}", command)
@@ -235,6 +244,8 @@ class Session:
             self._warn(f"the lease journal could not be written: {error}")
         match release:
             case Gone(proof):
+                if self._nothing_created:
+                    self._clock.nothing_leased()
                 self._emit(events.LeaseChanged(self._lease.name, "gone", proof))
             case MayStillBill(reason, _):
                 self._emit(events.LeaseChanged(self._lease.name, "may-still-bill", reason))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import aiohttp
 
@@ -44,15 +46,15 @@ class EngineLog:
             return file.read().decode("utf-8", "replace")
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written is tried once more here
+            self._file.close()
 
 
 class MetricsSampler:
     """Reads the engine's metrics into telemetry.jsonl while it is entered, at its beginning and end as well."""
 
     def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, engine: Engine, path: Path) -> None:
-        self._session, self._endpoint, self._engine = session, endpoint, engine
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._session, self._endpoint, self._engine, self._path = session, endpoint, engine, path
         self.samples: list[Timed[EngineSample]] = []
         self.on_sample: Callable[[], None] = lambda: None
 
@@ -65,7 +67,6 @@ class MetricsSampler:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._sample()
-        self._file.close()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -77,21 +78,23 @@ class MetricsSampler:
             self.on_sample()
 
     async def _sample(self) -> None:
-        """One reading; a page that does not answer leaves a gap."""
+        """One reading; whatever keeps it from being read or written leaves a gap, and the drive goes on."""
         if self._engine.metrics_path is None:
             return
         try:
-            async with self._session.get(
-                self._endpoint.url + self._engine.metrics_path,
-                headers=self._endpoint.headers,
-                timeout=aiohttp.ClientTimeout(total=5),
-            ) as response:
-                text = await response.text()
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return
-        at = datetime.now(UTC)
-        if sample := self._engine.metrics(text):
-            self.samples.append(Timed(at, sample))
-            row = {"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)}
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+            text, at = await self._read(self._engine.metrics_path), datetime.now(UTC)
+            if sample := self._engine.metrics(text):
+                self.samples.append(Timed(at, sample))
+                self._write({"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)})
+        except Exception:
+            logging.getLogger(__name__).debug("a gap in the telemetry", exc_info=True)
+
+    async def _read(self, page: str) -> str:
+        url, timeout = self._endpoint.url + page, aiohttp.ClientTimeout(total=5)
+        async with self._session.get(url, headers=self._endpoint.headers, timeout=timeout) as response:
+            return await response.text()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        # Opened for each row, so that nothing is left open however the drive ends.
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
