@@ -110,11 +110,12 @@ class Client:
         endpoint: Endpoint,
         workload: Workload,
         *,
+        mask: Callable[[str], str] = str,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._session, self._endpoint, self._workload = session, endpoint, workload
-        self._sleep, self._jitter = sleep, jitter
+        self._mask, self._sleep, self._jitter = mask, sleep, jitter
         self._slots = asyncio.Semaphore(workload.concurrency)
         self._path = "/chat/completions" if workload.api == "chat" else "/completions"
         self._usage_wanted = True
@@ -143,7 +144,7 @@ class Client:
                 if not failed.again or tries > self._workload.retries:
                     raise RequestFailed(
                         "given-up" if failed.again else failed.kind,
-                        failed.message,
+                        self._mask(failed.message),
                         tries=tries,
                         started_at=started_at,
                         e2e_s=time.monotonic() - started,

@@ -93,7 +93,7 @@ async def drive(
     """
     file = RecordFile(folder)
     recorder = DriveRecorder(file, measured, plan.estimate.documents, emit, usd)
-    client = Client(session, running.endpoint, plan.recipe.workload)
+    client = Client(session, running.endpoint, plan.recipe.workload, mask=running.log.mask)
     sampler = MetricsSampler(session, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
     sampler.on_sample = recorder.show

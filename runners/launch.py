@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -69,21 +68,32 @@ class Running:
 
 
 async def launch(
-    plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], log: EngineLog, session: aiohttp.ClientSession
+    plan: Plan,
+    host: Host,
+    prepared: Prepared,
+    env: Mapping[str, str],
+    key: str,
+    log: EngineLog,
+    session: aiohttp.ClientSession,
 ) -> Running:
-    """Start the engine, or find the one that runs elsewhere, and wait until it is ready. Raises EngineFailed."""
-    running = await _start(plan, host, prepared, env, log)
+    """Start the engine, or find the one that runs elsewhere, and wait until it is ready. Raises EngineFailed.
+
+    `key` is what an engine that is started will ask of its clients.
+    """
+    running = await _start(plan, host, prepared, env, key, log)
     await running.while_alive(_until_ready(running, session))
     return running
 
 
-async def _start(plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], log: EngineLog) -> Running:
+async def _start(
+    plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], key: str, log: EngineLog
+) -> Running:
     spec, served = plan.recipe.engine, plan.recipe.model.identifier
     if spec.url is not None:
-        key = env.get(spec.api_key_env) if spec.api_key_env else None
+        own = env.get(spec.api_key_env) if spec.api_key_env else None
         base = spec.url.rstrip("/")
-        return Running(Endpoint(base.removesuffix("/v1"), served, key, base), None, log, plan)
-    port, key = await host.free_port(), secrets.token_urlsafe(24)
+        return Running(Endpoint(base.removesuffix("/v1"), served, own, base), None, log, plan)
+    port = await host.free_port()
     started = plan.launch(
         python=prepared.python, onhost=prepared.onhost, model_path=prepared.model_path, port=str(port), key=key
     )
@@ -102,7 +112,7 @@ async def _until_ready(running: Running, session: aiohttp.ClientSession) -> None
         pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
     recipe = running.plan.recipe
     once = recipe.workload.model_copy(update={"retries": 0, "concurrency": 1})
-    await _generate_one(Client(session, running.endpoint, once), running, once)
+    await _generate_one(Client(session, running.endpoint, once, mask=running.log.mask), running, once)
 
 
 async def _trouble_at(url: str, running: Running, session: aiohttp.ClientSession) -> str | None:

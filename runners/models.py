@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,10 +185,12 @@ def _wanted(repo: str, files: list[HubFile], pattern: str | None, engine: Engine
 
 def _asked(call: Callable[[], T], repo: str, revision: str) -> T:
     """A look-up at the Hub, tried again where that helps. Raises Refused with the reason."""
+    # The library tells of each of its own tries; what matters comes as the error.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         found: T = fetch_model.persistently(call, repo, revision)
     except Exception as error:
-        known = fetch_model.explain(error, repo, revision)
-        message, advice = known[1:] if known else (f"the Hub did not answer for {repo}: {error}", "check HF_ENDPOINT")
+        silence = ("silent", f"the Hub did not answer for {repo}: {error}", "check the network and HF_ENDPOINT")
+        _, message, advice = fetch_model.explain(error, repo, revision) or silence
         raise Refused(message, advice=advice) from error
     return found

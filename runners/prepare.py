@@ -14,6 +14,7 @@ from recipes.errors import HostCommandFailed
 from runners.engine import Installation, find_failure
 from runners.events import Advanced, Listener, Noted
 from runners.lines import LineBuffer
+from runners.masking import Mask
 from runners.models import HubModel
 from runners.plan import ONHOST, Plan
 
@@ -28,10 +29,28 @@ class Prepared:
     model_path: str
 
 
-async def prepare(plan: Plan, host: Host, env: Mapping[str, str], log_path: Path, emit: Listener) -> Prepared:
-    """Install and download. What the commands print is kept in the log. Raises HostCommandFailed."""
+@dataclass(frozen=True)
+class _Log:
+    """Where the commands' lines are kept."""
+
+    file: IO[bytes]
+    mask: Mask
+
+    def keep(self, line: bytes) -> str:
+        """Write the line without its secrets; returns it so."""
+        masked = self.mask.line(line)
+        self.file.write(masked + b"\n")
+        self.file.flush()
+        return masked.decode("utf-8", "replace").rstrip()
+
+
+async def prepare(
+    plan: Plan, host: Host, env: Mapping[str, str], log_path: Path, mask: Mask, emit: Listener
+) -> Prepared:
+    """Install and download. What the commands print is kept in the log, but for secrets. Raises HostCommandFailed."""
     onhost = await host.provide(ONHOST)
-    with log_path.open("ab") as log:
+    with log_path.open("ab") as file:
+        log = _Log(file, mask)
         try:
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(_engine(plan, host, env, onhost, log, emit))
@@ -41,7 +60,7 @@ async def prepare(plan: Plan, host: Host, env: Mapping[str, str], log_path: Path
     return Prepared(engine.result(), onhost, model.result())
 
 
-async def _engine(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: IO[bytes], emit: Listener) -> str:
+async def _engine(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: _Log, emit: Listener) -> str:
     installation, name = plan.installation(), plan.environment_name(host.python_tag)
     if installation is None or name is None:
         return host.python
@@ -65,7 +84,7 @@ async def _engine(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, 
     return str(directory / "bin" / "python")
 
 
-async def _model(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: IO[bytes], emit: Listener) -> str:
+async def _model(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: _Log, emit: Listener) -> str:
     if plan.model.hub:
         folder = await _download(plan.model.hub, plan.recipe.model.path, host, env, onhost, log, emit)
         return plan.model.loaded_from(folder)
@@ -80,7 +99,7 @@ async def _download(
     host: Host,
     env: Mapping[str, str],
     onhost: Path,
-    log: IO[bytes],
+    log: _Log,
     emit: Listener,
 ) -> Path:
     files = [{"name": file.name, "bytes": file.bytes} for file in hub.files]
@@ -107,17 +126,13 @@ async def _download(
     raise HostCommandFailed(error["message"], advice=error["advice"])
 
 
-async def run(
-    host: Host, argv: Sequence[str], env: Mapping[str, str], heard: Callable[[str], None], log: IO[bytes]
-) -> int:
+async def run(host: Host, argv: Sequence[str], env: Mapping[str, str], heard: Callable[[str], None], log: _Log) -> int:
     """Run a command to its end; each line that it prints is kept and heard. Returns its exit status."""
     buffer = LineBuffer()
 
     def read(block: bytes) -> None:
-        log.write(block)
-        log.flush()
         for line in buffer.feed(block):
-            heard(line.decode("utf-8", "replace").rstrip())
+            heard(log.keep(line))
 
     process = await host.start(argv, env=env, on_output=read)
     return await process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sqlite3
 import traceback
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -29,6 +30,7 @@ from runners.clock import Clock
 from runners.drive import Measured, drive
 from runners.launch import launch
 from runners.ledger import Ledger
+from runners.masking import Mask
 from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code
 from runners.plan import Plan
 from runners.prepare import prepare
@@ -64,6 +66,8 @@ class Session:
         *listeners: events.Listener,
     ) -> None:
         self._plan, self._folder, self._clock, self._ledger, self._env = plan, folder, clock, ledger, env
+        self._key = secrets.token_urlsafe(24)
+        self._mask = Mask([*(env.get(name, "") for name in plan.recipe.secrets), self._key])
         self._journal = Journal(ledger.path)
         self._emit = events.EventLog(folder.path / "events.jsonl", *listeners)
         self._phase = "plan"
@@ -160,7 +164,7 @@ class Session:
 
     def _failure(self, error: Exception) -> Failed:
         if isinstance(error, RecipeError):
-            return Failed(self._phase, error.message, error.advice, error.exit_code)
+            return Failed(self._phase, self._mask(error.message), error.advice, error.exit_code)
         what = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError | sqlite3.OperationalError):
             advice = "see whether the disk is full, and whether RECIPE_HOME may be written"
@@ -169,6 +173,7 @@ class Session:
 
     def _kept(self, trace: str) -> str:
         """Add a traceback to bug.log; returns the advice to attach it."""
+        trace = self._mask(trace)
         path = self._folder.path / "bug.log"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -184,11 +189,11 @@ class Session:
         async with self._timed("provision"):
             host = await self._provision()
         async with self._timed("prepare"):
-            prepared = await prepare(plan, host, env, folder.path / "install.log", self._emit)
+            prepared = await prepare(plan, host, env, folder.path / "install.log", self._mask, self._emit)
         async with open_session() as session:
             async with self._timed("launch"):
-                self._log = EngineLog(folder.path / "engine.log", plan.engine)
-                running = await launch(plan, host, prepared, env, self._log, session)
+                self._log = EngineLog(folder.path / "engine.log", plan.engine, self._mask)
+                running = await launch(plan, host, prepared, env, self._key, self._log, session)
             async with self._timed("drive"):
                 await drive(plan, running, session, folder, self._measured, self._emit, self._clock.spent_usd)
 
@@ -308,6 +313,7 @@ class Session:
         self._emit(events.PhaseEnded(phase, ended.seconds, ended.usd, ok, note))
 
     def _warn(self, message: str) -> None:
+        message = self._mask(message)
         self._warnings.append(message)
         self._emit(events.Warned(self._phase, message))
 

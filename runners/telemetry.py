@@ -17,6 +17,7 @@ import aiohttp
 from runners.client import Endpoint
 from runners.engine import Engine, EngineSample, LogSample
 from runners.lines import LineBuffer
+from runners.masking import Mask
 from runners.measurement import Timed
 
 INTERVAL_S = 1.0
@@ -24,18 +25,19 @@ _TAIL_BYTES = 200_000
 
 
 class EngineLog:
-    """Keeps an engine's output whole in a file, and reads its lines as they come."""
+    """Keeps an engine's output whole in a file, but for secrets, and reads its lines as they come."""
 
-    def __init__(self, path: Path, engine: Engine) -> None:
+    def __init__(self, path: Path, engine: Engine, mask: Mask) -> None:
         self._file: IO[bytes] = path.open("ab")
-        self._path, self._engine = path, engine
+        self._path, self._engine, self.mask = path, engine, mask
         self._lines = LineBuffer()
         self.samples: list[Timed[LogSample]] = []
 
     def feed(self, block: bytes) -> None:
-        self._file.write(block)
+        lines = self._lines.feed(block)
+        self._file.write(b"".join(self.mask.line(line) + b"\n" for line in lines))
         self._file.flush()
-        for line in self._lines.feed(block):
+        for line in lines:
             if sample := self._engine.log_line(line.decode("utf-8", "replace")):
                 self.samples.append(Timed(datetime.now(UTC), sample))
 
@@ -43,9 +45,11 @@ class EngineLog:
         """The end of the log, for finding the cause of a failure."""
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - _TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
+            return (file.read() + self.mask.line(self._lines.rest)).decode("utf-8", "replace")
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._file.write(self.mask.line(self._lines.rest))
         with suppress(OSError):  # what could not be written is tried once more here
             self._file.close()
 

@@ -8,8 +8,10 @@ Prints one JSON object a line: {"progress": {"bytes", "total"}}, at last {"path"
 
 import glob
 import json
+import logging
 import os
 import random
+import socket
 import sys
 import threading
 import time
@@ -69,6 +71,15 @@ def explain(error, repo, revision):
     return None
 
 
+def no_such_address(error):
+    """Whether the name of the Hub's server could not be looked up; the library has waited for that already."""
+    while error is not None:
+        if isinstance(error, socket.gaierror) or "[Errno -2]" in str(error) or "[Errno -3]" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def persistently(call, repo, revision, pause=time.sleep):
     """The call's result. The library does not try again after a 503 or a lost connection; this does."""
     attempt = 0
@@ -77,7 +88,7 @@ def persistently(call, repo, revision, pause=time.sleep):
         try:
             return call()
         except Exception as error:
-            if explain(error, repo, revision) or attempt == TRIES:
+            if explain(error, repo, revision) or no_such_address(error) or attempt == TRIES:
                 raise
             pause(min(20, 0.5 * 2**attempt) * (0.5 + random.random()))  # noqa: S311 (jitter)
 
@@ -108,6 +119,7 @@ def main():
     if request["hf_home"]:
         os.environ["HF_HOME"] = request["hf_home"]
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     from huggingface_hub import constants, snapshot_download
 
     repo, revision = request["repo"], request["revision"]

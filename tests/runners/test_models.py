@@ -207,7 +207,7 @@ def test_a_hub_that_does_not_answer(hub: Emulator, at: Hub, monkeypatch: pytest.
     monkeypatch.setattr(fetch_model, "TRIES", 1)
     with pytest.raises(Refused, match=f"the Hub did not answer for {REPO}") as refused:
         resolve({"repo": REPO}, at)
-    assert refused.value.advice == "check HF_ENDPOINT"
+    assert refused.value.advice == "check the network and HF_ENDPOINT"
 
 
 DRIVER = """

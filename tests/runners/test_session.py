@@ -21,6 +21,7 @@ from runners.engine import EngineSample
 from runners.engines.openai import OpenAIEndpoint
 from runners.events import Event, RunStarted
 from runners.ledger import Ledger
+from runners.masking import Mask
 from runners.run_folder import RunFolder
 from runners.session import Session
 from runners.telemetry import EngineLog
@@ -344,7 +345,7 @@ def test_telemetry_that_cannot_be_written_does_not_end_the_drive(bench: Bench, m
 
 
 def test_an_engine_log_that_cannot_be_written_is_closed_without_a_word() -> None:
-    log = EngineLog(Path("/dev/full"), OpenAIEndpoint())
+    log = EngineLog(Path("/dev/full"), OpenAIEndpoint(), Mask())
     with pytest.raises(OSError, match="No space left"):
         log.feed(b"a line\n")
     log.close()
