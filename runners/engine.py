@@ -72,7 +72,7 @@ class EngineSample:
 
 @dataclass(frozen=True, kw_only=True)
 class LogSample:
-    """What one line of the engine's log says about its throughput."""
+    """What one line of the engine's log says about its throughput, or about that of a single request."""
 
     prompt_tokens_per_s: float | None = None
     output_tokens_per_s: float | None = None
@@ -80,6 +80,7 @@ class LogSample:
     waiting: int | None = None
     kv_usage: float | None = None
     engine: str = "0"
+    of: Literal["engine", "request"] = "engine"
 
 
 @dataclass(frozen=True)

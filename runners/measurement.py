@@ -15,7 +15,7 @@ T = TypeVar("T", covariant=True)
 PERCENTILES = (50, 90, 99)
 _NEAR_S = 1.5
 Kind = Literal["prompt", "output"]
-Source = Literal["requests", "metrics", "log"]
+Source = Literal["requests", "metrics", "log", "log of one request"]
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,8 @@ def _log_peaks(log: Sequence[Timed[LogSample]]) -> list[Peak]:
             (line for line in log if read(line.sample) is not None), key=lambda t: read(t.sample) or 0, default=None
         )
         if best:
-            peaks.append(_peak(kind, "log", read(best.sample) or 0.0, best.at, best.sample))
+            source: Source = "log" if best.sample.of == "engine" else "log of one request"
+            peaks.append(_peak(kind, source, read(best.sample) or 0.0, best.at, best.sample))
     return peaks
 
 

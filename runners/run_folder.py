@@ -91,7 +91,8 @@ class RunFolder:
         """result.json. Raises UsageError if the run left none."""
         path = self.path / "result.json"
         if not path.is_file():
-            raise UsageError(f"{self.run_id}: the run left no result.json", advice=f"look into {self.path}")
+            advice = f"it is going on, or was lost; see recipe logs {self.run_id} --events"
+            raise UsageError(f"{self.run_id}: the run has left no result yet", advice=advice)
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return result
 

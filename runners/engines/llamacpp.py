@@ -77,8 +77,8 @@ class LlamaCpp(Engine):
             return None
         speed = float(match[2])
         if match[1] == "prompt eval":
-            return LogSample(prompt_tokens_per_s=speed)
-        return LogSample(output_tokens_per_s=speed)
+            return LogSample(prompt_tokens_per_s=speed, of="request")
+        return LogSample(output_tokens_per_s=speed, of="request")
 
 
 PLUGIN = LlamaCpp()

@@ -162,7 +162,7 @@ def _state(peak: dict[str, Any]) -> str:
 
 
 def _peak(peak: dict[str, Any]) -> str:
-    return f"{peak['kind']:<7} {peak['source']:<9} {rate(peak['tokens_per_s'])}{_state(peak)}"
+    return f"{peak['kind']:<7} {peak['source']:<18} {rate(peak['tokens_per_s'])}{_state(peak)}"
 
 
 def _latency(result: dict[str, Any]) -> str:

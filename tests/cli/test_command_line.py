@@ -244,3 +244,17 @@ def test_a_reader_that_has_gone_changes_nothing_in_how_a_run_ends(recipe: Comman
     assert ended.returncode == 0, ended.stderr
     result = json.loads((recipe.run_folder() / "result.json").read_text())
     assert (result["outcome"]["status"], result["release"]["state"]) == ("completed", "gone")
+
+
+def test_a_refusal_is_one_json_document_with_its_findings(recipe: Command) -> None:
+    ended = recipe("up", "local-smoke", "--set", "workload.max_tokens=5000", "--json")
+    assert ended.returncode == 3
+    printed = json.loads(ended.stdout)
+    assert printed["runs"] == []
+    assert [f["code"] for f in printed["refused"][0]["findings"] if f["level"] == "block"] == ["context"]
+
+
+def test_a_wrong_flag_with_json_is_a_json_document_too(recipe: Command) -> None:
+    ended = recipe("up", "local-smoke", "--jso", "--json")
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout)["error"]["exit_code"] == 2

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     elif rows:
         console().print(runs_table(rows))
     else:
-        print("no runs yet; try recipe up local-smoke")
+        print(f"no runs of {options.recipe}" if options.recipe else "no runs yet; try recipe up local-smoke")
     return 0
 
 

@@ -67,6 +67,7 @@ class Runs:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._results: list[dict[str, Any]] = []
+        self._refused: list[dict[str, Any]] = []
         self._codes: list[int] = []
         self._session: Session | None = None
         self._stopped = False
@@ -98,7 +99,7 @@ class Runs:
                 self._say("error: a bug in recipe; please report it with this:", traceback.format_exc())
         if self._as_json:
             with suppress(OSError):
-                print_json({"runs": self._results})
+                print_json({"runs": self._results, **({"refused": self._refused} if self._refused else {})})
         worst: list[int] = [c for c in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if c in self._codes]
         return (worst or [c for c in self._codes if c] or [ExitCode.DONE])[0]
 
@@ -120,18 +121,19 @@ class Runs:
                 self._codes.append(error.exit_code)
                 self._say(*error_lines(error))
             if self._stopped:
+                # Also if the wish to stop came when this run was over: others were still to come.
+                self._codes.append(ExitCode.INTERRUPTED)
                 return
 
     async def _planned(self, loaded: tuple[LoadedRecipe, ...]) -> Plan | None:
         """The last recipe's plan, after all were made; None if one of them was refused."""
         plan: Plan | None = None
-        refused = False
         for one in loaded:
             plan = await make_plan(one, os.environ)
             if plan.verdict == "refuse":
-                refused = True
-                self._say(*refusal_lines(plan.document()))
-        return None if refused else plan
+                self._refused.append(plan.document())
+                self._say(*refusal_lines(self._refused[-1]))
+        return None if self._refused else plan
 
     async def _run_one(self, plan: Plan, clock: Clock) -> None:
         home = site().home

@@ -28,12 +28,12 @@ LOG_LINES = [
     (
         "slot print_timing: id  0 | task 12 | prompt eval time =     493.65 ms /    46 tokens (   10.73 ms per token,"
         "    93.18 tokens per second)",
-        LogSample(prompt_tokens_per_s=93.18),
+        LogSample(prompt_tokens_per_s=93.18, of="request"),
     ),
     (
         "slot print_timing: id  0 | task 12 |        eval time =     210.02 ms /    16 tokens (   13.13 ms per token,"
         "    76.18 tokens per second)",
-        LogSample(output_tokens_per_s=76.18),
+        LogSample(output_tokens_per_s=76.18, of="request"),
     ),
     ("slot print_timing: id  0 | task 12 |       total time =     703.67 ms /    62 tokens", None),
     ("slot launch_slot_: id  0 | task 12 | processing task", None),
