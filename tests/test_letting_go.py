@@ -33,6 +33,11 @@ def connections_to(url: str) -> bool:
     return any(c.raddr and c.raddr.port == port for c in psutil.net_connections("tcp"))
 
 
+def stuck_on(url: str) -> dict[str, str]:
+    """What makes pip wait for this index and no other."""
+    return {"PIP_INDEX_URL": url, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+
+
 def answers(recipe: Command) -> int:
     return sum(len(path.read_text().splitlines()) for path in recipe.home.glob("runs/*/requests.jsonl"))
 
@@ -99,7 +104,7 @@ def test_ctrl_c_while_planning_rents_nothing(recipe: Command, silent_url: str, w
 
 def test_ctrl_c_while_preparing_lets_go(recipe: Command, silent_url: str, wait_until: Wait) -> None:
     """The installation waits for an index that never answers."""
-    env = {"PIP_INDEX_URL": silent_url, "PIP_NO_INDEX": "0", "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    env = {**stuck_on(silent_url), "XDG_CACHE_HOME": str(recipe.cwd / "cache")}
     process = recipe.start("up", "local-smoke", "--set", "engine.version=0.0.0", env=env)
     wait_until(lambda: connections_to(silent_url), what="pip's question to its index")
     status, out, err = send(process, signal.SIGINT)
@@ -156,7 +161,7 @@ def test_a_launch_that_outlasts_its_deadline_is_an_engine_that_failed(recipe: Co
 
 
 def test_a_preparation_that_outlasts_its_deadline_is_a_command_that_failed(recipe: Command, silent_url: str) -> None:
-    env = {"PIP_INDEX_URL": silent_url, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    env = {**stuck_on(silent_url), "XDG_CACHE_HOME": str(recipe.cwd / "cache")}
     limits = ["--set", "engine.version=0.0.0", "--set", "limits.deadlines.prepare=2s"]
     ended = recipe("up", "local-smoke", *limits, env=env)
     assert ended.returncode == 5, ended.stderr

@@ -20,6 +20,7 @@ def call(argv, env, directory):
     status = subprocess.run(argv, env={**os.environ, **env}).returncode
     if status != 0:
         print("failed with exit status %d: %s" % (status, " ".join(argv)), flush=True)
+        shutil.rmtree(directory, ignore_errors=True)
         sys.exit(status if 0 < status < 126 else 1)
 
 

@@ -131,7 +131,7 @@ def test_a_run_without_a_result_says_where_to_look(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         folder.read_result()
     assert folder.run_id in caught.value.message
-    assert str(folder.path) in caught.value.advice
+    assert f"recipe logs {folder.run_id} --events" in caught.value.advice
 
 
 def test_artifacts_are_every_file_but_the_result(tmp_path: Path) -> None:
