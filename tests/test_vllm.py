@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Command
 
+TEXTS = Path(__file__).parents[1] / "recipes" / "texts"
 NEEDS_GB = 6
 FREE_GB = shutil.disk_usage(Path.home()).free / 1e9
 pytestmark = [
@@ -26,18 +27,23 @@ pytestmark = [
 
 
 def test_the_whole_way_on_vllm(recipe: Command) -> None:
-    ended = recipe("up", "local-vllm-smoke", seconds=1400)
+    # Long enough for several of its lines of averages, which come once a second.
+    texts = [path.read_text() for path in sorted(TEXTS.glob("*.txt"))]
+    (recipe.cwd / "long.txt").write_text("\n\n".join(texts * 16))
+    inputs = f"workload.inputs=[long.txt, '{TEXTS}/*.txt']"
+    ended = recipe("up", "local-vllm-smoke", "--set", inputs, seconds=1400)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     folder = recipe.run_folder()
     result = json.loads((folder / "result.json").read_text())
     assert result["release"]["state"] == "gone"
-    assert result["documents"] == {"done": 3, "total": 3}
+    assert result["documents"] == {"done": 4, "total": 4}
     requests = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
     for kind in ("prompt_tokens", "output_tokens"):
         assert sum(row[kind] for row in requests) == result["throughput"][kind]
         assert result["throughput"]["engine_counters"][kind] == result["throughput"][kind]
     log_lines = [line for line in (folder / "engine.log").read_text().splitlines() if "Avg prompt throughput" in line]
     assert log_lines, "vLLM wrote its line of averages"
+    assert {peak["source"] for peak in result["throughput"]["peak_at"]} == {"requests", "metrics", "log"}
     samples = [json.loads(line) for line in (folder / "telemetry.jsonl").read_text().splitlines()]
     assert all(sample["kv_usage"] is not None for sample in samples)
 
