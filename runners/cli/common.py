@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from recipes.load import LoadedRecipe
 
 
-def add_recipes(parser: argparse.ArgumentParser, *, nargs: str = "+") -> None:
+def add_recipes(parser: argparse.ArgumentParser) -> None:
     """The arguments of a command that takes recipes."""
-    argument = parser.add_argument("recipe", nargs=nargs, help="a recipe file, or a name of the catalogue")
+    argument = parser.add_argument("recipe", nargs="+", help="a recipe file, or a name of the catalogue")
     argument.completer = complete_recipes  # type: ignore[attr-defined]
     parser.add_argument(
         "--set",
@@ -45,9 +45,10 @@ def load_recipes(options: argparse.Namespace, extra: Iterable[str] = ()) -> tupl
     from recipes.load import load_all
     from runners import registry
 
-    names = options.recipe if isinstance(options.recipe, list) else [options.recipe]
     overrides = [*options.overrides, *extra]
-    return load_all(names, overrides=overrides, plugins=registry.installed(), cwd=Path.cwd(), any_size=options.yes)
+    return load_all(
+        options.recipe, overrides=overrides, plugins=registry.installed(), cwd=Path.cwd(), any_size=options.yes
+    )
 
 
 def complete_recipes(prefix: str, **_: object) -> list[str]:

@@ -99,7 +99,6 @@ def test_rates_plurals_and_shortening() -> None:
         "3 problems",
         "0 problems",
     )
-    assert plural(2000, "entry", "entries") == "2,000 entries"
     assert shortened("a\n b\t c", 10) == "a b c"
     assert shortened("one two three", 8) == "one two…"
     assert shortened("exactly 10", 10) == "exactly 10"
