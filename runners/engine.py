@@ -89,6 +89,8 @@ class Failure:
 
     cause: str
     advice: str = ""
+    known: bool = False
+    """Whether a pattern recognised it; else the cause is only the most telling line."""
 
 
 class Engine(ABC):
@@ -146,7 +148,7 @@ def find_failure(log: str, patterns: Iterable[tuple[str, str]], *, log_name: str
     """The first pattern that the log matches, quoted; else its last line, if possible one that speaks of an error."""
     for pattern, advice in patterns:
         if match := re.search(pattern, log):
-            return Failure(" ".join(match[0].split()), advice)
+            return Failure(" ".join(match[0].split()), advice, known=True)
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"error|exception|fatal", line, re.IGNORECASE)]
     return Failure((errors or lines or ["it wrote no log"])[-1][:500], f"the whole log is in {log_name}")

@@ -57,14 +57,15 @@ class Running:
             return EngineFailed(
                 f"{self.plan.engine.name} ended with exit status {status}: {failure.cause}", advice=failure.advice
             )
-        name = signal.Signals(-status).name
-        known = failure.cause if failure.advice and "whole log" not in failure.advice else ""
-        if status == -signal.SIGKILL and not known:
+        number = -status
+        name = signal.Signals(number).name if number in set(signal.Signals) else "a real-time signal"
+        what = f"{self.plan.engine.name} was killed by signal {number} ({name})"
+        if failure.known:
+            return EngineFailed(f"{what}: {failure.cause}", advice=failure.advice)
+        if number == signal.SIGKILL:
             advice = "somebody killed it, or the kernel did because memory ran out; see dmesg"
-        else:
-            advice = failure.advice
-        what = f"{self.plan.engine.name} was killed by signal {-status} ({name})"
-        return EngineFailed(f"{what}: {known}" if known else what, advice=advice)
+            return EngineFailed(what, advice=advice)
+        return EngineFailed(what, advice=failure.advice)
 
 
 async def launch(

@@ -37,6 +37,7 @@ from runners.prepare import prepare
 from runners.result import build_result
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
+from runners.terminal.words import plural
 
 # What a phase that cannot be finished is.
 _FAILURE_IN: Mapping[str, type[RecipeError]] = {
@@ -165,7 +166,7 @@ class Session:
     def _failure(self, error: Exception) -> Failed:
         if isinstance(error, RecipeError):
             return Failed(self._phase, self._mask(error.message), error.advice, error.exit_code)
-        what = f"{type(error).__name__}: {error}"
+        what = self._mask(f"{type(error).__name__}: {error}")
         if isinstance(error, OSError | sqlite3.OperationalError):
             advice = "see whether the disk is full, and whether RECIPE_HOME may be written"
             return Failed(self._phase, what, advice, _FAILURE_IN[self._phase].exit_code)
@@ -327,5 +328,5 @@ def _innermost(error: Exception) -> Exception:
 
 def _counted(plan: Plan) -> str:
     estimate = plan.estimate
-    documents = f"{estimate.documents} document{'s' if estimate.documents != 1 else ''}"
-    return f"{documents}, {estimate.requests:,} chunks, {estimate.prompt_tokens:,} prompt tokens"
+    counts = (plural(estimate.documents, "document"), plural(estimate.requests, "chunk"))
+    return f"{', '.join(counts)}, {estimate.prompt_tokens:,} prompt tokens"
