@@ -28,7 +28,12 @@ class Offer:
     price_usd_per_h: float | None = None
     """None if nobody has said what it costs."""
     region: str | None = None
+    """The data centre, where one is asked for; else the provider chooses."""
     stock: str | None = None
+    """As the provider puts it: high, medium, low or none."""
+    cloud: str | None = None
+    spot: bool = False
+    """Cheaper, and taken away when somebody pays more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,67 @@ class Lease:
     """What the provider calls it, once known."""
     price_usd_per_h: float | None = None
     deadline: datetime | None = None
+    """When the machine lets itself go, whatever happens."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What the provisioner needs to reach it again from another process; JSON."""
+    """What the provisioner needs to reach it again from another process; JSON, without secrets.
+
+    "warnings" are told to people; "reached" is set once the machine was used.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootJob:
+    """A command that the machine starts by itself; who later starts one of the same name joins it.
+
+    `{python}`, `{work}`, `{cache}` in an argument stand for the host's Python, work and cache directories.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boot:
+    """What a machine does from its first second on, without a client."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Text files by their path in the work directory; placeholders as in a job are replaced in those named *.json."""
+    jobs: tuple[BootJob, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of the jobs; may hold secrets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is asked for with one offer."""
+
+    offer: Offer
+    lease: Lease
+    resources: Resources
+    boot: Boot = field(default_factory=Boot)
+    max_price_usd_per_h: float | None = None
+    idle_s: float | None = None
+    """The machine lets itself go after so long without a client or progress; the provisioner's default, if None."""
+    ports: tuple[int, ...] = ()
+    """To open to the internet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What the provider says of a lease now."""
+
+    state: Literal["starting", "running", "stopped", "failed", "gone", "unknown"]
+    message: str = ""
+    price_usd_per_h: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What the provider says that a lease has cost so far."""
+
+    usd: float
+    seconds: float | None = None
+    """Of computing, as far as the bill lets it be known."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +134,8 @@ class Gone:
     """Let go, with the proof."""
 
     proof: str
+    at: datetime | None = None
+    """When it was first seen to be gone; the proof may take longer. None if nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +150,30 @@ Release = Gone | MayStillBill
 
 
 class Process(Protocol):
-    """A command that runs on a host, in the lease's process group."""
+    """A command that runs on a host, and ends with the lease at the latest."""
 
     @property
     def pid(self) -> int: ...
 
     async def wait(self) -> int:
-        """The exit status; negative for a signal. May be awaited more than once. Raises what `on_output` raised."""
+        """The exit status; negative for a signal. May be awaited more than once. Raises what `on_output` raised.
+
+        Raises NoMachine if contact to the host was lost and could not be had again: then nobody knows how it ended.
+        """
         ...
+
+    async def catch_up(self) -> None:
+        """Hear everything that it has said so far. Raises NoMachine if that cannot be had."""
+        ...
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A way from the client to a port of a host, for as long as the host is held."""
+
+    address: str
+    """host:port for the client."""
+    kind: Literal["direct", "ssh -L", "forwarder"]
 
 
 class Host(Protocol):
@@ -104,11 +186,23 @@ class Host(Protocol):
     python: str
     python_tag: str
     """Its implementation, version and platform, as in cpython-311-linux-x86_64: what an environment depends on."""
+    key: str
+    """What an engine there asks of its clients: random, and the same for every client of the lease."""
+    notes: tuple[str, ...]
+    """What people should know of this machine, such as a switch that could not be proven."""
 
-    async def start(self, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
+    async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
         """Start a command in the work directory; both its streams go to `on_output` as they come.
 
-        Raises HostCommandFailed if there is no such command.
+        On a machine that outlives its client, a command of this name that was started before is joined instead: its
+        output is heard from the beginning. Raises HostCommandFailed if there is no such command.
+        """
+        ...
+
+    async def ready_for(self, boot: Boot) -> None:
+        """Put the boot's files into the work directory, unless the machine was given them when it was created.
+
+        Its jobs are not started by this.
         """
         ...
 
@@ -121,15 +215,23 @@ class Host(Protocol):
         ...
 
     async def fetch(self, pattern: str, into: Path) -> list[Path]:
-        """Copy the work directory's files that match into a folder of the client."""
+        """Copy the work directory's files that match into a folder of the client; whole and checked, or not at all."""
+        ...
+
+    def place(self, path: str) -> str:
+        """Where a path that a recipe names for the machine lies there."""
         ...
 
     async def free_port(self) -> int:
         """A port of the host that nobody listens on now."""
         ...
 
-    def address(self, port: int) -> str:
-        """Where the client reaches that port: host:port."""
+    async def forward(self, port: int) -> Forward:
+        """A way from the client to a port of the host's loopback; it heals by itself after a cut."""
+        ...
+
+    async def close(self) -> None:
+        """End the client's connections; what runs on the host goes on."""
         ...
 
 
@@ -141,6 +243,8 @@ class Site:
     """RECIPE_HOME: the ledger, the runs, their work directories."""
     cache: Path
     """What can be made again: engines installed on this machine."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The client's environment: where keys and addresses come from."""
 
 
 class Provisioner(Protocol):
@@ -149,24 +253,52 @@ class Provisioner(Protocol):
     name: str
     billable: bool
     """Whether a lease costs somebody money while nobody watches."""
+    secrets: tuple[str, ...]
+    """Environment variables whose values may show nowhere."""
+    at_once: bool
+    """Whether several leases may be held at the same time without sharing a machine."""
 
     async def offers(self, resources: Resources) -> list[Offer]:
-        """The ways to get this hardware now, cheapest or first-named first. Costs nothing. Raises NoMachine."""
+        """The ways to get this hardware now, in the order in which they are tried. Costs nothing. Raises NoMachine."""
         ...
 
-    async def create(self, offer: Offer, clearance: Clearance, lease: Lease) -> Lease:
+    async def create(self, order: Order, clearance: Clearance) -> Lease:
         """Ask for the machine; returns as soon as an id exists, with the lease completed. May start the billing.
 
-        The caller has written the lease to the journal before. Raises NoMachine; then nothing was created.
+        The caller has written the lease to the journal before. Raises NoCapacity if this offer cannot be had now, and
+        another might; NoMachine if none will. In both cases nothing was created, or what was created is gone. After an
+        answer that was lost the machine is looked for by its name; no second one is ever asked for blindly.
         """
         ...
 
-    async def host(self, lease: Lease) -> Host:
-        """Wait until the machine can be used. Raises NoMachine."""
+    async def observe(self, lease: Lease) -> Observed:
+        """What the provider says of it now; "unknown" if it says nothing. Costs nothing. Never raises for silence."""
         ...
 
-    async def destroy(self, lease: Lease) -> Release:
-        """Let it go and prove it. Idempotent; never raises for something that is already gone."""
+    async def host(self, lease: Lease) -> Host:
+        """Wait until the machine can be used; also from another process than the one that created it.
+
+        Raises NoMachine. The caller sets the deadline by cancelling.
+        """
+        ...
+
+    async def destroy(self, lease: Lease, *, patience_s: float = 60.0) -> Release:
+        """Let it go and prove it. Idempotent; never raises for something that is already gone.
+
+        A lease without an id is looked for by its name. Gives up after `patience_s`, with MayStillBill.
+        """
+        ...
+
+    async def owned(self, owner: str) -> list[Lease]:
+        """Everything of this owner that the provider has, recognised by its name alone. Raises NoMachine."""
+        ...
+
+    async def bill(self, lease: Lease) -> Bill | None:
+        """The provider's own account of a lease; None if it gives none. Never raises for silence."""
+        ...
+
+    def login(self, lease: Lease) -> Sequence[str] | None:
+        """The command that opens a shell there; None if there is no way, or no need."""
         ...
 
     def command_to_end(self, lease: Lease) -> str:

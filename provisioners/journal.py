@@ -4,41 +4,68 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from provisioners.contract import Gone, Lease, Release
 
+OPEN = ("intended", "created", "reached", "releasing", "may-still-bill")
+"""The states in which something may be billing."""
+_COLUMNS = (
+    "name, run_id, provider, id, state, price_usd_per_h, deadline, details, intended_at, created_at, changed_at, proof"
+)
 _TABLE = """
 CREATE TABLE IF NOT EXISTS leases (
     name TEXT PRIMARY KEY,
     run_id TEXT NOT NULL,
     provider TEXT NOT NULL,
     id TEXT,
-    state TEXT NOT NULL CHECK (state IN ('intended', 'created', 'gone', 'may-still-bill')),
+    state TEXT NOT NULL,
     price_usd_per_h REAL,
     deadline TEXT,
     details TEXT NOT NULL,
+    intended_at TEXT,
+    created_at TEXT,
     changed_at TEXT NOT NULL,
     proof TEXT
 )
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A lease as the journal last saw it."""
+
+    lease: Lease
+    state: str
+    intended_at: datetime | None
+    created_at: datetime | None
+    changed_at: datetime
+    proof: str | None
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be billing."""
+        return self.state in OPEN
+
+
 class Journal:
     """Every transition of a lease is on disk (fsync) when its method returns."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with closing(self._connect()) as db, db:
+    def __init__(self, path: Path, mask: Callable[[str], str] = str) -> None:
+        """`mask` keeps secrets out of what providers say."""
+        self._path, self._mask = path, mask
+        with self._writing() as db:
+            if not _is_current(db):
+                db.execute("ALTER TABLE leases RENAME TO leases_before")
             db.execute(_TABLE)
-
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=30)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        return db
+            if _exists(db, "leases_before"):
+                same = "name, run_id, provider, id, state, price_usd_per_h, deadline, details, changed_at, proof"
+                db.execute(f"INSERT OR IGNORE INTO leases ({same}) SELECT {same} FROM leases_before")  # noqa: S608
+                db.execute("DROP TABLE leases_before")
 
     def intend(self, lease: Lease) -> None:
         """Before the provider is asked."""
@@ -48,6 +75,14 @@ class Journal:
         """As soon as the provider has named an id."""
         self._write(lease, "created", None)
 
+    def reached(self, lease: Lease) -> None:
+        """When the machine could be used for the first time."""
+        self._write(lease, "reached", None)
+
+    def releasing(self, lease: Lease) -> None:
+        """Before the provider is asked to let it go."""
+        self._write(lease, "releasing", None)
+
     def released(self, lease: Lease, release: Release) -> None:
         """After the attempt to let go, whether it was proven or not."""
         if isinstance(release, Gone):
@@ -55,24 +90,91 @@ class Journal:
         else:
             self._write(lease, "may-still-bill", release.reason)
 
-    def _write(self, lease: Lease, state: str, proof: str | None) -> None:
-        row = (
-            lease.name,
-            lease.run_id,
-            lease.provider,
-            lease.id,
-            state,
-            lease.price_usd_per_h,
-            lease.deadline.isoformat() if lease.deadline else None,
-            json.dumps(dict(lease.details)),
-            datetime.now(UTC).isoformat(),
-            proof,
-        )
-        with closing(self._connect()) as db, db:
-            db.execute("INSERT OR REPLACE INTO leases VALUES (?,?,?,?,?,?,?,?,?,?)", row)
-
     def state(self, name: str) -> str | None:
         """The last state written for this lease."""
         with closing(self._connect()) as db:
             row = db.execute("SELECT state FROM leases WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
+
+    def open_leases(self) -> list[Entry]:
+        """Everything that may be billing, the oldest first."""
+        marks = ",".join("?" * len(OPEN))
+        return self._read(f"WHERE state IN ({marks})", OPEN)
+
+    def of_run(self, run_id: str) -> Entry | None:
+        """The run's lease that may be billing; without one, its latest."""
+        found = self._read("WHERE run_id = ?", (run_id,))
+        return next((entry for entry in found if entry.open), found[-1] if found else None)
+
+    def _read(self, where: str, values: tuple[str, ...]) -> list[Entry]:
+        with closing(self._connect()) as db:
+            db.row_factory = sqlite3.Row
+            query = f"SELECT {_COLUMNS} FROM leases {where} ORDER BY rowid"  # noqa: S608 (constants)
+            return [_entry(row) for row in db.execute(query, values)]
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=30)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with closing(self._connect()) as db, db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+
+    def _write(self, lease: Lease, state: str, proof: str | None) -> None:
+        now = datetime.now(UTC).isoformat()
+        with self._writing() as db:
+            before = db.execute("SELECT intended_at, created_at FROM leases WHERE name = ?", (lease.name,)).fetchone()
+            intended_at, created_at = before or (None, None)
+            row = (
+                lease.name,
+                lease.run_id,
+                lease.provider,
+                lease.id,
+                state,
+                lease.price_usd_per_h,
+                lease.deadline.isoformat() if lease.deadline else None,
+                json.dumps(dict(lease.details)),
+                intended_at or now,
+                created_at or (now if lease.id else None),
+                now,
+                None if proof is None else self._mask(proof),
+            )
+            db.execute(f"INSERT OR REPLACE INTO leases ({_COLUMNS}) VALUES ({','.join('?' * len(row))})", row)  # noqa: S608
+
+
+def _exists(db: sqlite3.Connection, table: str) -> bool:
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone())
+
+
+def _is_current(db: sqlite3.Connection) -> bool:
+    """Whether the table is as this version writes it, or not there yet."""
+    columns = [row[1] for row in db.execute("PRAGMA table_info(leases)")]
+    return not columns or "intended_at" in columns
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    lease = Lease(
+        provider=row["provider"],
+        name=row["name"],
+        run_id=row["run_id"],
+        id=row["id"],
+        price_usd_per_h=row["price_usd_per_h"],
+        deadline=_instant(row["deadline"]),
+        details=json.loads(row["details"]),
+    )
+    return Entry(
+        lease=lease,
+        state=row["state"],
+        intended_at=_instant(row["intended_at"]),
+        created_at=_instant(row["created_at"]),
+        changed_at=datetime.fromisoformat(row["changed_at"]),
+        proof=row["proof"],
+    )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

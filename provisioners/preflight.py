@@ -30,10 +30,7 @@ def judge(
     """Every finding about this recipe, in the order in which people read them."""
     offer = next(iter(offers), None)
     findings = [*_parallelism(offer, needs), *_context(recipe, needs), *_secrets(recipe, env)]
-    if recipe.limits.idle_duration and not billable:
-        message = "limits.idle_duration has no effect: this machine is not rented"
-        findings.append(Finding(level="warn", code="idle", message=message))
-    return [*findings, *_price(recipe, offer)]
+    return [*findings, *_limits(recipe, billable), *_exposed(recipe), *_price(recipe, offer)]
 
 
 def clear(findings: Iterable[Finding]) -> Clearance:
@@ -94,6 +91,30 @@ def _secrets(recipe: Recipe, env: Mapping[str, str]) -> Iterable[Finding]:
                 message=f"secret {name} is not in the environment",
                 suggestion=f"export {name}=…",
             )
+
+
+def _limits(recipe: Recipe, billable: bool) -> Iterable[Finding]:
+    limits = recipe.limits
+    if limits.idle_duration and not billable:
+        message = "limits.idle_duration has no effect: this machine is not rented"
+        yield Finding(level="warn", code="idle", message=message)
+    if billable and limits.max_duration is None and limits.max_cost is None:
+        yield Finding(
+            level="warn",
+            code="unlimited",
+            message="neither limits.max_duration nor limits.max_cost is set; the machine lets itself go after a day",
+            suggestion="write limits: {max_cost: 10, max_duration: 3h}",
+        )
+
+
+def _exposed(recipe: Recipe) -> Iterable[Finding]:
+    if recipe.engine.expose:
+        yield Finding(
+            level="warn",
+            code="exposed",
+            message="engine.expose opens the engine's port to the internet; only its random key protects it",
+            suggestion="leave it out: the client reaches the engine through its own tunnel",
+        )
 
 
 def _price(recipe: Recipe, offer: Offer | None) -> Iterable[Finding]:

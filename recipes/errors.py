@@ -5,6 +5,8 @@ RecipeError                 1   a bug, unless it is one of these
 ├── InvalidRecipe           2   a recipe file is wrong; holds every problem in it
 ├── Refused                 3   stopped before anything was spent
 ├── NoMachine               4   capacity, credentials, unreachable
+│   ├── NoCapacity              this offer cannot be had now; another might
+│   └── NoCredentials           nobody has said with which key to ask
 ├── HostCommandFailed       5   a command on the host failed
 ├── EngineFailed            6   the engine did not start, or died
 ├── WorkloadFailed          7   requests or documents failed
@@ -54,6 +56,14 @@ class Refused(RecipeError):
 
 class NoMachine(RecipeError):
     exit_code = ExitCode.NO_MACHINE
+
+
+class NoCapacity(NoMachine):
+    """One offer that cannot be had now; the next is tried."""
+
+
+class NoCredentials(NoMachine):
+    """The provider was not asked: there is no key for it here."""
 
 
 class HostCommandFailed(RecipeError):

@@ -67,6 +67,15 @@ def _own(problems: list[Problem]) -> Iterable[Problem]:
     return [p for p in kept.values() if not orphan or (p.code != "missing" and p.path)]
 
 
+def load_resolved(data: dict[str, Any], text: str, plan: dict[str, Any]) -> LoadedRecipe:
+    """A recipe from what `Recipe.resolved` gave, and the plan that was made of it: a run that goes on is the same."""
+    commit = plan["model"]["commit"]
+    if commit:
+        data = {**data, "model": {**data["model"], "revision": commit}}
+    recipe = Recipe.model_validate_json(json.dumps(data))
+    return LoadedRecipe(recipe, Path(plan["source"]), text, plan["variant"], plan["recipe_digest"], plan["command"])
+
+
 def load_all(references: Iterable[str], **options: Any) -> tuple[LoadedRecipe, ...]:
     """All recipes of all references. Raises InvalidRecipe with the problems of all of them."""
     loaded: list[LoadedRecipe] = []

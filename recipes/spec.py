@@ -130,7 +130,11 @@ class Resources(Section):
     regions: tuple[Text, ...] = ()
     """Data centres that will do; any, if empty."""
     hosts: tuple[Text, ...] = ()
-    """For ssh: user@host:port, one or more."""
+    """For ssh: user@host:port, one or more; the first that is free is taken."""
+    ssh_key: Text | None = None
+    """For ssh: a private key's file; the agent's keys and ~/.ssh, if left out."""
+    jump_host: Text | None = None
+    """For ssh: user@host:port through which the hosts are reached."""
     image: Text | None = None
     """The container image."""
     cpus: CoreCount | None = None
@@ -143,6 +147,10 @@ class Resources(Section):
     use_spot: bool = False
     price_per_hour: Usd | None = None
     """What a machine of your own costs in USD per hour, for the books."""
+    api: Literal["rest", "graphql"] = "rest"
+    """For runpod: which of its interfaces; graphql is experimental and will be ended by RunPod."""
+    retry: DurationS | None = None
+    """Go on asking for so long where there is no capacity; not at all, if left out."""
 
     @model_validator(mode="after")
     def _hosts_for_ssh(self) -> Self:
@@ -191,6 +199,8 @@ class Engine(Section):
     name: Text = "llamacpp"
     version: Text | None = None
     """The release to install; the plug-in's tested one, if left out."""
+    expose: bool = False
+    """Opens the engine's port to the internet, behind its key; without it only the host itself and its tunnel do."""
     url: Text | None = None
     """The address of an endpoint that runs already, with its /v1; for engines that are not launched, such as openai."""
     api_key_env: Text | None = None
@@ -257,6 +267,8 @@ class Deadlines(Section):
     launch: DurationS = 3600.0
     drive: DurationS = 86400.0
     collect: DurationS = 600.0
+    release: DurationS = 60.0
+    """How long to go on asking for the proof that the machine is gone."""
 
 
 class Limits(Section):
@@ -269,7 +281,7 @@ class Limits(Section):
     max_duration: DurationS | None = None
     """The machine is let go after this time, whatever happens."""
     idle_duration: DurationS | None = None
-    """A rented machine lets itself go after this time without a client or progress."""
+    """A rented machine lets itself go after this time without a client or progress; 10 minutes, if left out."""
     deadlines: Deadlines = Deadlines()
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import aiohttp
 
-from recipes.spec import Workload
+from recipes.spec import Workload, digest_of
 from runners.lines import LineBuffer
 
 _LONGEST_PAUSE_S = 300.0
@@ -150,6 +150,11 @@ class Client:
                         e2e_s=time.monotonic() - started,
                     )
                 await self._sleep(self._pause_s(tries, failed.after_s))
+
+    def key(self, prompt: str) -> str:
+        """Stands for everything that an answer depends on: model, prompt, sampling."""
+        body = {k: v for k, v in self._body(prompt, None).items() if not k.startswith("stream")}
+        return digest_of([self._path, body])
 
     def _pause_s(self, tries: int, after_s: float | None) -> float:
         """What the server asked for, five minutes at most; else exponential back-off with jitter, 30 s at most."""

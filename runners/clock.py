@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-# The phases in which a machine is leased.
-LEASED = ("provision", "prepare", "launch", "drive", "collect", "release")
 
 
 @dataclass(frozen=True)
@@ -16,6 +14,7 @@ class PhaseTime:
     name: str
     started_at: datetime
     seconds: float
+    billed_seconds: float
     usd: float | None
 
     def row(self) -> dict[str, Any]:
@@ -28,43 +27,56 @@ class PhaseTime:
 
 
 class Clock:
-    """Times phases, and what they cost at the price of the lease."""
+    """Times phases, and what they cost while something is leased."""
 
     def __init__(self) -> None:
         self.price_usd_per_h: float | None = None
         """Of the lease, once it is known."""
-        self._leased = True
+        self._leased_from: float | None = None
+        self._leased_until = math.inf
         self._mark = time.monotonic()
         self.started_at = datetime.now(UTC)
         self._mark_at = self.started_at
         self.phases: list[PhaseTime] = []
 
+    def leased(self, at: datetime | None = None) -> None:
+        """From now on something may be billing; or from a moment on that another client has seen."""
+        self._leased_from = time.monotonic()
+        if at is not None:
+            ago = max(0.0, (datetime.now(UTC) - at).total_seconds())
+            self._leased_from -= ago
+            self._mark, self._mark_at, self.started_at = self._mark - ago, at, at
+
+    def released(self, at: datetime | None) -> None:
+        """Nothing bills any more since that moment, or since now."""
+        ago = max(0.0, (datetime.now(UTC) - at).total_seconds()) if at else 0.0
+        self._leased_until = time.monotonic() - ago
+
+    def not_leased(self) -> None:
+        """What was asked for was not had: nothing has been billed."""
+        self._leased_from = None
+
     def end_phase(self, name: str) -> PhaseTime:
         """The phase that ends now; the next begins now."""
         now, at = time.monotonic(), datetime.now(UTC)
-        phase = PhaseTime(name, self._mark_at, now - self._mark, self._usd(name, now - self._mark))
+        billed = self._billed_since(self._mark, now)
+        phase = PhaseTime(name, self._mark_at, now - self._mark, billed, self._usd(billed))
         self._mark, self._mark_at = now, at
         self.phases.append(phase)
         return phase
 
-    def nothing_leased(self) -> None:
-        """There never was a machine: no phase was billed, and none will be."""
-        self._leased = False
-        self.phases = [replace(phase, usd=self._usd(phase.name, phase.seconds)) for phase in self.phases]
-
     def billed_seconds(self) -> float:
-        """Of the leased phases that have ended."""
-        return sum(phase.seconds for phase in self.phases if self._billed(phase.name))
+        """Of the phases that have ended."""
+        return sum(phase.billed_seconds for phase in self.phases)
 
     def spent_usd(self) -> float | None:
         """So far, the phase that is on included."""
-        running = time.monotonic() - self._mark if self.phases else 0.0
-        return self._usd("drive", self.billed_seconds() + running)
+        return self._usd(self.billed_seconds() + self._billed_since(self._mark, time.monotonic()))
 
-    def _usd(self, name: str, seconds: float) -> float | None:
-        if not self._billed(name):
-            return 0.0 if self.price_usd_per_h is not None else None
-        return None if self.price_usd_per_h is None else self.price_usd_per_h * seconds / 3600
+    def _billed_since(self, begin: float, end: float) -> float:
+        if self._leased_from is None:
+            return 0.0
+        return max(0.0, min(end, self._leased_until) - max(begin, self._leased_from))
 
-    def _billed(self, name: str) -> bool:
-        return self._leased and name in LEASED
+    def _usd(self, billed_seconds: float) -> float | None:
+        return None if self.price_usd_per_h is None else self.price_usd_per_h * billed_seconds / 3600

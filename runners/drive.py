@@ -16,7 +16,7 @@ from runners.launch import Running
 from runners.measurement import Timed
 from runners.plan import Plan
 from runners.records import RequestRecord
-from runners.run_folder import RecordFile, RunFolder
+from runners.run_folder import Earlier, RecordFile, RunFolder
 from runners.telemetry import MetricsSampler
 
 
@@ -28,22 +28,47 @@ class Measured:
     metrics: list[Timed[EngineSample]] = field(default_factory=list)
     log: list[Timed[LogSample]] = field(default_factory=list)
     outputs: list[Path] = field(default_factory=list)
+    resumed: int = 0
+    """Answers that an earlier client of this run had on disk."""
+    earlier: tuple[RequestRecord, ...] = ()
+    """What that client measured."""
 
 
 class DriveRecorder:
     """Takes what the workload yields: to disk, to the measurement, to whoever watches."""
 
     def __init__(
-        self, file: RecordFile, measured: Measured, documents: int, emit: Listener, usd: Callable[[], float | None]
+        self,
+        file: RecordFile,
+        measured: Measured,
+        documents: int,
+        emit: Listener,
+        usd: Callable[[], float | None],
+        earlier: Earlier,
     ) -> None:
         self._file, self._measured, self._documents, self._emit, self._usd = file, measured, documents, emit, usd
+        self._earlier = earlier
         self._expected, self._level = 0, 1
         self._prompt_tokens, self._output_tokens = 0, 0
         self._started = time.monotonic()
         self.latest_sample: Callable[[], EngineSample | None] = lambda: None
 
-    def record(self, record: RequestRecord, text: str | None) -> None:
-        self._file.write(record, text)
+    def answered(self, id: str, key: str) -> str | None:  # noqa: A002
+        text = self._earlier.answers.get((id, key))
+        if text is not None:
+            self._measured.resumed += 1
+            self.show()
+        return text
+
+    def output_of(self, document: str) -> Path | None:
+        path = self._earlier.outputs.get(document)
+        if path is not None:
+            self._measured.outputs.append(path)
+            self.show()
+        return path
+
+    def record(self, record: RequestRecord, text: str | None, key: str) -> None:
+        self._file.write(record, text, key)
         self._measured.records.append(record)
         self._level = max(self._level, record.level)
         self._prompt_tokens += record.prompt_tokens
@@ -54,7 +79,8 @@ class DriveRecorder:
         self._expected += requests
         self.show()
 
-    def document_done(self, output: Path) -> None:
+    def document_done(self, document: str, output: Path) -> None:
+        self._file.document_done(document, output)
         self._measured.outputs.append(output)
         self.show()
 
@@ -63,7 +89,7 @@ class DriveRecorder:
         sample = self.latest_sample() or EngineSample()
         self._emit(
             Driven(
-                done=len(self._measured.records),
+                done=len(self._measured.records) + self._measured.resumed,
                 expected=self._expected,
                 level=self._level,
                 documents_done=len(self._measured.outputs),
@@ -91,8 +117,10 @@ async def drive(
 
     Raises WorkloadFailed when requests or documents failed, and EngineFailed when the engine ended.
     """
+    earlier = folder.earlier()
+    measured.earlier = earlier.records
     file = RecordFile(folder)
-    recorder = DriveRecorder(file, measured, plan.estimate.documents, emit, usd)
+    recorder = DriveRecorder(file, measured, plan.estimate.documents, emit, usd, earlier)
     client = Client(session, running.endpoint, plan.recipe.workload, mask=running.log.mask)
     sampler = MetricsSampler(session, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None

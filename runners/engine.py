@@ -33,6 +33,8 @@ class Installation:
 
     steps: tuple[Step, ...]
     check: tuple[str, ...]
+    package: tuple[str, str] | None = None
+    """The distribution and its release that make an image's own Python one that needs no installation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class LaunchRequest:
     key: str
     """The key that clients must show; passed in the environment, never in argv."""
     accelerated: bool
+    bind: str = "127.0.0.1"
+    """The address that it listens on."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import aiohttp
 
 from provisioners.contract import Host, Process
-from recipes.errors import EngineFailed
+from recipes.errors import EngineFailed, NoMachine
 from recipes.spec import Workload
 from runners.client import Client, Endpoint, RequestFailed
 from runners.plan import Plan
@@ -19,8 +19,13 @@ from runners.prepare import Prepared
 from runners.telemetry import EngineLog
 
 T = TypeVar("T")
+ENGINE = "engine"
+"""The name of its command on the host."""
+EXPOSED_PORT = 8000
+"""Where an engine listens that a recipe opens to the internet."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _LAST_WORDS_S = 1.0
+_CONTACT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Running:
     process: Process | None
     log: EngineLog
     plan: Plan
+    way: str = "direct"
+    """How the client reaches it: directly, or through which tunnel."""
 
     async def while_alive(self, work: Awaitable[T]) -> T:
         """The work's result. Raises EngineFailed at once, with the cause from its log, if the engine ends before."""
@@ -45,11 +52,23 @@ class Running:
             await asyncio.wait([ended], timeout=_LAST_WORDS_S if task.done() else None)
             if ended.done():
                 raise self._failed(ended.result())
+            await self._still_there(self.process)
             return task.result()
         finally:
             for future in (task, ended):
                 future.cancel()
             await asyncio.wait([task, ended])
+
+    @staticmethod
+    async def _still_there(process: Process) -> None:
+        """Work that fails because nobody reaches the machine any more is no failure of the work. Raises NoMachine."""
+        try:
+            async with asyncio.timeout(_CONTACT_S):
+                await process.catch_up()
+        except TimeoutError:
+            raise NoMachine(
+                f"no contact to the machine for {_CONTACT_S:.0f} s", advice="see recipe ps, then run again"
+            ) from None
 
     def _failed(self, status: int) -> EngineFailed:
         failure = self.plan.engine.failure(self.log.tail())
@@ -73,34 +92,36 @@ async def launch(
     host: Host,
     prepared: Prepared,
     env: Mapping[str, str],
-    key: str,
+    port: int | None,
     log: EngineLog,
     session: aiohttp.ClientSession,
 ) -> Running:
-    """Start the engine, or find the one that runs elsewhere, and wait until it is ready. Raises EngineFailed.
+    """Start the engine, or find the one that runs already, and wait until it is ready. Raises EngineFailed.
 
-    `key` is what an engine that is started will ask of its clients.
+    `port` is where it will listen, or listens; None if it runs elsewhere.
     """
-    running = await _start(plan, host, prepared, env, key, log)
+    running = await _start(plan, host, prepared, env, port, log)
     await running.while_alive(_until_ready(running, session))
     return running
 
 
 async def _start(
-    plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], key: str, log: EngineLog
+    plan: Plan, host: Host, prepared: Prepared, env: Mapping[str, str], port: int | None, log: EngineLog
 ) -> Running:
     spec, served = plan.recipe.engine, plan.recipe.model.identifier
     if spec.url is not None:
         own = env.get(spec.api_key_env) if spec.api_key_env else None
         base = spec.url.rstrip("/")
         return Running(Endpoint(base.removesuffix("/v1"), served, own, base), None, log, plan)
-    port = await host.free_port()
     started = plan.launch(
-        python=prepared.python, onhost=prepared.onhost, model_path=prepared.model_path, port=str(port), key=key
+        python=prepared.python, onhost=prepared.onhost, model_path=prepared.model_path, port=str(port), key=host.key
     )
     assert started is not None, f"{plan.engine.name} neither launches nor has a url"
-    process = await host.start(started.argv, env={**env, **started.env, **spec.env}, on_output=log.feed)
-    return Running(Endpoint(f"http://{host.address(port)}", served, key), process, log, plan)
+    assert port is not None
+    started_env = {**env, **started.env, **spec.env}
+    process = await host.start(ENGINE, started.argv, env=started_env, on_output=log.feed)
+    way = await host.forward(port)
+    return Running(Endpoint(f"http://{way.address}", served, host.key), process, log, plan, way.kind)
 
 
 async def _until_ready(running: Running, session: aiohttp.ClientSession) -> None:

@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from recipes.errors import UsageError
 from runners.events import Event
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_COLUMNS = "run_id, recipe, started_at, ended_at, status, phase, total_usd, pid, result, adopted_at"
 _PATIENCE_S = 30.0
 """How long a call waits for another process that writes."""
 _TABLES = """
@@ -28,7 +31,8 @@ CREATE TABLE IF NOT EXISTS experiments (
     phase TEXT,
     total_usd REAL,
     pid INTEGER,
-    result TEXT
+    result TEXT,
+    adopted_at TEXT
 );
 CREATE INDEX IF NOT EXISTS experiments_started ON experiments (started_at);
 CREATE TABLE IF NOT EXISTS events (run_id TEXT NOT NULL, at TEXT NOT NULL, event TEXT NOT NULL, data TEXT NOT NULL);
@@ -54,6 +58,8 @@ class Ledger:
                     advice="upgrade recipe, or set RECIPE_HOME to another folder",
                 )
             if version < SCHEMA_VERSION:
+                if version == 1:
+                    db.execute("ALTER TABLE experiments ADD COLUMN adopted_at TEXT")
                 db.executescript(_TABLES)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -85,6 +91,24 @@ class Ledger:
                 (run_id, recipe, digest, started_at, pid),
             )
 
+    def adopt(self, run_id: str, pid: int) -> None:
+        """Another process goes on with a run whose client died. Raises UsageError if one more was quicker."""
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.row_factory = sqlite3.Row
+            row = db.execute(f"SELECT {_COLUMNS} FROM experiments WHERE run_id = ?", (run_id,)).fetchone()  # noqa: S608
+            if row is None:
+                raise UsageError(f"{run_id} is not in {self.path}", advice=f"recipe down {run_id} ends its machine")
+            found = _row(row)
+            if found["status"] != "lost":
+                raise UsageError(
+                    f"{run_id} was taken over meanwhile by process {found['pid']}", advice=f"recipe logs -f {run_id}"
+                )
+            db.execute(
+                "UPDATE experiments SET pid = ?, adopted_at = ? WHERE run_id = ?",
+                (pid, datetime.now(UTC).isoformat(), run_id),
+            )
+
     def record(self, run_id: str, event: Event) -> None:
         """Keep an event, if it is one that lasts."""
         if not event.lasting:
@@ -111,14 +135,40 @@ class Ledger:
             )
 
     def runs(self, *, limit: int | None = None, recipe: str | None = None) -> list[dict[str, Any]]:
-        """The newest first: run_id, recipe, started_at, ended_at, status, phase, total_usd, pid, result."""
-        query = "SELECT run_id, recipe, started_at, ended_at, status, phase, total_usd, pid, result FROM experiments"
+        """The newest first. A run that says it is going on, but whose process is gone, has the status "lost"."""
+        query = f"SELECT {_COLUMNS} FROM experiments"  # noqa: S608 (constants)
         where = " WHERE recipe = ?" if recipe else ""
         with self._open() as db:
             db.row_factory = sqlite3.Row
             arguments = [*([recipe] if recipe else []), -1 if limit is None else limit]
             rows = db.execute(f"{query}{where} ORDER BY started_at DESC, rowid DESC LIMIT ?", arguments).fetchall()
-        return [{**dict(row), "result": json.loads(row["result"]) if row["result"] else None} for row in rows]
+        return [_row(row) for row in rows]
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """One run's row, as `runs` gives it."""
+        with self._open() as db:
+            db.row_factory = sqlite3.Row
+            found = db.execute(f"SELECT {_COLUMNS} FROM experiments WHERE run_id = ?", (run_id,)).fetchone()  # noqa: S608
+        return _row(found) if found else None
+
+
+def _row(row: sqlite3.Row) -> dict[str, Any]:
+    found = {**dict(row), "result": json.loads(row["result"]) if row["result"] else None}
+    since = found.pop("adopted_at") or found["started_at"]
+    if found["status"] == "running" and not _lives(found["pid"], datetime.fromisoformat(since)):
+        found["status"] = "lost"
+    return found
+
+
+def _lives(pid: int | None, since: datetime) -> bool:
+    """Whether the process is still the one of that time, and not a later one of the same number."""
+    try:
+        process = psutil.Process(pid) if pid is not None else None
+        if process is None or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return bool(process.create_time() <= since.timestamp() + 1)
+    except psutil.Error:
+        return False
 
 
 def _log_ahead(db: sqlite3.Connection) -> None:

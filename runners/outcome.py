@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
+from provisioners.contract import Gone, MayStillBill, Release
 from recipes.errors import ExitCode
 
 
@@ -44,6 +46,17 @@ def exit_code(outcome: Outcome) -> ExitCode:
             return ExitCode.INTERRUPTED
         case _:
             assert_never(outcome)
+
+
+def masked(release: Release, mask: Callable[[str], str]) -> Release:
+    """A release as it may be shown: what a provider says can repeat a key."""
+    match release:
+        case Gone(proof, at):
+            return Gone(mask(proof), at)
+        case MayStillBill(reason, command):
+            return MayStillBill(mask(reason), mask(command))
+        case _:
+            assert_never(release)
 
 
 def as_row(outcome: Outcome) -> dict[str, str | None]:

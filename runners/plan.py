@@ -11,14 +11,13 @@ from provisioners.contract import Finding, Offer, Provisioner
 from provisioners.preflight import Requirements, judge
 from provisioners.threads import in_thread
 from recipes.load import LoadedRecipe
-from recipes.spec import Limits, Recipe, digest_of
+from recipes.spec import Limits, Recipe
 from runners import registry
-from runners.engine import Engine, Installation, Launch, LaunchRequest, Step
+from runners.engine import Engine, Installation, Launch, LaunchRequest
 from runners.models import ModelSource, resolve_model
 from runners.text.tokens import TokenCounter
 from runners.workload import Estimate, Workload
 
-ONHOST = Path(__file__).parent / "onhost"
 SCHEMA_VERSION = 1
 
 
@@ -60,15 +59,6 @@ class Plan:
     def installation(self) -> Installation | None:
         return self.engine.installation(self.engine_version or "", accelerated=self.accelerated)
 
-    def environment_name(self, python_tag: str) -> str | None:
-        """The folder of the engine's environment: the same as long as the same would be installed into it."""
-        installation = self.installation()
-        if installation is None:
-            return None
-        steps = [[list(step.argv), dict(step.env), _scripts_in(step)] for step in installation.steps]
-        content = digest_of([steps, list(installation.check), python_tag])
-        return f"{self.engine.name}-{self.engine_version}-{content[:8]}"
-
     def launch(self, *, python: str, onhost: Path, model_path: str, port: str, key: str) -> Launch | None:
         return self.engine.launch(
             LaunchRequest(
@@ -80,6 +70,7 @@ class Plan:
                 port=port,
                 key=key,
                 accelerated=self.accelerated,
+                bind="0.0.0.0" if self.recipe.engine.expose else "127.0.0.1",  # noqa: S104 (asked for, and warned of)
             )
         )
 
@@ -118,6 +109,8 @@ class Plan:
             "recipe": self.recipe.name,
             "command": self.loaded.command,
             "recipe_digest": self.loaded.digest,
+            "variant": self.loaded.variant,
+            "source": str(self.loaded.source),
             "verdict": self.verdict,
             "findings": [asdict(f) for f in self.findings],
             "offers": [asdict(o) for o in self.offers],
@@ -133,12 +126,6 @@ class Plan:
             "steps": self.steps(),
             "forecast": None,
         }
-
-
-def _scripts_in(step: Step) -> list[str]:
-    """The content of the host's files that a step reads."""
-    names = [part.removeprefix("{onhost}/") for part in step.argv if part.startswith("{onhost}/")]
-    return [(ONHOST / name).read_text(encoding="utf-8") for name in names]
 
 
 def _reserved_flags(recipe: Recipe, engine: Engine) -> Iterator[Finding]:
@@ -157,15 +144,16 @@ def _affordable(offers: list[Offer], limits: Limits) -> list[Offer]:
     return within or offers
 
 
-async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str]) -> Plan:
+async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str], *, leased: Offer | None = None) -> Plan:
     """Ask for offers, look the model up, read the inputs, and judge. Changes nothing and costs nothing.
 
-    Raises Refused or NoMachine if there is nothing to judge; a plan with blocks is returned, with the verdict "refuse".
+    No offers are asked for if one is `leased` already. Raises Refused or NoMachine if there is nothing to judge; a plan
+    with blocks is returned, with the verdict "refuse".
     """
     recipe = loaded.recipe
     provisioner = registry.provisioner(recipe.resources.provisioner)
     engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
-    offers = _affordable(await provisioner.offers(recipe.resources), recipe.limits)
+    offers = [leased] if leased else _affordable(await provisioner.offers(recipe.resources), recipe.limits)
     model = await in_thread(resolve_model, recipe, engine)
     counter = await in_thread(TokenCounter.from_path, model.tokenizer)
     prepared = await in_thread(workload.prepare, recipe, counter)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from provisioners.contract import Host
+from provisioners.contract import BootJob, Host
 from recipes.errors import HostCommandFailed
-from runners.engine import Installation, find_failure
+from runners.boot import FETCH, INSTALL, Places, boot_of
+from runners.engine import find_failure
 from runners.events import Advanced, Listener, Noted
 from runners.lines import LineBuffer
 from runners.masking import Mask
 from runners.models import HubModel
-from runners.plan import ONHOST, Plan
+from runners.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -47,77 +49,70 @@ class _Log:
 async def prepare(
     plan: Plan, host: Host, env: Mapping[str, str], log_path: Path, mask: Mask, emit: Listener
 ) -> Prepared:
-    """Install and download. What the commands print is kept in the log, but for secrets. Raises HostCommandFailed."""
-    onhost = await host.provide(ONHOST)
+    """Install and download, or join a machine that has begun with both at its start.
+
+    What the commands print is kept in the log, but for secrets. Raises HostCommandFailed.
+    """
+    places = Places.of(host)
+    boot = boot_of(plan, places, env)
+    await host.ready_for(boot)
+    jobs = {job.name: job for job in boot.jobs}
     with log_path.open("ab") as file:
         log = _Log(file, mask)
         try:
             async with asyncio.TaskGroup() as group:
-                engine = group.create_task(_engine(plan, host, env, onhost, log, emit))
-                model = group.create_task(_model(plan, host, env, onhost, log, emit))
+                engine = group.create_task(_engine(plan, host, jobs.get(INSTALL), env, log, emit))
+                model = group.create_task(_model(plan, host, jobs.get(FETCH), env, log, emit))
         except* HostCommandFailed as failures:
             raise failures.exceptions[0] from None
-    return Prepared(engine.result(), onhost, model.result())
+    return Prepared(engine.result(), Path(places.onhost), model.result())
 
 
-async def _engine(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: _Log, emit: Listener) -> str:
-    installation, name = plan.installation(), plan.environment_name(host.python_tag)
-    if installation is None or name is None:
+async def _engine(
+    plan: Plan, host: Host, job: BootJob | None, env: Mapping[str, str], log: _Log, emit: Listener
+) -> str:
+    if job is None:
         return host.python
-    directory = host.cache_dir / "engines" / name
-    request = await host.write("install.json", json.dumps(_request(installation, host.python, onhost)))
     lines: list[str] = []
 
     def heard(line: str) -> None:
         lines.append(line)
         emit(Advanced("prepare", f"{plan.engine.name} {plan.engine_version}: {line[:120]}"))
 
-    argv = [host.python, str(onhost / "install_engine.py"), str(directory), str(request)]
-    status = await run(host, argv, env, heard, log)
+    status = await run(host, job.name, job.argv, env, heard, log)
     if status != 0:
         failure = find_failure("\n".join(lines[-200:]), _INSTALL_FAILURES, log_name="install.log")
         raise HostCommandFailed(
             f"{plan.engine.name} {plan.engine_version} could not be installed: {failure.cause}",
             advice=failure.advice,
         )
-    emit(Noted("prepare", lines[-1].partition(":")[0] if lines else "installed"))
-    return str(directory / "bin" / "python")
+    done: dict[str, Any] = json.loads(lines[-1])
+    emit(Noted("prepare", f"installed in {done['seconds']:.1f} s" if done["installed"] else "already installed"))
+    return str(done["python"])
 
 
-async def _model(plan: Plan, host: Host, env: Mapping[str, str], onhost: Path, log: _Log, emit: Listener) -> str:
-    if plan.model.hub:
-        folder = await _download(plan.model.hub, plan.recipe.model.path, host, env, onhost, log, emit)
-        return plan.model.loaded_from(folder)
+async def _model(plan: Plan, host: Host, job: BootJob | None, env: Mapping[str, str], log: _Log, emit: Listener) -> str:
+    if plan.model.hub and job:
+        return plan.model.loaded_from(await _download(plan.model.hub, job, host, env, log, emit))
     if plan.model.path:
         return str(await host.provide(plan.model.path))
     return ""
 
 
-async def _download(
-    hub: HubModel,
-    hf_home: str | None,
-    host: Host,
-    env: Mapping[str, str],
-    onhost: Path,
-    log: _Log,
-    emit: Listener,
-) -> Path:
-    files = [{"name": file.name, "bytes": file.bytes} for file in hub.files]
-    content = {"repo": hub.repo, "revision": hub.commit, "files": files, "hf_home": hf_home}
-    request = await host.write("fetch.json", json.dumps(content))
+async def _download(hub: HubModel, job: BootJob, host: Host, env: Mapping[str, str], log: _Log, emit: Listener) -> Path:
     said: dict[str, Any] = {}
+    speed = _Speed()
 
     def heard(line: str) -> None:
         if line.startswith("{"):
             said.update(json.loads(line))
         if progress := said.pop("progress", None):
-            emit(
-                Advanced("prepare", f"{hub.repo}: {progress['bytes'] / 1e6:,.1f} of {progress['total'] / 1e6:,.1f} MB")
-            )
+            done = f"{progress['bytes'] / 1e6:,.1f} of {progress['total'] / 1e6:,.1f} MB"
+            emit(Advanced("prepare", f"{hub.repo}: {done}{speed.told(progress['bytes'])}"))
 
-    status = await run(host, [host.python, str(onhost / "fetch_model.py"), str(request)], env, heard, log)
+    status = await run(host, job.name, job.argv, env, heard, log)
     if "path" in said:
-        emit(Noted("prepare", f"{hub.repo} @ {hub.commit[:7]}, {hub.bytes / 1e6:,.1f} MB"))
+        emit(Noted("prepare", f"{hub.repo} @ {hub.commit[:7]}, {hub.bytes / 1e6:,.1f} MB{speed.average()}"))
         return Path(said["path"])
     error = said.get("error") or {
         "message": f"the download ended with exit status {status}",
@@ -126,7 +121,31 @@ async def _download(
     raise HostCommandFailed(error["message"], advice=error["advice"])
 
 
-async def run(host: Host, argv: Sequence[str], env: Mapping[str, str], heard: Callable[[str], None], log: _Log) -> int:
+class _Speed:
+    """Bytes per second, from the progress that is reported."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+        self._last = (0.0, 0)
+
+    def told(self, stored: int) -> str:
+        now = time.monotonic()
+        before, self._last = self._last, (now, stored)
+        self._first = self._first or self._last
+        return self._words(before, self._last) if before[0] else ""
+
+    def average(self) -> str:
+        return self._words(self._first, self._last) if self._first else ""
+
+    @staticmethod
+    def _words(begin: tuple[float, int], end: tuple[float, int]) -> str:
+        seconds, stored = end[0] - begin[0], end[1] - begin[1]
+        return f" at {stored / seconds / 1e6:,.1f} MB/s" if seconds > 0.1 and stored > 0 else ""
+
+
+async def run(
+    host: Host, name: str, argv: Sequence[str], env: Mapping[str, str], heard: Callable[[str], None], log: _Log
+) -> int:
     """Run a command to its end; each line that it prints is kept and heard. Returns its exit status."""
     buffer = LineBuffer()
 
@@ -134,16 +153,8 @@ async def run(host: Host, argv: Sequence[str], env: Mapping[str, str], heard: Ca
         for line in buffer.feed(block):
             heard(log.keep(line))
 
-    process = await host.start(argv, env=env, on_output=read)
+    process = await host.start(name, argv, env=env, on_output=read)
     return await process.wait()
-
-
-def _request(installation: Installation, python: str, onhost: Path) -> dict[str, Any]:
-    steps = [
-        {"argv": [part.replace("{onhost}", str(onhost)) for part in step.argv], "env": dict(step.env)}
-        for step in installation.steps
-    ]
-    return {"python": python, "steps": steps, "check": list(installation.check)}
 
 
 _INSTALL_FAILURES = (

@@ -36,7 +36,7 @@ def installed() -> Plugins:
 
 def site() -> Site:
     """Where this client keeps things, from its environment."""
-    return Site(home=recipe_home(os.environ), cache=recipe_cache(os.environ))
+    return Site(home=recipe_home(os.environ), cache=recipe_cache(os.environ), env=dict(os.environ))
 
 
 def provisioner(name: str) -> Provisioner:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, assert_never
 
-from provisioners.contract import Gone, MayStillBill, Release
+from provisioners.contract import Bill, Gone, Lease, MayStillBill, Offer, Release
 from recipes.errors import ExitCode
 from runners.clock import Clock
 from runners.drive import Measured
@@ -18,6 +18,19 @@ from runners.measurement import cost, latency, request_counts, throughput
 from runners.outcome import Outcome, as_row
 from runners.plan import SCHEMA_VERSION, Plan
 from runners.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What became known of the machine."""
+
+    offer: Offer
+    lease: Lease | None = None
+    way: str | None = None
+    """How the client reached the engine."""
+    bill: Bill | None = None
+    adopted: bool = False
+    """Whether this client took the run over from one that died."""
 
 
 def build_result(
@@ -28,6 +41,7 @@ def build_result(
     outcome: Outcome,
     release: Release,
     warnings: list[str],
+    facts: Facts,
     *,
     exit_code: ExitCode,
 ) -> dict[str, Any]:
@@ -41,7 +55,8 @@ def build_result(
         "variant": plan.loaded.variant,
         "git_commit": git_commit(plan.loaded.source.parent),
         "versions": versions(plan),
-        "offer": asdict(plan.offer),
+        "offer": asdict(facts.offer),
+        "lease": _lease_row(facts),
         "model": {"identifier": plan.model.identifier, "source": plan.model.describe()},
         "engine": {"name": plan.engine.name, "version": plan.engine_version},
         "started_at": clock.started_at.isoformat(timespec="milliseconds"),
@@ -50,19 +65,53 @@ def build_result(
         "exit_code": int(exit_code),
         "warnings": warnings,
         "phases": [phase.row() for phase in clock.phases],
-        "cost": cost(plan.offer.price_usd_per_h, clock.billed_seconds(), records, len(measured.outputs)),
-        "throughput": throughput(records, measured.metrics, measured.log),
+        "cost": {
+            **cost(
+                clock.price_usd_per_h,
+                clock.billed_seconds(),
+                [*measured.earlier, *records],
+                len(measured.outputs),
+            ),
+            **_bill_row(facts.bill, clock),
+        },
+        "throughput": {**throughput(records, measured.metrics, measured.log), "through": facts.way},
         "latency": latency(records),
-        "requests": request_counts(records),
+        "requests": {**request_counts(records), "resumed": measured.resumed},
         "documents": {"done": len(measured.outputs), "total": plan.estimate.documents},
-        "release": release_row(release),
+        "release": {"name": facts.lease.name if facts.lease else None, **release_row(release)},
         "artifacts": folder.artifacts(),
+    }
+
+
+def _lease_row(facts: Facts) -> dict[str, Any] | None:
+    lease = facts.lease
+    if lease is None:
+        return None
+    deadline = lease.deadline.isoformat(timespec="seconds") if lease.deadline else None
+    return {
+        "name": lease.name,
+        "id": lease.id,
+        "price_usd_per_h": lease.price_usd_per_h,
+        "deadline": deadline,
+        "adopted": facts.adopted,
+    }
+
+
+def _bill_row(bill: Bill | None, clock: Clock) -> dict[str, Any]:
+    """The provider's own account beside ours, and by how much it differs; None where it gives none."""
+    if bill is None:
+        return {"provider_usd": None, "provider_seconds": None, "difference_usd": None}
+    ours = clock.spent_usd()
+    return {
+        "provider_usd": round(bill.usd, 6),
+        "provider_seconds": None if bill.seconds is None else round(bill.seconds, 3),
+        "difference_usd": None if ours is None else round(bill.usd - ours, 6),
     }
 
 
 def release_row(release: Release) -> dict[str, str]:
     match release:
-        case Gone(proof):
+        case Gone(proof, _):
             return {"state": "gone", "proof": proof}
         case MayStillBill(reason, command):
             return {"state": "may-still-bill", "proof": "", "reason": reason, "command": command}

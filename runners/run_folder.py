@@ -7,8 +7,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -45,8 +46,10 @@ class RunFolder:
     def create(cls, home: Path, recipe_name: str) -> RunFolder:
         """A new folder with an id of its own: <recipe>-<UTC yyyymmdd-hhmmss>-<4 hex>."""
         while True:
-            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-            path = home / "runs" / f"{recipe_name}-{stamp}-{secrets.token_hex(2)}"
+            tail = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            path = home / "runs" / f"{recipe_name}-{tail}"
+            if path.parent.is_dir() and any(other.name.endswith(tail) for other in path.parent.iterdir()):
+                continue  # the name of a machine may hold no more of a run's id than this tail
             try:
                 path.mkdir(parents=True)
             except FileExistsError:
@@ -87,6 +90,26 @@ class RunFolder:
         part.replace(path)
         return path
 
+    def wish_to_stop(self) -> None:
+        """Leave a wish for the run's client, which is told to look."""
+        self.write_text("stop", "")
+
+    def wishes_to_stop(self) -> bool:
+        return (self.path / "stop").exists()
+
+    def read_json(self, name: str) -> Any | None:
+        """A file of the folder; None if there is none."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def free_for(self, name: str) -> Path:
+        """The path of this name; what has it already is moved aside, because nothing is overwritten."""
+        path = self.path / name
+        if path.exists():
+            number = next(n for n in range(1, 10_000) if not path.with_name(f"{name}.{n}").exists())
+            path.rename(path.with_name(f"{name}.{number}"))
+        return path
+
     def read_result(self) -> dict[str, Any]:
         """result.json. Raises UsageError if the run left none."""
         path = self.path / "result.json"
@@ -95,6 +118,18 @@ class RunFolder:
             raise UsageError(f"{self.run_id}: the run has left no result yet", advice=advice)
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return result
+
+    def earlier(self) -> Earlier:
+        """The answers and outputs of the run's earlier clients."""
+        answers = {
+            (row["id"], row["key"]): row["text"]
+            for row in _rows(self.path / "answers.jsonl", "id", "key", "text")
+            if row["text"]
+        }
+        rows = _rows(self.path / "documents.jsonl", "document", "output")
+        outputs = {row["document"]: self.outputs / row["output"] for row in rows}
+        records = tuple(_record(row) for row in _rows(self.path / "requests.jsonl", "id", "document", "started_at"))
+        return Earlier(answers, {document: path for document, path in outputs.items() if path.is_file()}, records)
 
     def artifacts(self) -> list[dict[str, Any]]:
         """Every file with its checksum, but for the result itself."""
@@ -119,24 +154,69 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What a client of this run has on disk already: it is not asked for again."""
+
+    answers: Mapping[tuple[str, str], str]
+    """By the request's id and its key."""
+    outputs: Mapping[str, Path]
+    """By document."""
+    records: tuple[RequestRecord, ...] = ()
+
+
 class RecordFile:
-    """requests.jsonl and answers.jsonl: a row each per request, on disk before the request counts."""
+    """requests.jsonl, answers.jsonl and documents.jsonl: on disk before what they say counts."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._requests: IO[str] = (folder.path / "requests.jsonl").open("a", encoding="utf-8")
-        self._answers: IO[str] = (folder.path / "answers.jsonl").open("a", encoding="utf-8")
+        self._requests, self._answers, self._documents = (_appended(folder.path / name) for name in _RECORDS)
 
-    def write(self, record: RequestRecord, text: str | None) -> None:
+    def write(self, record: RequestRecord, text: str | None, key: str) -> None:
+        """A request that has ended; `key` stands for everything that its answer depends on."""
         if text is not None:
-            row = {"id": record.id, "document": record.document, "level": record.level, "text": text}
+            row = {"id": record.id, "document": record.document, "level": record.level, "key": key, "text": text}
             self._append(self._answers, row)
         self._append(self._requests, {**asdict(record), "started_at": record.started_at.isoformat()})
 
+    def document_done(self, document: str, output: Path) -> None:
+        self._append(self._documents, {"document": document, "output": output.name})
+
     def close(self) -> None:
-        self._requests.close()
-        self._answers.close()
+        for file in (self._requests, self._answers, self._documents):
+            file.close()
 
     @staticmethod
     def _append(file: IO[str], row: dict[str, Any]) -> None:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
+
+
+_RECORDS = ("requests.jsonl", "answers.jsonl", "documents.jsonl")
+
+
+def _appended(path: Path) -> IO[str]:
+    """The file, open for further rows; a row that was cut off when a client died is ended first."""
+    file = path.open("a+", encoding="utf-8")
+    if (size := path.stat().st_size) > 0:
+        with path.open("rb") as reading:
+            reading.seek(size - 1)
+            if reading.read(1) != b"\n":
+                file.write("\n")
+    return file
+
+
+def _record(row: dict[str, Any]) -> RequestRecord:
+    known = {name: row[name] for name in RequestRecord.__dataclass_fields__ if name in row}
+    return RequestRecord(**{**known, "started_at": datetime.fromisoformat(row["started_at"])})
+
+
+def _rows(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
+    """The whole rows of a file that have these fields; one that was cut off is passed over."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(ValueError):
+                row = json.loads(line)
+                if isinstance(row, dict) and all(name in row for name in needed):
+                    yield row

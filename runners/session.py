@@ -4,58 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import sqlite3
 import traceback
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
-from provisioners.contract import Gone, Host, Lease, MayStillBill, Release
-from provisioners.journal import Journal
+from provisioners.acquire import Acquisition, describe
+from provisioners.contract import Bill, Gone, Host, Lease, MayStillBill, Offer, Order, Release
+from provisioners.journal import Entry, Journal
 from provisioners.preflight import clear
-from recipes.errors import (
-    EngineFailed,
-    ExitCode,
-    HostCommandFailed,
-    MayStillBillError,
-    NoMachine,
-    RecipeError,
-    WorkloadFailed,
-)
+from recipes.errors import ExitCode, MayStillBillError, NoMachine
 from runners import events
+from runners.budget import Deadline, PhaseLimit, adopted_deadline, lease_deadline, phase_limit
 from runners.client import open_session
 from runners.clock import Clock
 from runners.drive import Measured, drive
-from runners.launch import launch
+from runners.failures import FAILURE_IN, failure, kept, waited_for
+from runners.launch import EXPOSED_PORT, Running, launch
 from runners.ledger import Ledger
 from runners.masking import Mask
-from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code
+from runners.ordering import host_env, order_of
+from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code, masked
 from runners.plan import Plan
 from runners.prepare import prepare
-from runners.result import build_result
+from runners.result import Facts, build_result
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
 from runners.terminal.words import plural
 
-# What a phase that cannot be finished is.
-_FAILURE_IN: Mapping[str, type[RecipeError]] = {
-    "provision": NoMachine,
-    "prepare": HostCommandFailed,
-    "launch": EngineFailed,
-    "drive": WorkloadFailed,
-    "collect": HostCommandFailed,
-}
-
-# Kept back from max_cost, so that collecting and letting go are paid for as well: so long, but no more than this share.
-_AFTERWARDS_S, _AFTERWARDS_SHARE = 60.0, 0.2
-# What a date can hold, and more than any run takes.
-_LONGEST_S = 3650 * 86400.0
+_BILL_PATIENCE_S = 10.0
+_OBSERVE_PATIENCE_S = 10.0
 
 
 class Session:
-    """Runs a plan once. Nothing that happens in it keeps the lease from being let go."""
+    """Runs a plan once, or goes on with a run whose client died.
+
+    Nothing that happens in it keeps the lease from being let go.
+    """
 
     def __init__(
         self,
@@ -65,21 +51,26 @@ class Session:
         ledger: Ledger,
         env: Mapping[str, str],
         *listeners: events.Listener,
+        adopted: Entry | None = None,
     ) -> None:
         self._plan, self._folder, self._clock, self._ledger, self._env = plan, folder, clock, ledger, env
-        self._key = secrets.token_urlsafe(24)
-        self._mask = Mask([*(env.get(name, "") for name in plan.recipe.secrets), self._key])
-        self._journal = Journal(ledger.path)
+        self._secrets = [env.get(name, "") for name in (*plan.recipe.secrets, *plan.provisioner.secrets)]
+        self._mask = Mask(self._secrets)
+        self._journal = Journal(ledger.path, lambda text: self._mask(text))
         self._emit = events.EventLog(folder.path / "events.jsonl", *listeners)
         self._phase = "plan"
-        self._deadline: tuple[datetime, str] | None = None
+        self._adopted = adopted
+        self._acquisition = Acquisition(plan.provisioner, self._journal, adopted.lease if adopted else None)
+        self._deadline: Deadline | None = None
         self._signal: str | None = None
         self._hurried = False
+        self._taken_away = False
+        self._limit: tuple[asyncio.Timeout, PhaseLimit] | None = None
         self._stoppable: asyncio.Task[None] | None = None
-        self._lease: Lease | None = None
-        self._nothing_created = False
         self._host: Host | None = None
         self._log: EngineLog | None = None
+        self._running: Running | None = None
+        self._bill: Bill | None = None
         self._measured = Measured()
         self._warnings: list[str] = []
 
@@ -91,7 +82,7 @@ class Session:
         self._begin()
         try:
             outcome = await self._attempt(self._work())
-            if self._host is not None and not self._hurried:
+            if self._host is not None and not self._hurried and not self._taken_away:
                 outcome = self._worse(outcome, await self._attempt(self._collect(self._host)))
         finally:
             release = await self._let_go()
@@ -112,6 +103,11 @@ class Session:
         if self._stoppable is not None:
             self._stoppable.cancel()
 
+    def heed_wish(self) -> None:
+        """Stop if somebody has asked for the end of this run from another terminal."""
+        if self._folder.wishes_to_stop() and self._signal is None:
+            self.interrupt("down")
+
     def _worse(self, outcome: Outcome, later: Outcome) -> Outcome:
         """What happened first counts; what failed after it is a warning."""
         if isinstance(outcome, Completed):
@@ -122,33 +118,32 @@ class Session:
 
     def _begin(self) -> None:
         recipe, folder = self._plan.recipe, self._folder
-        self._clock.price_usd_per_h = self._plan.offer.price_usd_per_h
-        self._deadline = self._lease_deadline()
-        self._ledger.begin(
-            folder.run_id, recipe.name, self._plan.loaded.digest, self._clock.started_at.isoformat(), os.getpid()
-        )
-        folder.write_text("recipe.yaml", self._plan.loaded.text)
-        folder.write_json("resolved.json", recipe.resolved())
-        folder.write_json("plan.json", self._plan.document())
-        deadline = self._deadline[0].isoformat(timespec="seconds") if self._deadline else None
+        if self._adopted is None:
+            self._use_offer(self._plan.offer)
+            self._ledger.begin(
+                folder.run_id, recipe.name, self._plan.loaded.digest, self._clock.started_at.isoformat(), os.getpid()
+            )
+            folder.write_text("recipe.yaml", self._plan.loaded.text)
+            folder.write_json("resolved.json", recipe.resolved())
+            folder.write_json("plan.json", self._plan.document())
+        else:
+            self._adopt(self._adopted)
+        deadline = self._deadline.at.isoformat(timespec="seconds") if self._deadline else None
         self._emit(events.RunStarted(folder.run_id, recipe.name, str(folder.path), recipe.limits.max_cost, deadline))
-        self._end_phase("plan", note=_counted(self._plan))
+        self._end_phase("before" if self._adopted else "plan", note=_counted(self._plan))
 
-    def _lease_deadline(self) -> tuple[datetime, str] | None:
-        """The earlier of max_duration and the moment at which max_cost is spent, and which of the two it is."""
-        allowed = {"limits.max_duration": self._plan.recipe.limits.max_duration}
-        if (affordable := self._affordable_s()) is not None:
-            allowed["limits.max_cost"] = affordable - min(_AFTERWARDS_S, affordable * _AFTERWARDS_SHARE)
-        known = [(seconds, name) for name, seconds in allowed.items() if seconds is not None]
-        if not known:
-            return None
-        seconds, name = min(known)
-        return datetime.now(UTC) + timedelta(seconds=min(seconds, _LONGEST_S)), name
+    def _use_offer(self, offer: Offer) -> None:
+        price, billable = offer.price_usd_per_h, self._plan.provisioner.billable
+        self._clock.price_usd_per_h = price
+        self._deadline = lease_deadline(self._plan.recipe.limits, price, datetime.now(UTC), billable=billable)
 
-    def _affordable_s(self) -> float | None:
-        """How long the lease may last before max_cost is spent."""
-        limit, price = self._plan.recipe.limits.max_cost, self._plan.offer.price_usd_per_h
-        return limit / price * 3600 if limit is not None and price else None
+    def _adopt(self, entry: Entry) -> None:
+        """Take over what another client has begun: its machine bills on, and its deadline stands."""
+        self._clock.price_usd_per_h = entry.lease.price_usd_per_h
+        self._clock.leased(entry.created_at or entry.intended_at or entry.changed_at)
+        if entry.lease.deadline:
+            self._deadline = adopted_deadline(entry.lease.deadline, datetime.now(UTC))
+        self._ledger.adopt(self._folder.run_id, os.getpid())
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> Outcome:
         """How the work ended; never raises."""
@@ -158,74 +153,101 @@ class Session:
         except asyncio.CancelledError:
             return Interrupted(self._phase, self._signal or "cancelled")
         except Exception as error:
-            return self._failure(_innermost(error))
+            return await self._explained(failure(error, self._phase, self._mask, self._folder.path))
         finally:
             self._stoppable = None
         return Completed()
 
-    def _failure(self, error: Exception) -> Failed:
-        if isinstance(error, RecipeError):
-            return Failed(self._phase, self._mask(error.message), error.advice, error.exit_code)
-        what = self._mask(f"{type(error).__name__}: {error}")
-        if isinstance(error, OSError | sqlite3.OperationalError):
-            advice = "see whether the disk is full, and whether RECIPE_HOME may be written"
-            return Failed(self._phase, what, advice, _FAILURE_IN[self._phase].exit_code)
-        return Failed(self._phase, f"a bug in recipe: {what}", self._kept(traceback.format_exc()), ExitCode.BUG)
-
-    def _kept(self, trace: str) -> str:
-        """Add a traceback to bug.log; returns the advice to attach it."""
-        trace = self._mask(trace)
-        path = self._folder.path / "bug.log"
+    async def _explained(self, failed: Failed) -> Failed:
+        """A machine that was taken away is the cause of whatever failed on it."""
+        lease, phase = self._acquisition.lease, failed.phase
+        if lease is None or phase in ("provision", "collect") or not self._plan.provisioner.billable:
+            return failed
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(trace)
-        except OSError:
-            return f"please report it; there was no place for its log:\n{trace}"
-        return f"please report it with {path}"
+            async with asyncio.timeout(_OBSERVE_PATIENCE_S):
+                seen = await self._plan.provisioner.observe(lease)
+        except (Exception, asyncio.CancelledError):
+            return failed
+        if seen.state not in ("stopped", "failed", "gone"):
+            return failed
+        self._taken_away = True
+        what = f"the machine was taken away in the {phase} phase: {seen.message or seen.state}; {failed.error}"
+        spot = self._acquisition.offer is not None and self._acquisition.offer.spot
+        advice = "run again; resources.use_spot: false keeps others from it" if spot else "run again"
+        return Failed(phase, self._mask(what), advice, NoMachine.exit_code)
 
     async def _work(self) -> None:
-        plan, folder, env = self._plan, self._folder, self._host_env()
+        plan, folder, env = self._plan, self._folder, host_env(self._plan, self._env)
         if self._signal is not None:
             raise asyncio.CancelledError
         async with self._timed("provision"):
             host = await self._provision()
         async with self._timed("prepare"):
-            prepared = await prepare(plan, host, env, folder.path / "install.log", self._mask, self._emit)
+            prepared = await prepare(plan, host, env, folder.free_for("install.log"), self._mask, self._emit)
         async with open_session() as session:
             async with self._timed("launch"):
-                self._log = EngineLog(folder.path / "engine.log", plan.engine, self._mask)
-                running = await launch(plan, host, prepared, env, self._key, self._log, session)
+                self._log = EngineLog(folder.free_for("engine.log"), plan.engine, self._mask)
+                port = await self._port(host)
+                self._running = await launch(plan, host, prepared, env, port, self._log, session)
+                if self._running.way != "direct":
+                    self._emit(events.Noted("launch", f"through {self._running.way}"))
             async with self._timed("drive"):
-                await drive(plan, running, session, folder, self._measured, self._emit, self._clock.spent_usd)
-
-    def _host_env(self) -> dict[str, str]:
-        recipe = self._plan.recipe
-        return {**recipe.env, **{name: self._env[name] for name in recipe.secrets if name in self._env}}
+                await drive(plan, self._running, session, folder, self._measured, self._emit, self._clock.spent_usd)
 
     async def _provision(self) -> Host:
-        plan, run_id = self._plan, self._folder.run_id
-        clearance = clear(plan.findings)
-        self._lease = Lease(
-            provider=plan.provisioner.name,
-            name=f"recipe-{run_id}",
-            run_id=run_id,
-            price_usd_per_h=plan.offer.price_usd_per_h,
-            deadline=self._deadline[0] if self._deadline else None,
-        )
-        self._journal.intend(self._lease)
-        self._emit(events.LeaseChanged(self._lease.name, "intended"))
-        try:
-            self._lease = await plan.provisioner.create(plan.offer, clearance, self._lease)
-        except NoMachine:
-            self._nothing_created = True
-            raise
-        self._journal.created(self._lease)
-        self._emit(events.LeaseChanged(self._lease.name, "created"))
-        self._host = await plan.provisioner.host(self._lease)
-        return self._host
+        plan = self._plan
+        if self._adopted is None:
+            clearance = clear(plan.findings)
+            retry_s = plan.recipe.resources.retry
+            try:
+                await self._acquisition.get(plan.offers, self._order, clearance, retry_s=retry_s, note=self._refused)
+            except NoMachine:
+                self._clock.not_leased()
+                raise
+        lease = self._acquisition.lease
+        assert lease is not None
+        self._clock.price_usd_per_h = lease.price_usd_per_h
+        self._emit(events.LeaseChanged(lease.name, "created"))
+        for message in lease.details.get("warnings", ()):
+            self._warn(message)
+        self._host = host = await plan.provisioner.host(lease)
+        self._acquisition.reached()
+        self._mask = Mask([*self._secrets, host.key])
+        for note in host.notes:
+            self._warn(note)
+        return host
+
+    def _order(self, offer: Offer) -> Order:
+        """What is asked for with this offer; from now on it may be billing."""
+        self._use_offer(offer)
+        self._limit_phase("provision")
+        deadline = self._deadline.at if self._deadline else None
+        order = order_of(self._plan, offer, self._folder.run_id, deadline, self._env)
+        self._emit(events.LeaseChanged(order.lease.name, "intended"))
+        self._emit(events.Advanced("provision", f"asking for {describe(offer)}"))
+        self._clock.leased()
+        return order
+
+    def _refused(self, message: str) -> None:
+        self._clock.not_leased()
+        if self._limit is not None:
+            self._limit_phase("provision", self._limit[0])
+        self._emit(events.Noted("provision", self._mask(message)))
+
+    async def _port(self, host: Host) -> int | None:
+        """Where the engine listens: kept, because a client that takes over must know it."""
+        if self._plan.recipe.engine.url is not None:
+            return None
+        if (known := self._folder.read_json("engine.json")) is not None:
+            return int(known["port"])
+        port = EXPOSED_PORT if self._plan.recipe.engine.expose else await host.free_port()
+        self._folder.write_json("engine.json", {"port": port})
+        return port
 
     async def _collect(self, host: Host) -> None:
         async with self._timed("collect"):
+            if self._running is not None and self._running.process is not None:
+                await self._running.process.catch_up()
             for pattern in self._plan.recipe.collect:
                 found = await host.fetch(pattern, self._folder.path / "collected")
                 if not found:
@@ -234,31 +256,55 @@ class Session:
     async def _let_go(self) -> Release:
         """Always; it cannot be interrupted, and its own failures are answers."""
         self._phase = "release"
-        if self._lease is None:
-            self._clock.nothing_leased()
+        lease = self._acquisition.lease
+        if lease is None:
+            self._clock.not_leased()
+            self._close_log()
             return Gone("nothing was leased")
         self._emit(events.PhaseStarted("release"))
+        with suppress(Exception):  # the journal says already that it may be billing
+            self._journal.releasing(lease)
+        release = masked(await self._destroyed(lease), self._mask)
         try:
-            release = await self._plan.provisioner.destroy(self._lease)
-        except (Exception, asyncio.CancelledError) as error:
-            self._kept(traceback.format_exc())
-            command = self._plan.provisioner.command_to_end(self._lease)
-            release = MayStillBill(f"{type(error).__name__}: {error}", command)
-        try:
-            self._journal.released(self._lease, release)
+            self._journal.released(lease, release)
         except Exception as error:
             self._warn(f"the lease journal could not be written: {error}")
         match release:
-            case Gone(proof):
-                if self._nothing_created:
-                    self._clock.nothing_leased()
-                self._emit(events.LeaseChanged(self._lease.name, "gone", proof))
+            case Gone(proof, at):
+                self._clock.released(at)
+                self._emit(events.LeaseChanged(lease.name, "gone", proof))
             case MayStillBill(reason, _):
-                self._emit(events.LeaseChanged(self._lease.name, "may-still-bill", reason))
+                self._emit(events.LeaseChanged(lease.name, "may-still-bill", reason))
+        self._close_log()
+        self._end_phase("release", ok=isinstance(release, Gone))
+        self._bill = await self._billed(lease)
+        return release
+
+    async def _destroyed(self, lease: Lease) -> Release:
+        provisioner = self._plan.provisioner
+        try:
+            destroying = asyncio.ensure_future(
+                provisioner.destroy(lease, patience_s=self._plan.recipe.limits.deadlines.release)
+            )
+            if self._host is not None:
+                with suppress(Exception):
+                    await asyncio.wait_for(self._host.close(), 5)
+            return await destroying
+        except (Exception, asyncio.CancelledError) as error:
+            kept(traceback.format_exc(), self._mask, self._folder.path)
+            return MayStillBill(f"{type(error).__name__}: {error}", provisioner.command_to_end(lease))
+
+    async def _billed(self, lease: Lease) -> Bill | None:
+        """What the provider says that it cost; a warning if that is not what we count."""
+        try:
+            async with asyncio.timeout(_BILL_PATIENCE_S):
+                return await self._plan.provisioner.bill(lease)
+        except (Exception, asyncio.CancelledError):
+            return None
+
+    def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
-        self._end_phase("release", ok=isinstance(release, Gone))
-        return release
 
     def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
         if truncated := sum(r.finish_reason == "length" for r in self._measured.records):
@@ -269,8 +315,23 @@ class Session:
         code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
         self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
         self._emit.close()
+        facts = Facts(
+            lease=self._acquisition.lease,
+            offer=self._acquisition.offer or self._plan.offer,
+            way=self._running.way if self._running else None,
+            bill=self._bill,
+            adopted=self._adopted is not None,
+        )
         result = build_result(
-            self._plan, self._folder, self._clock, self._measured, outcome, release, self._warnings, exit_code=code
+            self._plan,
+            self._folder,
+            self._clock,
+            self._measured,
+            outcome,
+            release,
+            self._warnings,
+            facts,
+            exit_code=code,
         )
         self._folder.write_json("result.json", result)
         self._ledger.end(result)
@@ -281,33 +342,34 @@ class Session:
         """A phase with its deadline: its own, or the lease's if that comes first."""
         self._phase = phase
         self._emit(events.PhaseStarted(phase))
-        allowed_s, limit = self._allowed_s(phase)
         try:
-            async with asyncio.timeout(allowed_s) as deadline:
+            async with asyncio.timeout(None) as timeout:
+                limit = self._limit_phase(phase, timeout)
                 yield
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.CancelledError) as error:
             self._end_phase(phase, ok=False)
-            if not deadline.expired():
+            # Python 3.11 can let a cancellation through that was the timeout's own.
+            if not timeout.expired() or self._signal is not None:
                 raise
-            raise _FAILURE_IN[phase](f"{phase} did not end within {limit}", advice=f"raise {limit}") from error
+            limit = self._limit[1] if self._limit else limit
+            waited = waited_for(error)
+            what = f"{phase} did not end within {limit.name}" + (f": {waited}" if waited else "")
+            raise FAILURE_IN[phase](what, advice=limit.advice) from error
         except BaseException:
             self._end_phase(phase, ok=False)
             raise
         self._end_phase(phase)
 
-    def _allowed_s(self, phase: str) -> tuple[float | None, str]:
-        """How long the phase may take, and the limit that says so."""
-        own: float | None = getattr(self._plan.recipe.limits.deadlines, phase)
-        if phase == "collect":
-            # What there is comes home also after the lease's deadline, for half of what was kept back.
-            affordable = self._affordable_s()
-            left = None if affordable is None else max(0.0, affordable - self._clock.billed_seconds()) / 2
-            name = "limits.max_cost"
-        elif self._deadline is not None:
-            left, name = max(0.0, (self._deadline[0] - datetime.now(UTC)).total_seconds()), self._deadline[1]
-        else:
-            return own, f"limits.deadlines.{phase}"
-        return (left, name) if left is not None and (own is None or left < own) else (own, f"limits.deadlines.{phase}")
+    def _limit_phase(self, phase: str, timeout: asyncio.Timeout | None = None) -> PhaseLimit:
+        """Give the phase its deadline; again when a lease is asked for, which has one of its own."""
+        leased = self._deadline if self._acquisition.lease or timeout is None else None
+        timeout = timeout or (self._limit[0] if self._limit else None)
+        limit = phase_limit(phase, self._plan.recipe, leased, self._clock.price_usd_per_h, self._clock.billed_seconds())
+        if timeout is not None:
+            seconds = limit.seconds
+            timeout.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+            self._limit = (timeout, limit)
+        return limit
 
     def _end_phase(self, phase: str, *, ok: bool = True, note: str = "") -> None:
         ended = self._clock.end_phase(phase)
@@ -317,13 +379,6 @@ class Session:
         message = self._mask(message)
         self._warnings.append(message)
         self._emit(events.Warned(self._phase, message))
-
-
-def _innermost(error: Exception) -> Exception:
-    """The first error of a group of tasks, or the error itself."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _counted(plan: Plan) -> str:

@@ -7,7 +7,9 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WISH = signal.SIGUSR1
+"""Sent by `recipe down`: the wishes lie in the folders of the runs."""
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, WISH)
 
 
 @contextmanager

@@ -31,15 +31,23 @@ class Estimate:
 class Recorder(Protocol):
     """Takes what a workload yields; each call is on disk when it returns."""
 
-    def record(self, record: RequestRecord, text: str | None) -> None:
-        """A request has ended; `text` is its answer, if there is one."""
+    def answered(self, id: str, key: str) -> str | None:  # noqa: A002
+        """The answer that an earlier client of this run has on disk for the same request; it is not asked for again."""
+        ...
+
+    def output_of(self, document: str) -> Path | None:
+        """The output that an earlier client of this run has written."""
+        ...
+
+    def record(self, record: RequestRecord, text: str | None, key: str) -> None:
+        """A request has ended; `text` is its answer, if there is one, and `key` what it depends on."""
         ...
 
     def expect(self, requests: int) -> None:
         """So many further requests are known to come."""
         ...
 
-    def document_done(self, output: Path) -> None:
+    def document_done(self, document: str, output: Path) -> None:
         """A document's output is written."""
         ...
 

@@ -106,10 +106,14 @@ def wait_until() -> Callable[..., Any]:
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
     """A text that keeps the embedded engine busy for a minute or so."""
+    return long_text(tmp_path)
+
+
+def long_text(folder: Path) -> Path:
     lines = "".join(
         f"Chapter {n} of the long report begins with a plain sentence. It goes on for a while.\n\n" for n in range(9000)
     )
-    path = tmp_path / "book.txt"
+    path = folder / "book.txt"
     path.write_text(lines)
     return path
 

@@ -28,7 +28,9 @@ def test_a_provisioner_has_every_method_of_the_contract(name: str, tmp_path: Pat
     made = registry.provisioner(name)
     assert made.name == name
     assert isinstance(made.billable, bool)
-    for method in ("offers", "create", "host", "destroy"):
+    assert isinstance(made.at_once, bool)
+    assert isinstance(made.secrets, tuple)
+    for method in ("offers", "create", "observe", "host", "destroy", "owned", "bill"):
         promised, given = getattr(Provisioner, method), getattr(made, method)
         assert inspect.iscoroutinefunction(given), method
         assert list(inspect.signature(given).parameters) == list(inspect.signature(promised).parameters)[1:], method

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import glob
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,12 +21,29 @@ from pathlib import Path
 
 import psutil
 
-from provisioners.contract import Clearance, Gone, Host, Lease, MayStillBill, Offer, Output, Process, Release, Site
+from provisioners.contract import (
+    Bill,
+    Boot,
+    Clearance,
+    Forward,
+    Gone,
+    Host,
+    Lease,
+    MayStillBill,
+    Observed,
+    Offer,
+    Order,
+    Output,
+    Process,
+    Release,
+    Site,
+)
+from provisioners.hardware import Gpu, Hardware, match, no_match, shortage
 from provisioners.onhost import guard
 from provisioners.threads import in_thread
 from recipes.errors import HostCommandFailed, NoMachine
 from recipes.spec import Resources
-from recipes.units import GIB, Accelerators, format_size
+from recipes.units import GIB
 
 GRACE_S = 10.0
 MARKER = "RECIPE_LEASE"
@@ -40,6 +58,8 @@ class LocalProvisioner:
 
     name = "local"
     billable = False
+    secrets: tuple[str, ...] = ()
+    at_once = False
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -47,30 +67,28 @@ class LocalProvisioner:
 
     async def offers(self, resources: Resources) -> list[Offer]:
         """This machine, if it has what is asked for. Raises NoMachine."""
-        _check_size(resources, self._site.home)
+        has = _hardware(self._site.home)
+        if lacks := shortage(resources, has):
+            raise NoMachine(lacks)
         here = Offer(
             provider=self.name,
             id=socket.gethostname(),
-            memory_gib=psutil.virtual_memory().total / GIB,
-            cpus=psutil.cpu_count(),
+            memory_gib=has.memory_bytes / GIB,
+            cpus=has.cpus,
             price_usd_per_h=resources.price_per_hour,
         )
         if resources.accelerators is None:
             return [here]
-        wanted = [resources.accelerators, *(f.accelerators for f in resources.any_of if f.accelerators)]
-        found = await asyncio.to_thread(_accelerators)
-        for want in wanted:
-            matching = [memory for name, memory in found if _is_a(name, want)]
-            if len(matching) >= want.count:
-                return [replace(here, accelerator=want.name, count=want.count, memory_gib=min(matching))]
-        have = ", ".join(name for name, _ in found) or "none"
-        raise NoMachine(
-            f"this machine has no {' or '.join(map(str, wanted))}; accelerators found: {have}",
-            advice="leave resources.accelerators out to run on the CPU",
-        )
+        gpus = [Gpu(*gpu) for gpu in await asyncio.to_thread(_accelerators)]
+        found = match(resources, gpus)
+        if found is None:
+            advice = "leave resources.accelerators out to run on the CPU"
+            raise NoMachine(no_match(resources, gpus), advice=advice)
+        return [replace(here, accelerator=found.asked.name, count=found.asked.count, memory_gib=found.memory_gib)]
 
-    async def create(self, offer: Offer, clearance: Clearance, lease: Lease) -> Lease:
+    async def create(self, order: Order, clearance: Clearance) -> Lease:
         """Make the work directory and start the guard, which leads the lease's process group."""
+        lease = order.lease
         work_dir = self._site.home / "work" / lease.name
         work_dir.mkdir(parents=True)
         guarding = subprocess.Popen(
@@ -85,10 +103,14 @@ class LocalProvisioner:
         self._guards[lease.name] = guarding
         return replace(lease, id=str(guarding.pid), details={"work_dir": str(work_dir)})
 
+    async def observe(self, lease: Lease) -> Observed:
+        alive = await asyncio.to_thread(_members, lease)
+        return Observed(state="running" if alive else "gone", price_usd_per_h=lease.price_usd_per_h)
+
     async def host(self, lease: Lease) -> Host:
         return LocalHost(lease, self._site.cache)
 
-    async def destroy(self, lease: Lease) -> Release:
+    async def destroy(self, lease: Lease, *, patience_s: float = 60.0) -> Release:
         """SIGTERM to the whole group, SIGKILL to what is left, and a look that nothing is."""
         left = await asyncio.to_thread(_end_all, lease)
         guarding = self._guards.pop(lease.name, None)
@@ -108,6 +130,16 @@ class LocalProvisioner:
         freed = "".join(f", port {port} is free" for port in ports)
         return Gone(f"process group {lease.id} is empty, no process carries the lease's mark{freed}")
 
+    async def owned(self, owner: str) -> list[Lease]:
+        """Nothing that the journal does not know: a guard goes with its client."""
+        return []
+
+    async def bill(self, lease: Lease) -> Bill | None:
+        return None
+
+    def login(self, lease: Lease) -> Sequence[str] | None:
+        return None
+
     def command_to_end(self, lease: Lease) -> str:
         return f"kill -9 -- -{lease.id}" if lease.id else f"pgrep -f {guard.__file__}"
 
@@ -117,13 +149,15 @@ class LocalHost:
 
     python = sys.executable
     python_tag = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
+    notes: tuple[str, ...] = ()
 
     def __init__(self, lease: Lease, cache_dir: Path) -> None:
         self._lease = lease
         self.work_dir = Path(lease.details["work_dir"])
         self.cache_dir = cache_dir
+        self.key = secrets.token_urlsafe(24)
 
-    async def start(self, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
+    async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
         assert self._lease.id is not None
         reading, writing = os.pipe()
         try:
@@ -146,6 +180,10 @@ class LocalHost:
         output = _OutputReader(on_output)
         await asyncio.get_running_loop().connect_read_pipe(lambda: output, os.fdopen(reading, "rb", buffering=0))
         return LocalProcess(process, output)
+
+    async def ready_for(self, boot: Boot) -> None:
+        for name, text in boot.files.items():
+            await self.write(name, text)
 
     async def write(self, name: str, text: str) -> Path:
         path = self.work_dir / name
@@ -182,8 +220,14 @@ class LocalHost:
             file.write(f"{port}\n")
         return port
 
-    def address(self, port: int) -> str:
-        return f"127.0.0.1:{port}"
+    def place(self, path: str) -> str:
+        return path
+
+    async def forward(self, port: int) -> Forward:
+        return Forward(f"127.0.0.1:{port}", "direct")
+
+    async def close(self) -> None:
+        pass
 
 
 class _OutputReader(asyncio.Protocol):
@@ -223,6 +267,9 @@ class LocalProcess:
         if self._output.error is not None:
             raise self._output.error
         return status
+
+    async def catch_up(self) -> None:
+        pass
 
 
 def _copy_whole(source: Path, target: Path, stop: threading.Event) -> None:
@@ -328,17 +375,13 @@ def _is_taken(port: int) -> bool:
         return False
 
 
-def _check_size(resources: Resources, home: Path) -> None:
-    cpus, memory = psutil.cpu_count() or 1, psutil.virtual_memory().total
-    if resources.cpus and resources.cpus.value > cpus:
-        raise NoMachine(f"resources.cpus asks for {resources.cpus.value}; this machine has {cpus}")
-    if resources.memory and resources.memory.value > memory:
-        asked = format_size(resources.memory.value)
-        raise NoMachine(f"resources.memory asks for {asked}; this machine has {memory / GIB:.1f} GiB")
-    free = shutil.disk_usage(home if home.exists() else Path.home()).free
-    if resources.disk_size and resources.disk_size > free:
-        asked = format_size(resources.disk_size)
-        raise NoMachine(f"resources.disk_size asks for {asked}; this machine has {free / GIB:.1f} GiB free")
+def _hardware(home: Path) -> Hardware:
+    """All but the accelerators, which take a second to ask for."""
+    return Hardware(
+        cpus=psutil.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        disk_free_bytes=shutil.disk_usage(home if home.exists() else Path.home()).free,
+    )
 
 
 def _accelerators() -> list[tuple[str, float]]:
@@ -350,12 +393,6 @@ def _accelerators() -> list[tuple[str, float]]:
         return []
     rows = (row.rsplit(",", 1) for row in listed.splitlines() if "," in row)
     return [(name.strip(), float(memory) / 1024) for name, memory in rows]
-
-
-def _is_a(name: str, wanted: Accelerators) -> bool:
-    """Whether the driver's name of a GPU is the kind that was asked for: A100-80GB is an "NVIDIA A100 80GB PCIe"."""
-    words = wanted.name.replace("-", " ").upper().split()
-    return all(word in name.upper().replace(" ", "") for word in words)
 
 
 PLUGIN = LocalProvisioner

@@ -15,6 +15,12 @@ from typing import NoReturn
 # Command → what it does, in the order of --help.
 COMMANDS = {
     "up": "plan, run, collect, and let the machine go",
+    "ps": "what may be billing now, and whether somebody minds it",
+    "attach": "take over a run whose client died",
+    "ssh": "a shell on a run's machine",
+    "down": "end a run and let its machine go",
+    "reap": "end everything of yours that may be billing without a living run",
+    "rehearse": "the whole run for free, on an emulated RunPod",
     "plan": "offers, findings and exact steps; changes nothing, costs nothing",
     "validate": "check recipe files; every problem at once",
     "show": "a recipe with every default filled in",

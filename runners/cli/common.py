@@ -30,6 +30,13 @@ def add_recipes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="a matrix may have more than 1,000 runs")
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number of at least 1")
+    return int(text)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 

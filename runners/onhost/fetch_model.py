@@ -1,9 +1,10 @@
 """Downloads a model of the Hub at a pinned commit: `fetch_model.py REQUEST.json`.
 
-REQUEST.json holds {"repo", "revision", "files": [{"name", "bytes"}], "hf_home": path or null}. 503 and lost connections
-are tried again, a file that was cut off from where it was cut; started anew, it keeps the files that are finished.
-Prints one JSON object a line: {"progress": {"bytes", "total"}}, at last {"path": folder} or {"error": {"code",
-"message", "advice"}} (then the exit status is 3).
+REQUEST.json holds {"repo", "revision", "files": [{"name", "bytes"}], "hf_home": path or null, "environment"}. Where
+this Python has no huggingface_hub, the environment {"directory", "python", "steps", "check"} is made first, and this
+goes on in it. 503 and lost connections are tried again, a file that was cut off from where it was cut; started anew, it
+keeps the files that are finished. Prints one JSON object a line: {"progress": {"bytes", "total"}}, at last
+{"path": folder} or {"error": {"code", "message", "advice"}} (then the exit status is 3).
 """
 
 import glob
@@ -113,12 +114,46 @@ def stored_bytes(cache, revision, files):
     return total
 
 
+def has_library():
+    """Whether this Python's huggingface_hub is there, and new enough to say what went wrong."""
+    try:
+        from huggingface_hub.errors import RemoteEntryNotFoundError  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def with_library(request):
+    """Go on with a Python that has huggingface_hub; returns if this one has it, or none can be made."""
+    environment = request.get("environment")
+    if environment is None or has_library():
+        return
+    import install_engine  # type: ignore[import-not-found]  # a neighbour in the same folder
+
+    try:
+        python, _ = install_engine.install(environment["directory"], environment)
+    except SystemExit:
+        fail("no-library", "huggingface_hub could not be installed", "see install.log")
+    if python == sys.executable:
+        fail("no-library", "%s has lost its huggingface_hub" % python, "remove its folder, and run again")
+    os.execv(python, [python, *sys.argv])  # noqa: S606 (no shell is wanted)
+
+
+def fail(code, message, advice):
+    """Say why there will be no model, and end."""
+    print(json.dumps({"error": {"code": code, "message": message, "advice": advice}}), flush=True)
+    sys.exit(3)
+
+
 def main():
     with open(sys.argv[1]) as file:
         request = json.load(file)
+    # The library reads these when it is imported, which looking for it does.
     if request["hf_home"]:
         os.environ["HF_HOME"] = request["hf_home"]
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("HF_XET_HIGH_PERFORMANCE", "1")
+    with_library(request)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     from huggingface_hub import constants, snapshot_download
 
@@ -132,9 +167,7 @@ def main():
     try:
         path = persistently(lambda: snapshot_download(repo, revision=revision, allow_patterns=names), repo, revision)
     except Exception as error:
-        known = explain(error, repo, revision) or ("unreachable", "%s: %s" % (repo, error), "check the network")
-        print(json.dumps({"error": dict(zip(("code", "message", "advice"), known, strict=True))}), flush=True)
-        sys.exit(3)
+        fail(*(explain(error, repo, revision) or ("unreachable", "%s: %s" % (repo, error), "check the network")))
     finally:
         ended.set()
     print(json.dumps({"progress": {"bytes": total, "total": total}}), flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,33 @@ def summary_lines(result: dict[str, Any], folder: Path) -> list[str]:
     return lines
 
 
+def brief_lines(result: dict[str, Any]) -> list[str]:
+    """One of many runs."""
+    return [f"{result['run_id']}   {_headline(result)}", *_failure(result), _machine(result)]
+
+
 def still_billing_lines(result: dict[str, Any]) -> list[str]:
     """The screen for a machine that was not proven gone."""
     release, price = result["release"], result["cost"]["price_usd_per_h"]
     costs = f" may still be billing {dollars(price)}/h" if price else " may still be running"
     return [
-        f"NOT PROVEN GONE   recipe-{result['run_id']}{costs}",
+        f"NOT PROVEN GONE   {release['name'] or result['run_id']}{costs}",
         f"                  {release['reason']}",
+        *_own_switch(result),
         f"now:              {release['command']}",
         "",
     ]
+
+
+def _own_switch(result: dict[str, Any]) -> list[str]:
+    """What the machine does by itself, and what it may cost until then."""
+    lease = result["lease"]
+    if not lease or not lease["deadline"]:
+        return []
+    left_s = (datetime.fromisoformat(lease["deadline"]) - datetime.fromisoformat(result["ended_at"])).total_seconds()
+    price = lease["price_usd_per_h"]
+    more = f" (at most {dollars(price * max(0.0, left_s) / 3600)} more)" if price else ""
+    return [f"                  its own switch ends it at {lease['deadline'][11:16]} UTC at the latest{more}"]
 
 
 def report_lines(result: dict[str, Any], folder: Path) -> Iterator[str]:

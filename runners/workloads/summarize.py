@@ -83,8 +83,9 @@ class Summarize(Workload):
     async def drive(
         self, prepared: Prepared, client: Client, endpoint: Endpoint, outputs: Path, recorder: Recorder
     ) -> None:
-        recorder.expect(sum(len(document.chunks) for document in prepared.documents))
-        runs = [_Run(prepared, document, client, recorder) for document in prepared.documents]
+        todo = [document for document in prepared.documents if recorder.output_of(document.id) is None]
+        recorder.expect(sum(len(document.chunks) for document in todo))
+        runs = [_Run(prepared, document, client, recorder) for document in todo]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(run.write(endpoint, outputs)) for run in runs]
         failures = [failure for task in tasks if (failure := task.result())]
@@ -111,7 +112,7 @@ class _Run:
         slip = _buck_slip(self._prepared, self._document, endpoint, time.monotonic() - started)
         name = f"{self._document.path.stem}-analysis-{slip['model_local_identifier']}"
         path = await asyncio.to_thread(write_first_free, outputs, name, {"summary": summary, "buck_slip": slip})
-        self._recorder.document_done(path)
+        self._recorder.document_done(self._document.id, path)
         return None
 
     async def _summary(self) -> str:
@@ -152,15 +153,18 @@ class _Run:
             "level": level,
             "index": index,
         }
+        key = self._client.key(prompt)
+        if earlier := self._recorder.answered(place["id"], key):
+            return earlier
         try:
             answer = await self._client.complete(prompt)
         except RequestFailed as error:
             times: dict[str, Any] = {"tries": error.tries, "started_at": error.started_at, "e2e_s": error.e2e_s}
-            self._recorder.record(RequestRecord(**place, **times, status="failed", error=error.message), None)
+            self._recorder.record(RequestRecord(**place, **times, status="failed", error=error.message), None, key)
             raise DocumentFailed(_explained(error, place["id"])) from None
         summary = answer.text.strip()
         record = _record(answer, prompt, place, self._prepared.counter)
-        self._recorder.record(record, summary)
+        self._recorder.record(record, summary, key)
         if record.status == "failed" and self._prepared.recipe.workload.on_empty == "fail":
             raise DocumentFailed(f"{place['id']}: {record.error}; workload.on_empty: skip would go on without it")
         return summary
@@ -272,11 +276,24 @@ def write_first_free(folder: Path, name: str, data: Any) -> Path:
             try:
                 path.hardlink_to(part)
             except FileExistsError:
+                if _same_summary(path, data):
+                    return path  # written by a client of this run that died before it could say so
                 continue
             return path
     finally:
         part.unlink(missing_ok=True)
     raise WorkloadFailed(f"{folder} holds 10,000 outputs of {name}", advice="use another RECIPE_HOME")
+
+
+def _same_summary(path: Path, data: Any) -> bool:
+    """Whether the file holds the same summary of the same document."""
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        return bool(
+            there["summary"] == data["summary"] and there["buck_slip"]["document"] == data["buck_slip"]["document"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 PLUGIN = Summarize()

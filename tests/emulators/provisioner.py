@@ -8,7 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from provisioners.contract import Clearance, Finding, Gone, Host, Lease, Offer, Output, Process, Release
+from provisioners.contract import (
+    Bill,
+    Boot,
+    Clearance,
+    Finding,
+    Forward,
+    Gone,
+    Host,
+    Lease,
+    Observed,
+    Offer,
+    Order,
+    Output,
+    Process,
+    Release,
+)
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe, Resources
 from runners.engines.openai import OpenAIEndpoint
@@ -38,7 +53,7 @@ async def hang() -> None:
 
 @dataclass
 class ProvisionerDouble:
-    """Implements Provisioner. `trouble` is by the name of the method, its host's `provide` and `fetch` included."""
+    """Implements Provisioner. `trouble` is by the name of the method, its host's `ready_for` and `fetch` included."""
 
     trouble: dict[str, Trouble] = field(default_factory=dict)
     release: Release = field(default_factory=lambda: Gone("it is not listed any more"))
@@ -46,6 +61,10 @@ class ProvisionerDouble:
     on_call: Callable[[str], None] = lambda name: None
     name: str = "double"
     billable: bool = True
+    secrets: tuple[str, ...] = ()
+    at_once: bool = True
+    observed: Observed = field(default_factory=lambda: Observed(state="running"))
+    orders: list[Order] = field(default_factory=list)
 
     async def asked(self, name: str) -> None:
         self.calls.append(name)
@@ -55,17 +74,31 @@ class ProvisionerDouble:
     async def offers(self, resources: Resources) -> list[Offer]:
         return [Offer(provider=self.name, id="one")]
 
-    async def create(self, offer: Offer, clearance: Clearance, lease: Lease) -> Lease:
+    async def create(self, order: Order, clearance: Clearance) -> Lease:
+        self.orders.append(order)
         await self.asked("create")
-        return replace(lease, id="id-1")
+        return replace(order.lease, id="id-1")
+
+    async def observe(self, lease: Lease) -> Observed:
+        await self.asked("observe")
+        return self.observed
 
     async def host(self, lease: Lease) -> Host:
         await self.asked("host")
         return HostDouble(self)
 
-    async def destroy(self, lease: Lease) -> Release:
+    async def destroy(self, lease: Lease, *, patience_s: float = 60.0) -> Release:
         await self.asked("destroy")
         return self.release
+
+    async def owned(self, owner: str) -> list[Lease]:
+        return []
+
+    async def bill(self, lease: Lease) -> Bill | None:
+        return None
+
+    def login(self, lease: Lease) -> Sequence[str] | None:
+        return None
 
     def command_to_end(self, lease: Lease) -> str:
         return COMMAND
@@ -80,15 +113,19 @@ class HostDouble:
     cache_dir: Path = Path("cache")
     python: str = "python"
     python_tag: str = "tag"
+    key: str = "the key of the double"
+    notes: tuple[str, ...] = ()
 
-    async def start(self, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
+    async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
         raise NotImplementedError
+
+    async def ready_for(self, boot: Boot) -> None:
+        await self.provisioner.asked("ready_for")
 
     async def write(self, name: str, text: str) -> Path:
         raise NotImplementedError
 
     async def provide(self, path: Path) -> Path:
-        await self.provisioner.asked("provide")
         return path
 
     async def fetch(self, pattern: str, into: Path) -> list[Path]:
@@ -98,8 +135,14 @@ class HostDouble:
     async def free_port(self) -> int:
         raise NotImplementedError
 
-    def address(self, port: int) -> str:
+    def place(self, path: str) -> str:
+        return path
+
+    async def forward(self, port: int) -> Forward:
         raise NotImplementedError
+
+    async def close(self) -> None:
+        pass
 
 
 def plan_of(

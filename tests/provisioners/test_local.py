@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from provisioners.contract import Clearance, Gone, Host, Lease, MayStillBill, Offer, Site
+from provisioners.contract import Clearance, Gone, Host, Lease, MayStillBill, Offer, Order, Site
 from provisioners.providers import local
 from provisioners.providers.local import LocalProvisioner
 from recipes.errors import HostCommandFailed, NoMachine
@@ -40,7 +40,7 @@ def leased(tmp_path: Path, use: Callable[[LocalProvisioner, Lease, Host], Awaita
     async def main() -> None:
         provisioner = LocalProvisioner(Site(home=tmp_path / "home", cache=tmp_path / "cache"))
         lease = Lease(provider="local", name=f"recipe-test-{os.getpid()}-{time.monotonic_ns()}", run_id="test")
-        lease = await provisioner.create(OFFER, Clearance(()), lease)
+        lease = await provisioner.create(Order(offer=OFFER, lease=lease, resources=Resources()), Clearance(()))
         try:
             await use(provisioner, lease, await provisioner.host(lease))
         finally:
@@ -52,7 +52,7 @@ def leased(tmp_path: Path, use: Callable[[LocalProvisioner, Lease, Host], Awaita
 async def start(host: Host, program: str) -> int:
     """Start a Python program and wait for its first word; returns its pid."""
     said = asyncio.Event()
-    process = await host.start([sys.executable, "-c", program], env={}, on_output=lambda _: said.set())
+    process = await host.start("job", [sys.executable, "-c", program], env={}, on_output=lambda _: said.set())
     await asyncio.wait_for(said.wait(), 20)
     return process.pid
 
@@ -148,14 +148,16 @@ def test_a_port_that_stays_taken_is_no_proof(tmp_path: Path, monkeypatch: pytest
 
 def test_the_guard_ends_the_group_when_its_client_is_killed(tmp_path: Path) -> None:
     client = (
-        "import asyncio, sys; from pathlib import Path; from provisioners.contract import *\n"
+        "import asyncio, sys; from pathlib import Path; from recipes.spec import Resources\n"
+        "from provisioners.contract import *\n"
         "from provisioners.providers.local import LocalProvisioner\n"
         "async def main():\n"
         f"    p = LocalProvisioner(Site(home=Path({str(tmp_path)!r}), cache=Path({str(tmp_path)!r})))\n"
         "    lease = Lease(provider='local', name='recipe-orphan', run_id='x')\n"
-        "    lease = await p.create(Offer(provider='local', id='here'), Clearance(()), lease)\n"
+        "    offer = Offer(provider='local', id='here')\n"
+        "    lease = await p.create(Order(offer=offer, lease=lease, resources=Resources()), Clearance(()))\n"
         "    host = await p.host(lease)\n"
-        f"    await host.start([sys.executable, '-c', {QUIET!r}], env={{}}, on_output=print)\n"
+        f"    await host.start('job', [sys.executable, '-c', {QUIET!r}], env={{}}, on_output=print)\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
@@ -173,7 +175,7 @@ def test_output_comes_whole_and_the_exit_status_with_it(tmp_path: Path) -> None:
     async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
         heard: list[bytes] = []
         program = "import sys; sys.stdout.write('x' * 300_000); sys.stderr.write('end'); sys.exit(7)"
-        process = await host.start([sys.executable, "-c", program], env={"A": "1"}, on_output=heard.append)
+        process = await host.start("job", [sys.executable, "-c", program], env={"A": "1"}, on_output=heard.append)
         assert await process.wait() == 7
         assert await process.wait() == 7
         assert len(b"".join(heard)) == 300_003
@@ -185,7 +187,7 @@ def test_the_end_of_a_process_is_seen_while_its_child_holds_the_pipe(tmp_path: P
     program = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
 
     async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
-        process = await host.start([sys.executable, "-c", program], env={}, on_output=lambda _: None)
+        process = await host.start("job", [sys.executable, "-c", program], env={}, on_output=lambda _: None)
         assert await asyncio.wait_for(process.wait(), 10) == 0
 
     leased(tmp_path, use)
@@ -197,7 +199,7 @@ def test_a_listener_that_fails_blocks_nobody_and_is_heard_of(tmp_path: Path) -> 
 
     async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
         program = "import sys; sys.stdout.write('x' * 1_000_000)"
-        process = await host.start([sys.executable, "-c", program], env={}, on_output=full)
+        process = await host.start("job", [sys.executable, "-c", program], env={}, on_output=full)
         with pytest.raises(OSError, match="No space left"):
             await asyncio.wait_for(process.wait(), 20)
 
@@ -207,7 +209,7 @@ def test_a_listener_that_fails_blocks_nobody_and_is_heard_of(tmp_path: Path) -> 
 def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
         with pytest.raises(HostCommandFailed, match="no-such-command"):
-            await host.start(["no-such-command"], env={}, on_output=lambda _: None)
+            await host.start("job", ["no-such-command"], env={}, on_output=lambda _: None)
 
     leased(tmp_path, use)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from runners import clock
-from runners.clock import LEASED, Clock
+from runners.clock import Clock
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -54,37 +54,56 @@ def test_each_phase_begins_at_the_instant_at_which_the_one_before_ended(hands: H
     assert [(phase.started_at - START).total_seconds() for phase in timed.phases] == [0, 1, 31.5]
 
 
-def test_only_leased_phases_cost(hands: Hands) -> None:
+def test_only_what_is_leased_costs(hands: Hands) -> None:
     timed = Clock()
     timed.price_usd_per_h = 3.6
-    go(timed, hands, plan=500, provision=30, drive=70, report=900)
-    assert [phase.usd for phase in timed.phases] == pytest.approx([0, 0.03, 0.07, 0])
-    assert timed.billed_seconds() == 100
+    go(timed, hands, plan=500)
+    hands.now += 20  # waiting for capacity
+    timed.leased()
+    go(timed, hands, provision=10, drive=70)
+    assert [phase.seconds for phase in timed.phases] == [500, 30, 70]
+    assert [phase.usd for phase in timed.phases] == pytest.approx([0, 0.01, 0.07])
+    assert timed.billed_seconds() == 80
 
 
-def test_every_phase_between_lease_and_release_is_billed(hands: Hands) -> None:
+def test_what_was_refused_was_not_billed(hands: Hands) -> None:
     timed = Clock()
     timed.price_usd_per_h = 3600
-    go(timed, hands, **dict.fromkeys(LEASED, 1.0))
-    assert set(LEASED) == {"provision", "prepare", "launch", "drive", "collect", "release"}
-    assert timed.billed_seconds() == len(LEASED)
-    assert [phase.usd for phase in timed.phases] == pytest.approx([1] * len(LEASED))
+    timed.leased()
+    hands.now += 5
+    timed.not_leased()
+    go(timed, hands, provision=1)
+    assert timed.billed_seconds() == 0
+
+
+def test_a_lease_of_an_earlier_client_is_billed_from_its_beginning(hands: Hands) -> None:
+    hands.now += 100
+    timed = Clock()
+    timed.price_usd_per_h = 3600
+    timed.leased(START)
+    go(timed, hands, before=0, drive=10)
+    assert timed.started_at == START
+    assert [phase.seconds for phase in timed.phases] == [100, 10]
+    assert timed.spent_usd() == pytest.approx(110)
 
 
 def test_without_a_price_the_cost_is_unknown(hands: Hands) -> None:
     timed = Clock()
-    go(timed, hands, plan=1, provision=1)
+    timed.leased()
+    go(timed, hands, provision=1, drive=1)
     assert [phase.usd for phase in timed.phases] == [None, None]
     assert timed.spent_usd() is None
     assert timed.phases[1].row()["usd"] is None
-    assert timed.billed_seconds() == 1
+    assert timed.billed_seconds() == 2
 
 
 def test_what_is_spent_so_far_holds_the_phase_that_is_on(hands: Hands) -> None:
     timed = Clock()
     timed.price_usd_per_h = 3600
-    assert timed.spent_usd() == 0, "nothing is leased before the first phase has ended"
-    go(timed, hands, plan=100, provision=10)
+    go(timed, hands, plan=100)
+    assert timed.spent_usd() == 0, "nothing is leased yet"
+    timed.leased()
+    go(timed, hands, provision=10)
     hands.now += 5
     assert timed.spent_usd() == pytest.approx(15)
 
@@ -92,6 +111,7 @@ def test_what_is_spent_so_far_holds_the_phase_that_is_on(hands: Hands) -> None:
 def test_a_phases_row(hands: Hands) -> None:
     timed = Clock()
     timed.price_usd_per_h = 2.0
+    timed.leased()
     go(timed, hands, drive=1.23456)
     row = timed.phases[0].row()
     assert (row["name"], row["seconds"], row["usd"]) == ("drive", 1.235, pytest.approx(0.00068587))

@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,22 +58,28 @@ class Fetcher:
     home: Path
 
     def start(
-        self, revision: str, files: dict[str, bytes] | None = None, *, repo: str = REPO, token: str | None = None
+        self,
+        revision: str,
+        files: dict[str, bytes] | None = None,
+        *,
+        repo: str = REPO,
+        token: str | None = None,
+        environment: dict[str, Any] | None = None,
     ) -> subprocess.Popen[str]:
+        """With an environment: by a Python that has no libraries."""
         wanted = [{"name": name, "bytes": len(data)} for name, data in (files or FILES).items()]
         request = self.home.parent / "fetch.json"
-        request.write_text(
-            json.dumps({"repo": repo, "revision": revision, "files": wanted, "hf_home": str(self.home)}), "utf-8"
-        )
+        content = {"repo": repo, "revision": revision, "files": wanted, "hf_home": str(self.home)}
+        request.write_text(json.dumps({**content, **({"environment": environment} if environment else {})}), "utf-8")
         env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         env |= {"HF_ENDPOINT": self.hub.url, **({"HF_TOKEN": token} if token else {})}
-        argv = [sys.executable, fetch_model.__file__, str(request)]
+        argv = [sys.executable, *(["-S"] if environment else []), fetch_model.__file__, str(request)]
         return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, revision: str, files: dict[str, bytes] | None = None, **options: Any) -> Ended:
         process = self.start(revision, files, **options)
         out, err = process.communicate(timeout=120)
-        said = [json.loads(line) for line in out.splitlines()]
+        said = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         return Ended(process.returncode, said, out + err)
 
 
@@ -153,6 +160,52 @@ def test_progress_is_told_while_a_file_is_under_way(hub: Hub, fetcher: Fetcher) 
     here = len(FILES["config.json"]) + len(FILES["tokenizer.json"])
     assert early == {"progress": {"bytes": here, "total": total}}
     assert later[-2] == {"progress": {"bytes": total, "total": total}}
+
+
+def environment_at(folder: Path, *, good: bool = True) -> dict[str, Any]:
+    """An environment that is made without a network: it borrows the libraries of this one."""
+    here = [path for path in sys.path if path.endswith("site-packages")]
+    borrow = (
+        "import pathlib, sysconfig; "
+        f"pathlib.Path(sysconfig.get_path('purelib'), 'borrowed.pth').write_text({chr(10).join(here)!r})"
+    )
+    return {
+        "directory": str(folder / "library-{python_tag}"),
+        "python": sys.executable,
+        "steps": [{"argv": ["{env}/bin/python", "-c", borrow if good else "raise SystemExit(1)"], "env": {}}],
+        "check": ["{env}/bin/python", "-c", "import huggingface_hub"],
+    }
+
+
+@pytest.mark.real
+def test_a_machine_without_the_library_gets_it_first(hub: Hub, fetcher: Fetcher, tmp_path: Path) -> None:
+    pinned = hub.push(REPO, FILES)
+    environment = environment_at(tmp_path / "tools")
+    ended = fetcher.run(pinned, environment=environment)
+    assert content(ended.folder) == FILES
+    assert ended.folder.is_relative_to(fetcher.home)
+    (made,) = [path for path in (tmp_path / "tools").iterdir() if path.is_dir()]
+    assert made.name == f"library-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
+    assert "already installed" in fetcher.run(pinned, environment=environment).printed
+
+
+@pytest.mark.real
+def test_a_library_that_cannot_be_had_is_said(hub: Hub, fetcher: Fetcher, tmp_path: Path) -> None:
+    ended = fetcher.run(hub.push(REPO, FILES), environment=environment_at(tmp_path / "tools", good=False))
+    assert ended.error["code"] == "no-library"
+
+
+def test_a_download_that_was_killed_keeps_what_is_finished(hub: Hub, fetcher: Fetcher) -> None:
+    pinned = hub.push(REPO, FILES)
+    event = hub.hold("model.safetensors", after=10)
+    with fetcher.start(pinned) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.kill()
+    event.set()
+    before = len(hub.asked("get", "config.json"))
+    assert content(fetcher.run(pinned).folder) == FILES
+    assert len(hub.asked("get", "config.json")) == before
 
 
 MISSING = ("missing", "for a private repository set HF_TOKEN")

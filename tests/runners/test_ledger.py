@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,9 @@ def result(run_id: str, **outcome: Any) -> dict[str, Any]:
 
 def test_a_run_from_its_beginning_to_its_end(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "new" / "home")
-    ledger.begin("r-1", "r", "d", "2026-01-02T03:00:00+00:00", 42)
+    ledger.begin("r-1", "r", "d", datetime.now(UTC).isoformat(), os.getpid())
     (row,) = ledger.runs()
-    assert (row["run_id"], row["status"], row["pid"], row["result"]) == ("r-1", "running", 42, None)
+    assert (row["run_id"], row["status"], row["pid"], row["result"]) == ("r-1", "running", os.getpid(), None)
     ended = result("r-1", status="failed", phase="launch", error="no")
     ledger.end(ended)
     (row,) = ledger.runs()

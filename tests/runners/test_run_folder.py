@@ -160,8 +160,8 @@ def record(number: int, status: str = "ok") -> RequestRecord:
 def test_each_request_is_on_disk_when_it_is_written(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "demo")
     file = RecordFile(folder)
-    file.write(record(0), "an answer\nof two lines, ü")
-    file.write(record(1, "failed"), None)
+    file.write(record(0), "an answer\nof two lines, ü", "k")
+    file.write(record(1, "failed"), None, "k")
     requests = [json.loads(line) for line in (folder.path / "requests.jsonl").read_text().splitlines()]
     answers = [json.loads(line) for line in (folder.path / "answers.jsonl").read_text().splitlines()]
     assert [(row["id"], row["status"], row["started_at"]) for row in requests] == [
@@ -171,7 +171,7 @@ def test_each_request_is_on_disk_when_it_is_written(tmp_path: Path) -> None:
     assert {"document", "level", "index", "tries", "prompt_tokens", "output_tokens", "ttft_s", "tpot_s", "e2e_s"} < set(
         requests[0]
     )
-    assert answers == [{"id": "a/1/0", "document": "a", "level": 1, "text": "an answer\nof two lines, ü"}]
+    assert answers == [{"id": "a/1/0", "document": "a", "level": 1, "key": "k", "text": "an answer\nof two lines, ü"}]
     file.close()
 
 

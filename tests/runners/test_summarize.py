@@ -39,14 +39,20 @@ class Taken:
     expected: int = 0
     outputs: list[Path] = field(default_factory=list)
 
-    def record(self, record: RequestRecord, text: str | None) -> None:
+    def answered(self, id: str, key: str) -> str | None:  # noqa: A002
+        return None
+
+    def output_of(self, document: str) -> Path | None:
+        return None
+
+    def record(self, record: RequestRecord, text: str | None, key: str) -> None:
         self.records.append(record)
         self.texts.append(text)
 
     def expect(self, requests: int) -> None:
         self.expected += requests
 
-    def document_done(self, output: Path) -> None:
+    def document_done(self, document: str, output: Path) -> None:
         self.outputs.append(output)
 
 

@@ -16,7 +16,7 @@ import pytest
 from provisioners.contract import Finding, MayStillBill
 from recipes.errors import Refused
 from recipes.load import LoadedRecipe
-from runners.cli.commands import up
+from runners.cli import running
 from runners.plan import Plan
 from tests.conftest import RECIPE, Command
 from tests.emulators.engine import EngineDouble
@@ -30,7 +30,7 @@ class Bench:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder, self._patch = folder, monkeypatch
-        self.provisioners = {name: ProvisionerDouble() for name in ("first", "second")}
+        self.provisioners = {name: ProvisionerDouble(at_once=False) for name in ("first", "second")}
         self.replanned: dict[str, Trouble] = {}
         self.findings: dict[str, list[Finding]] = {}
         monkeypatch.setenv("RECIPE_HOME", str(folder / "home"))
@@ -39,8 +39,10 @@ class Bench:
         async def run() -> int:
             async with asyncio.timeout(10), EngineDouble() as engine:
                 plans = {name: self._plan(name, f"{engine.url}/v1") for name in names}
-                self._patch.setattr(up, "make_plan", self._planning(plans))
-                return await up.Runs(as_json=True).run_all(tuple(plan.loaded for plan in plans.values()))
+                self._patch.setattr(running, "make_plan", self._planning(plans))
+                return await running.Runs(as_json=True, parallel=20).run_all(
+                    tuple(plan.loaded for plan in plans.values())
+                )
 
         return asyncio.run(run())
 
@@ -136,7 +138,7 @@ def test_a_machine_that_still_bills_without_a_result_outweighs_the_next_run(
 
 
 def test_a_signal_while_one_runs_begins_no_other(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    bench.provisioners["first"].trouble["provide"] = interrupted
+    bench.provisioners["first"].trouble["ready_for"] = interrupted
     assert bench.run("first", "second") == 130
     assert results(capsys) == [("first", 130)]
     assert bench.provisioners["first"].calls[-1] == "destroy"

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
-from typing import Any
-
-import psutil
 
 from recipes.errors import UsageError
 from runners.cli.common import add_json, console, print_json
@@ -24,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.limit < 1:
         raise UsageError(f"--limit {options.limit}: must be at least 1")
-    rows = [_with_life(row) for row in Ledger(recipe_home()).runs(limit=options.limit, recipe=options.recipe)]
+    rows = Ledger(recipe_home()).runs(limit=options.limit, recipe=options.recipe)
     if options.json:
         print_json({"runs": [row["result"] or {k: v for k, v in row.items() if k != "result"} for row in rows]})
     elif rows:
@@ -32,18 +28,3 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"no runs of {options.recipe}" if options.recipe else "no runs yet; try recipe up local-smoke")
     return 0
-
-
-def _with_life(row: dict[str, Any]) -> dict[str, Any]:
-    """A run that says it is going on, but whose process is gone, was lost."""
-    if row["status"] == "running" and not _lives(row["pid"], datetime.fromisoformat(row["started_at"])):
-        return {**row, "status": "lost"}
-    return row
-
-
-def _lives(pid: int, since: datetime) -> bool:
-    """Whether the process is still the one of that time, and not a later one of the same number."""
-    try:
-        return bool(psutil.Process(pid).create_time() <= since.timestamp() + 1)
-    except psutil.Error:
-        return False

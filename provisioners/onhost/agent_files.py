@@ -1,0 +1,84 @@
+"""Files of the lease's machine: packed for the client, and described so that it can check and resume."""
+
+import glob
+import gzip
+import hashlib
+import json
+import os
+import sys
+import tarfile
+
+_BLOCK = 1 << 20
+_LEVEL = 6
+
+
+def pack(state, patterns):
+    """Write a compressed tar of the work directory's files that match to standard output, and what is in it to
+    standard error: {"files": [{"path", "bytes", "sha256"}]}. What leads out of the work directory is left out."""
+    os.chdir(state.work)
+    packed = []
+    squeezed = gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=_LEVEL, mtime=0)
+    with squeezed, tarfile.open(fileobj=squeezed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for path in _matching(patterns):
+            packed.extend(_add(tar, path))
+    sys.stdout.flush()
+    sys.stderr.write(json.dumps({"files": packed}) + "\n")
+
+
+def _matching(patterns):
+    root = os.path.realpath(".") + os.sep
+    found = set()
+    for pattern in patterns:
+        if not os.path.isabs(pattern):
+            found.update(os.path.normpath(path) for path in glob.glob(pattern, recursive=True))
+    inside = (path for path in found if path.split(os.sep)[0] != os.pardir)
+    return sorted(path for path in inside if os.path.realpath(path).startswith(root) and os.path.isfile(path))
+
+
+def _add(tar, path):
+    """Add a file as it is now; one that cannot be read is left out. Returns what was added."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115 (it is closed below; what cannot be opened is told apart here)
+    except OSError:
+        return []
+    with file:
+        info = tarfile.TarInfo(path)
+        found = os.fstat(file.fileno())
+        info.size, info.mtime, info.mode = found.st_size, int(found.st_mtime), 0o600
+        reading = _Measured(file)
+        tar.addfile(info, reading)
+    return [{"path": path, "bytes": reading.bytes, "sha256": reading.sha256.hexdigest()}]
+
+
+class _Measured:
+    """Hashes what is read. A file that shrinks meanwhile is filled up with zeros that are not counted, so that the
+    archive stays whole and the one file is seen to be cut off."""
+
+    def __init__(self, file):
+        self._file = file
+        self.bytes, self.sha256 = 0, hashlib.sha256()
+
+    def read(self, size):
+        block = self._file.read(size)
+        self.sha256.update(block)
+        self.bytes += len(block)
+        return block.ljust(size, b"\0")
+
+
+def digest(state, paths):
+    """What is there under each path: {"files": [{"path", "bytes", "sha256"} or null]}; relative ones in work."""
+    return {"files": [_described(path, os.path.join(state.work, os.path.expanduser(path))) for path in paths]}
+
+
+def _described(path, place):
+    sha256, length = hashlib.sha256(), 0
+    if not os.path.isfile(place):
+        return None
+    try:
+        with open(place, "rb") as file:
+            for block in iter(lambda: file.read(_BLOCK), b""):
+                sha256.update(block)
+                length += len(block)
+    except OSError:
+        return None
+    return {"path": path, "bytes": length, "sha256": sha256.hexdigest()}

@@ -1,0 +1,168 @@
+"""From a recipe's resources and RunPod's catalogue to offers, in the order in which they are tried. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from provisioners.contract import Offer
+from provisioners.providers.runpod.matching import full_name, matching
+from provisioners.providers.runpod.values import CLOUDS, CloudName, Gpu
+from recipes.errors import NoMachine
+from recipes.explain import did_you_mean
+from recipes.spec import Fallback, Resources
+from recipes.units import Accelerators
+
+_DATA_CENTER = re.compile(r"[A-Za-z]+(-[A-Za-z]+)+-\d+")
+_STOCK = {"high": 0, "medium": 1, "low": 2, "none": 3}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to get the hardware as the recipe puts it, with all that it leaves out filled in."""
+
+    accelerators: Accelerators
+    clouds: tuple[CloudName, ...]
+    regions: tuple[str, ...]
+    spot: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the catalogue is asked: prices and stock differ by each of these."""
+
+    count: int
+    cloud: CloudName
+    spot: bool
+
+
+Catalogues = Mapping[Question, Sequence[Gpu]]
+
+
+def entries_of(resources: Resources, *, only_region: str | None = None) -> list[Entry]:
+    """The recipe's own entry, then its fallbacks in order. `only_region` is where a network volume binds them to.
+
+    Raises NoMachine if none is left, or if one asks for what RunPod does not have.
+    """
+    if resources.accelerators is None:
+        raise NoMachine(
+            "recipe rents GPU pods of RunPod, and resources.accelerators names no GPU",
+            advice="write accelerators: A40:1; for a CPU use provisioner: local or ssh",
+        )
+    entries = [_entry(resources, fallback) for fallback in (Fallback(), *resources.any_of)]
+    if any(entry.spot for entry in entries) and resources.api != "graphql":
+        raise NoMachine(
+            "RunPod's REST API has no spot machines",
+            advice="write api: graphql (experimental), or leave use_spot out",
+        )
+    if only_region is None:
+        return entries
+    there = [entry for entry in entries if not entry.regions or any(_lies_in(only_region, r) for r in entry.regions)]
+    if not there:
+        raise NoMachine(
+            f"the network volume lies in {only_region}, which is not among resources.regions",
+            advice=f"write regions: [{only_region}], or leave regions out",
+        )
+    return [Entry(entry.accelerators, entry.clouds, (only_region,), entry.spot) for entry in there]
+
+
+def questions_of(entries: Iterable[Entry]) -> list[Question]:
+    """What has to be asked of the catalogue for these entries, each once."""
+    asked = (Question(entry.accelerators.count, cloud, entry.spot) for entry in entries for cloud in entry.clouds)
+    return list(dict.fromkeys(asked))
+
+
+def offers_of(entries: Sequence[Entry], catalogues: Catalogues, provider: str) -> list[Offer]:
+    """Entry by entry; within one the cheapest first, and what has no stock last.
+
+    It is tried all the same, because the catalogue reserves nothing. Raises NoMachine if nothing is offered at all.
+    """
+    found = [offer for entry in entries for offer in _offers_of(entry, catalogues, provider)]
+    if found:
+        return list(dict.fromkeys(found))
+    raise _nothing(entries, catalogues)
+
+
+def _entry(resources: Resources, fallback: Fallback) -> Entry:
+    cloud = fallback.cloud or resources.cloud
+    accelerators = fallback.accelerators or resources.accelerators
+    assert accelerators is not None
+    spot = resources.use_spot if fallback.use_spot is None else fallback.use_spot
+    return Entry(accelerators, (cloud,) if cloud else CLOUDS, fallback.regions or resources.regions, spot)
+
+
+def _offers_of(entry: Entry, catalogues: Catalogues, provider: str) -> list[Offer]:
+    count = entry.accelerators.count
+    found = []
+    for cloud in entry.clouds:
+        gpus = matching(entry.accelerators.name, catalogues[Question(count, cloud, entry.spot)])
+        found += [
+            Offer(
+                provider=provider,
+                id=gpu.id,
+                accelerator=full_name(gpu),
+                count=count,
+                memory_gib=gpu.memory_gb,
+                price_usd_per_h=None if gpu.price_usd_per_h is None else round(gpu.price_usd_per_h * count, 6),
+                region=region,
+                stock=stock,
+                cloud=cloud,
+                spot=entry.spot,
+            )
+            for gpu in gpus
+            if gpu.most is None or count <= gpu.most
+            for region, stock in _places(gpu, entry.regions)
+        ]
+    return sorted(found, key=_order)
+
+
+def _places(gpu: Gpu, regions: Sequence[str]) -> list[tuple[str | None, str | None]]:
+    """Data centres with their stock; without a wish RunPod chooses."""
+    if not regions:
+        return [(None, gpu.stock)]
+    known = [(place, stock) for place, stock in gpu.stock_by_data_center.items() for r in regions if _lies_in(place, r)]
+    asked = [r for r in regions if _DATA_CENTER.fullmatch(r)]
+    unlisted = [(r, "none") for r in asked if not any(_lies_in(place, r) for place, _ in known)]
+    return list(dict.fromkeys([*known, *unlisted]))
+
+
+def _lies_in(data_center: str, region: str) -> bool:
+    """Whether a data centre is the one that is asked for, or in that part of the world: US-KS-2 lies in US."""
+    here, wanted = data_center.upper(), region.upper()
+    return here == wanted or here.startswith(f"{wanted}-")
+
+
+def _order(offer: Offer) -> tuple[bool, float, int, bool]:
+    price = float("inf") if offer.price_usd_per_h is None else offer.price_usd_per_h
+    stock = _STOCK.get(offer.stock or "", 1)
+    return offer.stock == "none", price, stock, offer.cloud != "secure"
+
+
+def _nothing(entries: Sequence[Entry], catalogues: Catalogues) -> NoMachine:
+    """Why nothing is offered: no such GPU, none with so many in one pod, or none there."""
+    for entry in entries:
+        name, count = entry.accelerators.name, entry.accelerators.count
+        asked = [catalogues[Question(count, cloud, entry.spot)] for cloud in entry.clouds]
+        found = [gpu for catalogue in asked for gpu in matching(name, catalogue)]
+        most = max((count if gpu.most is None else gpu.most for gpu in found), default=0)
+        if found and most < count:
+            return NoMachine(
+                f"RunPod has no pod with {count} × {name}; at most {most}",
+                advice=f"write accelerators: {name}:{most}",
+            )
+        if found:
+            there = sorted({place for gpu in found for place in gpu.stock_by_data_center})
+            return NoMachine(
+                f"RunPod has no {name} in {', '.join(entry.regions)}",
+                advice=f"it has some in {', '.join(there)}" if there else "leave regions out",
+            )
+    names = " and no ".join(dict.fromkeys(entry.accelerators.name for entry in entries))
+    known = {known for catalogue in catalogues.values() for gpu in catalogue for known in (gpu.name, gpu.id)}
+    near = did_you_mean(entries[0].accelerators.name, known)
+    return NoMachine(f"RunPod offers no {names}{_where(entries)}", advice=near or "recipe offers lists what there is")
+
+
+def _where(entries: Sequence[Entry]) -> str:
+    clouds = {cloud for entry in entries for cloud in entry.clouds}
+    return f" in its {next(iter(clouds))} cloud" if len(clouds) == 1 else ""

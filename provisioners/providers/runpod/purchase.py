@@ -1,0 +1,158 @@
+"""Asking for a pod so that there is exactly one: after an unclear answer, by looking for its unique name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+
+from provisioners.contract import MayStillBill
+from provisioners.providers.runpod.answers import (
+    Ambiguous,
+    ApiError,
+    CapacityRefused,
+    Conflict,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    Refusal,
+    Retired,
+    Unauthorized,
+    Unreachable,
+    as_no_machine,
+)
+from provisioners.providers.runpod.cloud import Cloud, Wish
+from provisioners.providers.runpod.pace import Pace
+from provisioners.providers.runpod.release import let_go
+from provisioners.providers.runpod.values import Pod
+from recipes.errors import ExitCode, NoCapacity, NoMachine, RecipeError
+
+
+class Unsettled(RecipeError):
+    """Nobody knows whether a machine was created: its lease has to be let go like any other."""
+
+    exit_code = ExitCode.NO_MACHINE
+
+
+@dataclass
+class Attempt:
+    """What is known of a create at every moment, for whoever has to let go of it after an interruption."""
+
+    unanswered: int = 0
+    """Creates that left and were not refused: each may have made a pod."""
+    pod_ids: set[str] = field(default_factory=set)
+
+
+async def buy(cloud: Cloud, wish: Wish, pace: Pace, attempt: Attempt) -> Pod:
+    """One pod of this name. Raises Refusal; NoCapacity if RunPod never answers and no pod ever appears.
+
+    Raises Unsettled if it cannot be known whether there is one.
+    """
+    for ask in range(pace.asks):
+        try:
+            pod = await _create(cloud, wish, pace, attempt)
+            return await _only(cloud, [pod, *await _named(cloud, wish.name)], pace, attempt) if ask else pod
+        except Ambiguous as error:
+            cause: ApiError = error
+        if (found := await _appeared(cloud, wish.name, pace, attempt, cause)) is not None:
+            return found
+    raise NoCapacity(
+        f"RunPod gave no usable answer to {pace.asks} creates, and no pod appeared ({cause.what})",
+        advice="try again later; see https://uptime.runpod.io",
+    )
+
+
+async def _create(cloud: Cloud, wish: Wish, pace: Pace, attempt: Attempt) -> Pod:
+    """Ask; a request that was turned away at the door is asked again, any other never."""
+    end = time.monotonic() + pace.limited_s
+    pause_s = pace.backoff_first_s
+    while True:
+        try:
+            return await _with_last_word(cloud.create(wish), pace.last_word_s, attempt)
+        except (RateLimited, Unreachable) as error:
+            wait_s = pause_s if error.retry_after_s is None else error.retry_after_s
+            if time.monotonic() + wait_s > end:
+                raise
+        await asyncio.sleep(wait_s)
+        pause_s = min(2 * pause_s, pace.backoff_most_s)
+
+
+async def _with_last_word(create: Awaitable[Pod], last_word_s: float, attempt: Attempt) -> Pod:
+    """The pod. Who is interrupted meanwhile waits a little longer for the answer: it names what has to be let go."""
+    asked = asyncio.ensure_future(_recorded(create, attempt))
+    try:
+        return await asyncio.shield(asked)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait({asked}, timeout=last_word_s)
+        finally:
+            asked.cancel()
+        raise
+
+
+async def _recorded(create: Awaitable[Pod], attempt: Attempt) -> Pod:
+    attempt.unanswered += 1
+    try:
+        pod = await create
+    except Refusal:
+        attempt.unanswered -= 1
+        raise
+    attempt.pod_ids.add(pod.id)
+    return pod
+
+
+async def _appeared(cloud: Cloud, name: str, pace: Pace, attempt: Attempt, cause: ApiError) -> Pod | None:
+    """The pod of this name, if one appears in the lists while it is looked for; others of the same name are let go.
+
+    None says that it was in no list during the whole time, the last one included. Raises Unsettled without such a list.
+    """
+    began = time.monotonic()
+    pause_s = pace.look_first_s
+    while True:
+        wait_s, named = pause_s, None
+        try:
+            named = await _named(cloud, name)
+        except (Unauthorized, Forbidden, Retired) as error:
+            raise Unsettled(f"{cause.what}; and its pod cannot be looked for: {error.what}") from error
+        except ApiError as error:
+            cause = error
+            wait_s = max(pause_s, error.retry_after_s or 0.0)
+        if named:
+            return await _only(cloud, named, pace, attempt)
+        looked_s = time.monotonic() - began
+        if named is not None and looked_s >= pace.looks_s:
+            return None
+        if looked_s + wait_s > 1.5 * pace.looks_s:
+            raise Unsettled(f"RunPod does not say whether it made the pod {name}: {cause.what}")
+        await asyncio.sleep(wait_s)
+        pause_s = min(2 * pause_s, pace.look_every_s)
+
+
+async def _named(cloud: Cloud, name: str) -> list[Pod]:
+    return [pod for pod in await cloud.pods(again_s=0.0) if pod.name == name and not pod.terminated]
+
+
+async def _only(cloud: Cloud, named: list[Pod], pace: Pace, attempt: Attempt) -> Pod:
+    """The first of several pods with one name; the others are let go. Raises Unsettled if that is not proven."""
+    keep, *others = {pod.id: pod for pod in named}.values()
+    attempt.pod_ids |= {pod.id for pod in named}
+    for pod in others:
+        release = await let_go(cloud, pod.name, [pod.id], pace, whole_name=False)
+        if isinstance(release, MayStillBill):
+            raise Unsettled(f"RunPod made several pods called {keep.name}, and one of them stays: {release.reason}")
+        attempt.pod_ids.discard(pod.id)
+    return keep
+
+
+def refused(error: Refusal, what: str) -> NoMachine:
+    """A refusal of a create as an error for people: NoCapacity where another offer might be had."""
+    match error:
+        case CapacityRefused():
+            return NoCapacity(f"RunPod has no {what} now: {error.what}")
+        case Forbidden():
+            return NoCapacity(f"this account may not rent {what}: {error.what}")
+        case NotFound() | Conflict():
+            return NoCapacity(f"RunPod does not rent {what}: {error.what}")
+        case _:
+            return as_no_machine(error)

@@ -1,0 +1,74 @@
+"""Take over a run whose client died: the work goes on from the answers that are on disk, and the machine is let go."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+
+from provisioners.contract import Offer
+from provisioners.journal import Entry, Journal
+from recipes.errors import NoMachine, UsageError
+from recipes.load import LoadedRecipe, load_resolved
+from runners import registry
+from runners.cli.common import add_json, add_run
+from runners.cli.running import Runs
+from runners.ledger import Ledger
+from runners.plan import make_plan
+from runners.run_folder import RunFolder, recipe_home
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    home = recipe_home()
+    folder, ledger = RunFolder.find(home, options.run), Ledger(home)
+    row = ledger.run(folder.run_id)
+    if row and row["status"] == "running":
+        raise UsageError(
+            f"{folder.run_id} has a living client, process {row['pid']}", advice=f"recipe logs -f {folder.run_id}"
+        )
+    entry = Journal(ledger.path).of_run(folder.run_id)
+    if row and row["status"] != "lost":
+        advice = "its machine may still bill: recipe reap --yes" if entry and entry.open else "see recipe report"
+        raise UsageError(f"{folder.run_id} has ended: {row['status']}", advice=advice)
+    if entry is None or not entry.open:
+        proof = f": {entry.proof}" if entry and entry.proof else ""
+        again = f"recipe up {row['recipe']}" if row else "recipe up"
+        raise UsageError(f"{folder.run_id} has no machine to go on with{proof}", advice=f"begin anew: {again}")
+    return asyncio.run(_attach(options, folder, entry))
+
+
+async def _attach(options: argparse.Namespace, folder: RunFolder, entry: Entry) -> int:
+    seen = await registry.provisioner(entry.lease.provider).observe(entry.lease)
+    if seen.state in ("stopped", "failed", "gone"):
+        raise NoMachine(
+            f"{folder.run_id} has no machine to go on with: {seen.message or seen.state}",
+            advice=f"recipe down {folder.run_id} proves it; then begin anew",
+        )
+    plan = await make_plan(_loaded(folder), os.environ, leased=_offer(folder, entry))
+    return await Runs(as_json=options.json).adopt(plan, folder, entry)
+
+
+def _loaded(folder: RunFolder) -> LoadedRecipe:
+    """The recipe as it was resolved when the run began."""
+    resolved, plan = folder.read_json("resolved.json"), folder.read_json("plan.json")
+    if resolved is None or plan is None:
+        advice = f"recipe down {folder.run_id}"
+        raise UsageError(f"{folder.run_id} was cut off before its plan was written", advice=advice)
+    text = (folder.path / "recipe.yaml").read_text(encoding="utf-8")
+    return load_resolved(resolved, text, plan)
+
+
+def _offer(folder: RunFolder, entry: Entry) -> Offer:
+    """What was leased, as far as the plan tells."""
+    offers = (folder.read_json("plan.json") or {}).get("offers") or []
+    wanted = entry.lease.details.get("offer", offers[0]["id"] if offers else "")
+    known = next((offer for offer in offers if offer["id"] == wanted), offers[0] if offers else None)
+    price = entry.lease.price_usd_per_h
+    if known is None:
+        return Offer(provider=entry.lease.provider, id=entry.lease.id or "", price_usd_per_h=price)
+    return Offer(**{**known, "price_usd_per_h": price})

@@ -1,0 +1,49 @@
+"""End whatever of yours may be billing and has no living run. Only tells what it would do, unless --yes is given.
+
+Works from any machine that has the provider's key: machines are recognised by their names, which carry their owner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+
+from provisioners.naming import owner_name
+from recipes.errors import ExitCode
+from runners.cli.common import add_json, console, print_json
+from runners.ledger import Ledger
+from runners.machines import end_all, everywhere, silent_rows
+from runners.run_folder import recipe_home
+from runners.terminal.machines_view import ended_lines, machine_lines, silent_lines
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="end them")
+    parser.add_argument("--owner", metavar="NAME", help="whose machines (default: RECIPE_OWNER, else your user's name)")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    return asyncio.run(_reap(options))
+
+
+async def _reap(options: argparse.Namespace) -> int:
+    ledger = Ledger(recipe_home())
+    owner = owner_name({"RECIPE_OWNER": options.owner} if options.owner else os.environ)
+    machines, silent = await everywhere(ledger, owner)
+    orphans = [machine for machine in machines if machine.client != "running"]
+    rows = await end_all(orphans, ledger) if options.yes else [machine.row() for machine in orphans]
+    if options.json:
+        print_json({"machines": rows, "silent": silent_rows(silent)})
+    else:
+        out = console()
+        none = f"nothing of {owner}'s is billing without a living run"
+        shown = ended_lines(rows) if options.yes and rows else machine_lines(rows, none=none)
+        for line in [*shown, *silent_lines(silent)]:
+            out.print(line)
+        if rows and not options.yes:
+            out.print("\nnothing was ended; recipe reap --yes ends them")
+    if any(row.get("release", {}).get("state") == "may-still-bill" for row in rows):
+        return ExitCode.STILL_BILLING
+    return ExitCode.NO_MACHINE if silent else ExitCode.DONE

@@ -1,0 +1,225 @@
+"""Runs recipes and says how each ended: in turn on one machine, at once on machines of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any
+
+from provisioners.journal import Entry
+from recipes.errors import ExitCode, RecipeError
+from recipes.load import LoadedRecipe
+from runners.cli.common import console, print_json
+from runners.clock import Clock
+from runners.events import Event, Listener
+from runners.ledger import Ledger
+from runners.machines import journalled
+from runners.plan import Plan, make_plan
+from runners.registry import site
+from runners.run_folder import RunFolder
+from runners.session import Session
+from runners.signals import WISH, handled
+from runners.terminal.board import Board, board
+from runners.terminal.plan_view import refusal_lines
+from runners.terminal.problems import error_lines
+from runners.terminal.progress import following
+from runners.terminal.summary import brief_lines, still_billing_lines, summary_lines
+from runners.terminal.words import plural
+
+# So many plans are kept in memory; beyond, each recipe is planned again when its turn comes.
+_KEPT_PLANS = 64
+_LAST = sys.maxsize
+
+
+class Runs:
+    """Nothing is leased before every plan has passed."""
+
+    def __init__(self, *, as_json: bool, parallel: int = 1) -> None:
+        self._as_json, self._parallel = as_json, parallel
+        self._results: dict[int, dict[str, Any]] = {}
+        self._refused: list[dict[str, Any]] = []
+        self._codes: list[tuple[int, int]] = []
+        """With the number of the run that each is of: the first that failed gives the exit code."""
+        self._sessions: set[Session] = set()
+        self._stopped = False
+
+    async def run_all(self, loaded: tuple[LoadedRecipe, ...]) -> int:
+        """Run all; returns 0 or the exit code that matters most."""
+        self._remind()
+        return await self._until_done(self._run_each(loaded))
+
+    def _remind(self) -> None:
+        """Tell of machines that nobody minds any more, before another is rented."""
+        home = site().home
+        if not (home / "ledger.db").is_file():
+            return
+        orphans = [m for m in journalled(Ledger(home)) if m.client == "gone" and m.lease.provider != "local"]
+        if orphans:
+            who = f"{plural(len(orphans), 'machine')} of earlier runs may be billing"
+            self._say(f"warning: {who} ({orphans[0].lease.name}); see recipe ps, then recipe attach or recipe reap")
+
+    async def adopt(self, plan: Plan, folder: RunFolder, entry: Entry) -> int:
+        """Go on with a run whose client died; returns its exit code."""
+
+        async def work() -> None:
+            with following(console(stderr=True)) as listener:
+                await self._run_one(0, plan, Clock(), listener, folder=folder, adopted=entry)
+            self._show_ends()
+
+        return await self._until_done(work())
+
+    async def _until_done(self, work: Any) -> int:
+        main = asyncio.ensure_future(work)
+
+        def on_signal(name: str) -> None:
+            if name == WISH.name:
+                for session in self._sessions:
+                    session.heed_wish()
+                return
+            self._stopped = True
+            for session in self._sessions:
+                session.interrupt(name)
+            if not self._sessions:
+                main.cancel()
+
+        with handled(on_signal):
+            try:
+                await main
+            except asyncio.CancelledError:
+                rented = "; no further run was begun" if self._codes else "; nothing was rented"
+                self._codes.append((_LAST, ExitCode.INTERRUPTED))
+                self._say(f"interrupted while planning{rented}")
+            except Exception as error:
+                # What the runs before it left, and what of them still bills, must not be lost with it.
+                if not self._codes:
+                    raise
+                code = error.exit_code if isinstance(error, RecipeError) else ExitCode.BUG
+                self._codes.append((_LAST, code))
+                self._say("error: a bug in recipe; please report it with this:", traceback.format_exc())
+        if self._as_json:
+            results = [self._results[i] for i in sorted(self._results)]
+            with suppress(OSError):
+                print_json({"runs": results, **({"refused": self._refused} if self._refused else {})})
+        codes = [code for _, code in sorted(self._codes)]
+        worst: list[int] = [c for c in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if c in codes]
+        return (worst or [c for c in codes if c] or [ExitCode.DONE])[0]
+
+    async def _run_each(self, loaded: tuple[LoadedRecipe, ...]) -> None:
+        clock = Clock()
+        plans = await self._planned(loaded)
+        if plans is None:
+            self._codes.append((0, ExitCode.REFUSED))
+            return
+        if len(loaded) == 1:
+            with following(console(stderr=True)) as listener:
+                await self._run_one(0, plans[0], clock, listener)
+            self._show_ends()
+        elif all(plan.provisioner.at_once for plan in plans.values()) and self._parallel > 1:
+            try:
+                with board(console(stderr=True), len(loaded)) as shown:
+                    await self._at_once(loaded, plans, shown)
+            finally:
+                self._show_ends()
+        else:
+            await self._in_turn(loaded)
+
+    async def _planned(self, loaded: tuple[LoadedRecipe, ...]) -> dict[int, Plan] | None:
+        """The plans, or the first of very many; None if one of them was refused."""
+        kept: dict[int, Plan] = {}
+        for i, one in enumerate(loaded):
+            plan = await make_plan(one, os.environ)
+            if plan.verdict == "refuse":
+                self._refused.append(plan.document())
+                self._say(*refusal_lines(self._refused[-1]))
+            if i < _KEPT_PLANS:
+                kept[i] = plan
+        return None if self._refused else kept
+
+    async def _in_turn(self, loaded: tuple[LoadedRecipe, ...]) -> None:
+        """Planned again one by one: so much may have changed meanwhile, and many prepared inputs need much memory."""
+        for i, one in enumerate(loaded):
+            clock = Clock()
+            try:
+                plan = await make_plan(one, os.environ)
+                with following(console(stderr=True)) as listener:
+                    await self._run_one(i, plan, clock, listener)
+                self._show_ends(only=i)
+            except RecipeError as error:
+                self._codes.append((i, error.exit_code))
+                self._say(*error_lines(error))
+            if self._stopped:
+                # Also if the wish to stop came when this run was over: others were still to come.
+                self._codes.append((i, ExitCode.INTERRUPTED))
+                return
+
+    async def _at_once(self, loaded: tuple[LoadedRecipe, ...], plans: dict[int, Plan], shown: Board) -> None:
+        slots = asyncio.Semaphore(self._parallel)
+
+        async def one(i: int) -> None:
+            async with slots:
+                clock = Clock()
+                try:
+                    plan = plans.pop(i, None)
+                    if plan is None and not self._stopped:
+                        plan = await make_plan(loaded[i], os.environ)
+                    if plan is None or self._stopped:
+                        self._codes.append((i, ExitCode.INTERRUPTED))
+                        return
+                    await self._run_one(i, plan, clock, shown.listener(plan.recipe.name))
+                except RecipeError as error:
+                    self._codes.append((i, error.exit_code))
+                    shown.say(*error_lines(error))
+
+        ended = await asyncio.gather(*(one(i) for i in range(len(loaded))), return_exceptions=True)
+        if failed := next((error for error in ended if isinstance(error, BaseException)), None):
+            raise failed
+
+    async def _run_one(
+        self,
+        number: int,
+        plan: Plan,
+        clock: Clock,
+        listener: Listener,
+        *,
+        folder: RunFolder | None = None,
+        adopted: Entry | None = None,
+    ) -> None:
+        home = site().home
+        ledger = Ledger(home)
+        folder = folder or RunFolder.create(home, plan.recipe.name)
+
+        def to_ledger(event: Event) -> None:
+            ledger.record(folder.run_id, event)
+
+        session = Session(plan, folder, clock, ledger, os.environ, listener, to_ledger, adopted=adopted)
+        self._sessions.add(session)
+        try:
+            result = await session.run()
+        finally:
+            self._sessions.discard(session)
+        self._results[number] = result
+        self._codes.append((number, int(result["exit_code"])))
+
+    def _show_ends(self, *, only: int | None = None) -> None:
+        """How the runs ended; what still bills goes to standard error as well where standard output is JSON."""
+        chosen = [r for i, r in sorted(self._results.items()) if only is None or i == only]
+        # Whoever reads this may have gone; how the runs ended stays as it is.
+        with suppress(OSError):
+            out = console(stderr=self._as_json)
+            for result in chosen:
+                billing = still_billing_lines(result) if result["release"]["state"] != "gone" else []
+                folder = site().home / "runs" / result["run_id"]
+                lines = summary_lines(result, folder) if len(chosen) == 1 else brief_lines(result)
+                for line in ["", *billing, *([] if self._as_json else lines)]:
+                    out.print(line)
+            sys.stdout.flush()
+
+    @staticmethod
+    def _say(*lines: str) -> None:
+        out = console(stderr=True)
+        with suppress(OSError):
+            for line in lines:
+                out.print(line)

@@ -1,0 +1,134 @@
+"""Everything that may be billing: from the journal, from the providers, and whether a client still minds it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from provisioners.contract import Lease, MayStillBill, Release
+from provisioners.journal import Entry, Journal
+from recipes.errors import NoCredentials, NoMachine, RecipeError
+from runners import registry
+from runners.ledger import Ledger
+from runners.masking import Mask
+from runners.outcome import masked
+from runners.result import release_row
+
+Client = Literal["running", "gone", "elsewhere"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A lease that may be billing."""
+
+    lease: Lease
+    client: Client
+    """Whether the run's client lives on this machine, has gone, or was never seen here."""
+    state: str
+    since: datetime | None = None
+
+    def usd(self, now: datetime) -> float | None:
+        """What it has cost so far by our own count."""
+        price = self.lease.price_usd_per_h
+        return None if price is None or self.since is None else price * (now - self.since).total_seconds() / 3600
+
+    def row(self) -> dict[str, Any]:
+        lease, now = self.lease, datetime.now(UTC)
+        return {
+            "run_id": lease.run_id,
+            "name": lease.name,
+            "provider": lease.provider,
+            "id": lease.id,
+            "state": self.state,
+            "client": self.client,
+            "price_usd_per_h": lease.price_usd_per_h,
+            "since": self.since.isoformat(timespec="seconds") if self.since else None,
+            "usd": self.usd(now),
+            "deadline": lease.deadline.isoformat(timespec="seconds") if lease.deadline else None,
+        }
+
+
+def journalled(ledger: Ledger) -> list[Machine]:
+    """What this machine's journal says may be billing."""
+    return [_machine(entry, ledger) for entry in Journal(ledger.path).open_leases()]
+
+
+def _machine(entry: Entry, ledger: Ledger) -> Machine:
+    run = ledger.run(entry.lease.run_id)
+    client: Client = "running" if run and run["status"] == "running" else "gone"
+    return Machine(lease=entry.lease, client=client, state=entry.state, since=entry.created_at or entry.intended_at)
+
+
+async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[str, NoMachine]]:
+    """The journal's machines and those that the providers list under this owner; and which provider could not be asked.
+
+    A provider that has no key, and of which the journal knows nothing, is not missed.
+    """
+    known = {(machine.lease.provider, machine.lease.name): machine for machine in journalled(ledger)}
+    names = registry.installed().provisioners
+    used = {provider for provider, _ in known}
+    answers = await asyncio.gather(*(_owned(name, owner) for name in names))
+    silent = {}
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, NoMachine):
+            if name in used or not isinstance(answer, NoCredentials):
+                silent[name] = answer
+            continue
+        for lease in answer:
+            machine = known.get((name, lease.name))
+            if machine is None:
+                known[name, lease.name] = Machine(lease=lease, client="elsewhere", state="listed")
+            elif machine.lease.id is None:
+                known[name, lease.name] = Machine(
+                    lease=lease, client=machine.client, state=machine.state, since=machine.since
+                )
+    return list(known.values()), silent
+
+
+def silent_rows(silent: Mapping[str, NoMachine]) -> list[dict[str, str]]:
+    """Which providers could not be asked, and why."""
+    return [{"provider": name, "message": e.message, "advice": e.advice} for name, e in silent.items()]
+
+
+async def _owned(provider: str, owner: str) -> list[Lease] | NoMachine:
+    """What it lists; an error of one provider must not keep the machines of the others from being found."""
+    try:
+        return await registry.provisioner(provider).owned(owner)
+    except NoMachine as error:
+        return error
+    except Exception as error:
+        return NoMachine(f"{type(error).__name__}: {error}")
+
+
+async def end(machine: Machine, ledger: Ledger, *, patience_s: float = 60.0) -> Release:
+    """Let a machine go; the journal knows it before and after. Never raises: another's may be waiting for its end."""
+    lease = machine.lease
+    try:
+        provisioner = registry.provisioner(lease.provider)
+    except RecipeError as error:
+        return MayStillBill(error.message, error.advice or f"install the plug-in {lease.provider}")
+    mask = Mask(os.environ.get(name, "") for name in provisioner.secrets)
+    journal = Journal(ledger.path, mask)
+    with suppress(Exception):  # the journal says already that it may be billing
+        journal.releasing(lease)
+    try:
+        release = await provisioner.destroy(lease, patience_s=patience_s)
+    except Exception as error:
+        release = MayStillBill(f"{type(error).__name__}: {error}", provisioner.command_to_end(lease))
+    with suppress(Exception):
+        journal.released(lease, release)
+    return masked(release, mask)
+
+
+async def end_all(machines: Iterable[Machine], ledger: Ledger) -> list[dict[str, Any]]:
+    """Let all go at the same time; a row each, with how it ended."""
+
+    async def one(machine: Machine) -> dict[str, Any]:
+        return {**machine.row(), "release": release_row(await end(machine, ledger))}
+
+    return await asyncio.gather(*map(one, machines))

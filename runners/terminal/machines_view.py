@@ -1,0 +1,60 @@
+"""Machines that may be billing, as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+
+from recipes.errors import RecipeError
+from runners.terminal.summary import aligned_table
+from runners.terminal.words import dollars
+
+_CLIENT = {"running": "its client runs", "gone": "CLIENT GONE", "elsewhere": "not begun here"}
+
+
+def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableType]:
+    """A line each, or one that says that there is none."""
+    if not rows:
+        return [none]
+    cells = [
+        [
+            row["name"],
+            row["provider"],
+            row["id"] or "?",
+            row["state"],
+            _CLIENT[row["client"]],
+            f"{dollars(row['price_usd_per_h'])}/h" if row["price_usd_per_h"] is not None else "",
+            dollars(row["usd"]),
+            row["deadline"][5:16].replace("T", " ") if row["deadline"] else "",
+        ]
+        for row in rows
+    ]
+    header = ("machine", "at", "id", "state", "client", "price", "so far", "lets itself go (UTC)")
+    return [aligned_table(header, cells, right=("price", "so far"))]
+
+
+def ended_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How each was let go; what could not be proven with its way out."""
+    lines = []
+    for row in rows:
+        release = row["release"]
+        if release["state"] == "gone":
+            lines.append(f"gone      {row['name']}: {release['proof']}")
+            continue
+        price = f" may still be billing {dollars(row['price_usd_per_h'])}/h" if row["price_usd_per_h"] else ""
+        lines += [
+            f"NOT PROVEN GONE   {row['name']}{price}",
+            f"                  {release['reason']}",
+            f"now:              {release['command']}",
+        ]
+    return lines
+
+
+def silent_lines(silent: Mapping[str, RecipeError]) -> list[str]:
+    """Providers that could not be asked."""
+    return [
+        f"{name} could not be asked: {error.message}" + (f"; {error.advice}" if error.advice else "")
+        for name, error in silent.items()
+    ]

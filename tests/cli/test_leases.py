@@ -1,0 +1,518 @@
+"""The commands for what is leased: ps, reap, down, attach, ssh and logs -f, as a user types them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioners.contract import Gone, Lease, MayStillBill
+from provisioners.journal import Journal
+from runners.cli import parser_for
+from runners.ledger import Ledger
+from runners.run_folder import RunFolder
+from tests.conftest import Command, eventually, processes_of, send
+from tests.emulators.engine import Break, EngineDouble
+
+TOKENIZER = Path(__file__).parents[2] / "recipes" / "models" / "lead" / "tokenizer.json"
+NOBODY = 2**22 - 1
+"""A process that there never was."""
+RUN = "demo-20260102-030405-abcd"
+ANSWERED = 3
+OF_RUNS = ("attach", "down", "ssh", "logs")
+
+
+def document(ended: subprocess.CompletedProcess[str]) -> Any:
+    """Standard output, which is one JSON document and nothing else."""
+    return json.loads(ended.stdout)
+
+
+class Books:
+    """A home in which somebody has run something: its folders, its ledger, its journal."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.ledger = Ledger(home)
+        self.journal = Journal(self.ledger.path)
+
+    def run(self, pid: int = NOBODY, run_id: str = RUN) -> RunFolder:
+        folder = RunFolder(self.home / "runs" / run_id)
+        folder.outputs.mkdir(parents=True)
+        self.ledger.begin(run_id, "demo", "d", datetime.now(UTC).isoformat(), pid)
+        return folder
+
+    def lease(self, provider: str = "runpod", run_id: str = RUN, **fields: Any) -> Lease:
+        details = {"work_dir": str(self.home / "work" / "x")} if provider == "local" else {}
+        given = {"id": "k3j9x", "price_usd_per_h": 3.58, "details": details, **fields}
+        lease = Lease(provider=provider, name=f"recipe-me-{run_id}-60m", run_id=run_id, **given)
+        self.journal.created(lease)
+        return lease
+
+
+@pytest.fixture
+def books(recipe: Command) -> Books:
+    return Books(recipe.home)
+
+
+@contextmanager
+def another_process(code: str) -> Iterator[subprocess.Popen[str]]:
+    """One that says when it is ready, and ends with the test at the latest."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import signal, sys, time\n{code}\nprint('ready', flush=True)\ntime.sleep(600)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_with_nothing_leased_everything_says_so(recipe: Command) -> None:
+    for arguments in (["ps"], ["ps", "--all"]):
+        ended = recipe(*arguments)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "nothing is leased\n", "")
+    for arguments in (["reap"], ["reap", "--yes"]):
+        ended = recipe(*arguments, env={"RECIPE_OWNER": "ana"})
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout == "nothing of ana's is billing without a living run\n"
+    for arguments in (["ps"], ["ps", "--all"], ["reap"], ["reap", "--yes"]):
+        assert document(recipe(*arguments, "--json")) == {"machines": [], "silent": []}
+
+
+@pytest.mark.parametrize("command", OF_RUNS)
+def test_before_the_first_run_it_says_how_to_begin(recipe: Command, command: str) -> None:
+    ended = recipe(command, "local-smoke")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "recipe up local-smoke" in ended.stderr
+
+
+@pytest.mark.parametrize("command", OF_RUNS)
+def test_a_run_that_there_is_not_gets_a_hint(recipe: Command, books: Books, command: str) -> None:
+    books.run()
+    ended = recipe(command, RUN.replace("demo", "dmeo"))
+    assert ended.returncode == 2
+    assert f"did you mean {RUN}?" in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["attach", "down"])
+def test_a_refusal_is_a_json_document_too(recipe: Command, books: Books, command: str) -> None:
+    books.run()
+    for reference in (RUN, "nothing"):
+        ended = recipe(command, reference, "--json")
+        assert ended.returncode == 2
+        assert document(ended)["error"]["exit_code"] == 2
+
+
+def test_a_machine_is_shown_with_its_price_and_its_end(recipe: Command, books: Books) -> None:
+    books.run()
+    lease = books.lease(deadline=datetime(2031, 2, 3, 4, 5, tzinfo=UTC))
+    ended = recipe("ps")
+    assert ended.returncode == 0
+    for word in (lease.name, "runpod", "k3j9x", "created", "CLIENT GONE", "$3.58/h", "02-03 04:05"):
+        assert word in ended.stdout
+    (row,) = document(recipe("ps", "--json"))["machines"]
+    assert (row["name"], row["client"], row["price_usd_per_h"]) == (lease.name, "gone", 3.58)
+    assert row["usd"] >= 0
+
+
+def test_of_a_lease_whose_answer_was_lost_no_id_is_made_up(recipe: Command, books: Books) -> None:
+    books.run(os.getpid())
+    books.journal.intend(Lease(provider="runpod", name=f"recipe-me-{RUN}-60m", run_id=RUN))
+    shown = recipe("ps").stdout
+    assert "intended" in shown
+    assert "its client runs" in shown
+    (row,) = document(recipe("ps", "--json"))["machines"]
+    assert (row["id"], row["price_usd_per_h"], row["usd"], row["deadline"]) == (None, None, None, None)
+
+
+def test_what_is_gone_is_not_shown(recipe: Command, books: Books) -> None:
+    books.run()
+    books.journal.released(books.lease(), Gone("deleted, absent twice"))
+    assert recipe("ps").stdout == "nothing is leased\n"
+    ended = recipe("down", RUN)
+    assert ended.returncode == 2
+    assert "deleted, absent twice" in ended.stderr
+
+
+def test_a_provider_that_holds_something_and_cannot_be_asked_is_said_and_is_no_success(
+    recipe: Command, books: Books
+) -> None:
+    books.run()
+    lease = books.lease()
+    for arguments in (["ps", "--all"], ["reap"]):
+        ended = recipe(*arguments)
+        assert ended.returncode == 4
+        assert "RUNPOD_API_KEY" in ended.stdout
+        assert lease.name in ended.stdout
+        silent = document(recipe(*arguments, "--json"))["silent"]
+        assert [one["provider"] for one in silent] == ["runpod"]
+        assert "RUNPOD_API_KEY" in silent[0]["message"] + silent[0]["advice"]
+
+
+@pytest.mark.parametrize("arguments", [["reap", "--yes"], ["down", RUN]])
+def test_what_cannot_be_proven_gone_is_exit_9_with_the_way_out(
+    recipe: Command, books: Books, arguments: list[str]
+) -> None:
+    """Without the key nothing can be proven."""
+    books.run()
+    lease = books.lease()
+    ended = recipe(*arguments)
+    assert ended.returncode == 9, ended.stderr
+    assert f"NOT PROVEN GONE   {lease.name}" in ended.stdout
+    assert "$3.58/h" in ended.stdout
+    assert "now:" in ended.stdout
+    assert books.journal.state(lease.name) == "may-still-bill"
+    (row,) = document(recipe(*arguments, "--json"))["machines"]
+    assert row["release"]["state"] == "may-still-bill"
+    assert row["release"]["command"]
+    assert "may-still-bill" in recipe("ps").stdout
+
+
+def test_the_next_run_begins_with_a_reminder_of_what_may_still_bill(recipe: Command, books: Books) -> None:
+    books.run()
+    lease = books.lease()
+    refused = recipe("up", "local-smoke", "--set", "workload.max_tokens=5000")
+    assert refused.returncode == 3
+    assert f"may be billing ({lease.name})" in refused.stderr
+    assert "recipe reap" in refused.stderr
+
+
+def test_a_dry_run_of_reap_changes_nothing(recipe: Command, books: Books) -> None:
+    books.run()
+    lease = books.lease("local", id=str(NOBODY))
+    ended = recipe("reap")
+    assert lease.name in ended.stdout
+    assert "recipe reap --yes ends them" in ended.stdout
+    assert books.journal.state(lease.name) == "created"
+
+
+def test_reap_leaves_a_run_with_a_living_client_alone(recipe: Command, books: Books) -> None:
+    books.run(os.getpid())
+    lease = books.lease("local", id=str(NOBODY))
+    assert recipe("reap", "--yes").returncode == 0
+    assert books.journal.state(lease.name) == "created"
+
+
+def test_a_run_whose_client_dies_of_the_question_is_ended_all_the_same(recipe: Command, books: Books) -> None:
+    with another_process("signal.signal(signal.SIGUSR1, signal.SIG_DFL)") as client:
+        books.run(client.pid)
+        lease = books.lease("local", id=str(NOBODY))
+        ended = recipe("down", RUN)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert books.journal.state(lease.name) == "gone"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_run_that_ends_before_it_has_leased_anything(recipe: Command, books: Books, arguments: list[str]) -> None:
+    with another_process("signal.signal(signal.SIGUSR1, lambda *_: sys.exit(0))") as client:
+        books.run(client.pid)
+        ended = recipe("down", RUN, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    if arguments:
+        assert document(ended) == {"machines": []}
+    else:
+        assert "leased nothing" in ended.stdout
+
+
+def test_to_stop_waiting_for_an_end_says_that_it_goes_on(recipe: Command, books: Books) -> None:
+    with another_process("signal.signal(signal.SIGUSR1, signal.SIG_IGN)") as client:
+        folder = books.run(client.pid)
+        books.lease("local", id=str(NOBODY))
+        process = recipe.start("down", RUN)
+        eventually(folder.wishes_to_stop, what="the wish")
+        status, _, err = send(process, signal.SIGINT)
+    assert status != 0
+    assert "still being ended" in err
+    assert "nothing runs on" not in err
+
+
+def test_attach_of_a_run_with_a_living_client_is_refused(recipe: Command, books: Books) -> None:
+    books.run(os.getpid())
+    books.lease("local")
+    ended = recipe("attach", RUN)
+    assert ended.returncode == 2
+    assert f"process {os.getpid()}" in ended.stderr
+    assert "recipe logs -f" in ended.stderr
+
+
+def test_attach_of_a_run_that_has_nothing_any_more_says_how_to_begin_anew(recipe: Command, books: Books) -> None:
+    books.run()
+    ended = recipe("attach", RUN)
+    assert ended.returncode == 2
+    assert "recipe up demo" in ended.stderr
+    books.journal.released(books.lease("local"), MayStillBill("a process would not go", "kill -9 1234"))
+    books.journal.released(books.lease("local"), Gone("it is empty"))
+    assert "it is empty" in recipe("attach", RUN).stderr
+
+
+def test_a_shell_is_refused_where_there_is_none(recipe: Command, books: Books) -> None:
+    books.run()
+    ended = recipe("ssh", RUN)
+    assert ended.returncode == 2
+    assert "holds no machine" in ended.stderr
+    books.lease("local")
+    ended = recipe("ssh", RUN, "ls", "-l")
+    assert ended.returncode == 4
+    assert "it is this machine" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_command_for_ssh_is_taken_as_it_stands() -> None:
+    parsed = parser_for("ssh").parse_args([RUN, "ls", "-l", "--json", "a b"])
+    assert parsed.command == ["ls", "-l", "--json", "a b"]
+
+
+def test_a_log_is_followed_until_its_run_has_ended(recipe: Command, books: Books) -> None:
+    with another_process("") as client:
+        folder = books.run(client.pid)
+        process = recipe.start("logs", "-f", RUN)
+        path, text = folder.path / "engine.log", "".join(f"line {n}\n" for n in range(2000))
+        assert process.stdout is not None
+        path.write_text(text[:7000])
+        heard = process.stdout.read(7000)
+        with path.open("a") as file:
+            file.write(text[7000:])
+        client.kill()
+        client.wait()
+        rest, err = process.communicate(timeout=30)
+    assert heard + rest == text
+    assert (process.returncode, err) == (0, "")
+
+
+def test_a_log_of_a_run_that_has_ended_is_given_whole(recipe: Command, books: Books) -> None:
+    folder = books.run()
+    (folder.path / "engine.log").write_text("one\ntwo\n")
+    assert recipe("logs", "-f", RUN).stdout == recipe("logs", RUN).stdout == "one\ntwo\n"
+
+
+def test_to_stop_looking_is_not_to_stop_the_run(recipe: Command, books: Books) -> None:
+    with another_process("") as client:
+        folder = books.run(client.pid)
+        (folder.path / "engine.log").write_text("one\n")
+        process = recipe.start("logs", "-f", RUN)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "one\n"
+        status, _, err = send(process, signal.SIGINT)
+        assert client.poll() is None
+    assert status == 130
+    assert "nothing runs on" not in err
+
+
+def test_reap_is_of_the_owner_that_is_named(recipe: Command) -> None:
+    assert "nothing of ana's" in recipe("reap", "--owner", "Ana").stdout
+    assert "nothing of bea's" in recipe("reap", env={"RECIPE_OWNER": "bea"}).stdout
+
+
+class Going:
+    """A run that is going on: its engine has given some answers, and gives no more."""
+
+    def __init__(self, recipe: Command, url: str) -> None:
+        self.recipe = recipe
+        settings = {
+            "engine": f"{{name: openai, url: '{url}/v1'}}",
+            "workload.tokenizer": str(TOKENIZER),
+            "workload.concurrency": "1",
+            "collect": "['**/*.txt']",
+        }
+        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        self.process = recipe.start("up", "local-smoke", *sets)
+        eventually(lambda: self.answers >= ANSWERED, what="the answers")
+
+    @property
+    def folder(self) -> Path:
+        return self.recipe.run_folder()
+
+    @property
+    def answers(self) -> int:
+        return sum(len(path.read_text().splitlines()) for path in self.recipe.home.glob("runs/*/answers.jsonl"))
+
+    @property
+    def work_dir(self) -> Path:
+        (found,) = (self.recipe.home / "work").iterdir()
+        return found
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def going(recipe: Command) -> Iterator[Going]:
+    with silent_after(ANSWERED) as url, ExitStack() as stack:
+        run = Going(recipe, url)
+        stack.callback(lambda: eventually(lambda: processes_of(recipe.home) == [], what="the end of the guard"))
+        stack.callback(run.kill)
+        yield run
+
+
+@contextmanager
+def silent_after(answers: int) -> Iterator[str]:
+    """An engine in a thread of its own that answers so many requests, after the one that asks whether it is ready."""
+    double = EngineDouble(faults=dict.fromkeys(range(answers + 2, 1000), Break.HANG))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def call(work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(30)
+
+    call(double.__aenter__())
+    try:
+        yield double.url
+    finally:
+        call(double.__aexit__())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+real = pytest.mark.real
+
+
+@real
+def test_a_run_whose_client_was_killed_is_found_and_reaped(going: Going, recipe: Command) -> None:
+    (row,) = document(recipe("ps", "--json"))["machines"]
+    assert (row["client"], row["state"], row["run_id"]) == ("running", "reached", going.folder.name)
+    work_dir = going.work_dir
+    going.kill()
+    shown = recipe("ps").stdout
+    assert "CLIENT GONE" in shown
+    assert row["name"] in shown
+    assert recipe("reap").returncode == 0
+    assert work_dir.exists(), "a dry run"
+    reaped = recipe("reap", "--yes")
+    assert reaped.returncode == 0, reaped.stderr
+    assert f"gone      {row['name']}: " in reaped.stdout
+    assert "no process carries the lease's mark" in reaped.stdout
+    assert not work_dir.exists()
+    again = recipe("reap", "--yes")
+    assert (again.returncode, "nothing of" in again.stdout) == (0, True)
+    assert recipe("ps").stdout == "nothing is leased\n"
+    assert "lost" in recipe("runs").stdout
+
+
+@real
+def test_reap_as_json_tells_what_would_be_and_what_was_ended(going: Going, recipe: Command) -> None:
+    going.kill()
+    (would,) = document(recipe("reap", "--json"))["machines"]
+    assert "release" not in would
+    (was,) = document(recipe("reap", "--yes", "--json"))["machines"]
+    assert (was["name"], was["release"]["state"]) == (would["name"], "gone")
+    assert document(recipe("reap", "--yes", "--json"))["machines"] == []
+
+
+@real
+def test_down_ends_a_living_run_in_order(going: Going, recipe: Command) -> None:
+    (going.work_dir / "notes.txt").write_text("what the work left")
+    down = recipe("down", "local-smoke")
+    assert down.returncode == 0, down.stderr
+    assert "gone      recipe-local-smoke-" in down.stdout
+    out, err = going.process.communicate(timeout=30)
+    assert going.process.returncode == 130, out + err
+    assert "interrupted in drive" in out
+    result = json.loads((going.folder / "result.json").read_text())
+    assert result["outcome"]["status"] == "interrupted"
+    assert result["requests"]["ok"] == ANSWERED
+    assert result["release"]["state"] == "gone"
+    assert (going.folder / "collected" / "notes.txt").read_text() == "what the work left"
+    again = recipe("down", "local-smoke")
+    assert again.returncode == 2
+    assert "holds no machine any more" in again.stderr
+
+
+@real
+def test_down_as_json_is_one_document(going: Going, recipe: Command) -> None:
+    (row,) = document(recipe("down", "local-smoke", "--json"))["machines"]
+    assert row["release"]["state"] == "gone"
+    going.process.communicate(timeout=30)
+    assert going.process.returncode == 130
+
+
+@real
+def test_down_of_a_run_whose_client_was_killed_lets_its_machine_go(going: Going, recipe: Command) -> None:
+    work_dir = going.work_dir
+    going.kill()
+    down = recipe("down", "local-smoke")
+    assert down.returncode == 0, down.stderr
+    assert "no process carries the lease's mark" in down.stdout
+    assert not work_dir.exists()
+
+
+@real
+def test_reap_does_not_touch_a_run_that_is_going_on(going: Going, recipe: Command) -> None:
+    ended = recipe("reap", "--yes")
+    assert (ended.returncode, "nothing of" in ended.stdout) == (0, True)
+    assert going.process.poll() is None
+    refused = recipe("attach", "local-smoke")
+    assert refused.returncode == 2
+    assert f"process {going.process.pid}" in refused.stderr
+    assert going.process.poll() is None
+
+
+@real
+def test_attach_to_a_machine_that_went_with_its_client_says_so(
+    going: Going, recipe: Command, wait_until: Callable[..., Any]
+) -> None:
+    """The guard of this machine ends everything with the client."""
+    guard = document(recipe("ps", "--json"))["machines"][0]["id"]
+    going.kill()
+    wait_until(lambda: not Path(f"/proc/{guard}/environ").exists() or not is_alive(int(guard)), what="the guard's end")
+    before = sorted(going.folder.iterdir())
+    ended = recipe("attach", "local-smoke", "--json")
+    assert ended.returncode == 4, ended.stderr
+    assert "has no machine to go on with" in ended.stderr
+    assert "recipe down" in document(ended)["error"]["advice"]
+    assert sorted(going.folder.iterdir()) == before
+    assert recipe("down", "local-smoke").returncode == 0
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
+
+
+@real
+def test_a_killed_run_leaves_what_it_had(going: Going, recipe: Command) -> None:
+    going.kill()
+    assert len(recipe("logs", "local-smoke", "--requests").stdout.splitlines()) == ANSWERED
+    assert '"phase": "drive"' in recipe("logs", "local-smoke", "--events").stdout
+    assert (
+        recipe("logs", "-f", "local-smoke", "--requests").stdout == recipe("logs", "local-smoke", "--requests").stdout
+    )
+    assert recipe("reap", "--yes").returncode == 0
+    assert going.answers == ANSWERED
+
+
+@real
+def test_a_run_is_followed_from_another_terminal(going: Going, recipe: Command) -> None:
+    following = recipe.start("logs", "-f", "local-smoke", "--events")
+    recipe("down", "local-smoke")
+    said, err = following.communicate(timeout=30)
+    assert following.returncode == 0, err
+    assert json.loads(said.splitlines()[-1])["event"] == "run-ended"
+    assert said == (going.folder / "events.jsonl").read_text()
+
+
+@real
+def test_the_deadline_of_a_lease_is_in_the_books(going: Going, recipe: Command) -> None:
+    (row,) = document(recipe("ps", "--json"))["machines"]
+    left = datetime.fromisoformat(row["deadline"]) - datetime.now(UTC)
+    assert timedelta(minutes=28) < left <= timedelta(minutes=30)

@@ -1,0 +1,98 @@
+"""A machine with a dead-man switch: the real script in a real shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import eventually
+from tests.emulators.termination import Termination
+
+KEY = "rpa_A-key-that-nobody-sees"
+POD = "pod7xyz"
+LEASE = "recipe-ana-demo-20261121-0512-9f3a-60m"
+TICK_S = 0.02
+FAR = 4_000_000_000
+SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
+CALLS = "sh date sleep cat tr grep rm rmdir mv tail mktemp setsid"
+
+
+@dataclass
+class Machine:
+    """A folder as a lease's state directory, and the switches that were started in it."""
+
+    state: Path
+    server: Termination
+    shell: list[str]
+    tools: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def arm(
+        self,
+        *,
+        kind: str = "pod",
+        deadline: float = FAR,
+        idle_s: int = 1000,
+        start_command: int | None = None,
+        **more: Any,
+    ) -> subprocess.Popen[bytes]:
+        env = {
+            "PATH": str(self.tools),
+            "RUNPOD_POD_ID": POD,
+            "RUNPOD_API_KEY": KEY,
+            "RECIPE_API": self.server.api,
+            "RECIPE_GRAPHQL": self.server.graphql,
+            "RECIPE_TICK_S": str(TICK_S),
+            **more.pop("env", {}),
+        }
+        argv = [*map(str, self.shell), str(self.state / "switch.sh"), str(self.state), kind, LEASE]
+        argv += [str(int(deadline)), str(idle_s), *([str(start_command)] if start_command else [])]
+        log = (self.state.parent / "switch.out").open("wb")
+        with log:
+            process = subprocess.Popen(
+                argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **more
+            )
+        self.started.append(process)
+        return process
+
+    def beat(self, text: str) -> None:
+        (self.state / "beat").write_text(text + "\n")
+
+    def said(self) -> dict[str, Any]:
+        """What the switch says of itself, as soon as it says anything."""
+        path = self.state / "switch.json"
+        found: dict[str, Any] = json.loads(eventually(lambda: path.exists() and path.read_text(), what="switch.json"))
+        return found
+
+    def proof(self, wanted: str) -> dict[str, Any]:
+        found: dict[str, Any] = eventually(
+            lambda: (said := self.said())["proof"] == wanted and said, what=f"the proof {wanted}"
+        )
+        return found
+
+    def end(self) -> None:
+        for process in self.started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def tool_folder(folder: Path, *names: str) -> Path:
+    """A folder for PATH with these programs and what every image has."""
+    folder.mkdir()
+    for name in {*CALLS.split(), *names}:
+        found = sys.executable if name == "python3" else shutil.which(name)
+        if found is None:
+            pytest.skip(f"{name} is not installed here")
+        (folder / name).symlink_to(found)
+    return folder

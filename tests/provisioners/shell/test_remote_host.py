@@ -1,0 +1,430 @@
+"""A machine over SSH as a host, with the agent that is really used."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import provisioners.onhost
+from provisioners.contract import Boot
+from provisioners.shell.connection import Lost, Shell, Target
+from provisioners.shell.remote_host import Ended, RemoteHost
+from recipes.errors import HostCommandFailed, NoMachine
+from tests.conftest import eventually
+from tests.emulators.sshd import Sshd, wire
+
+pytestmark = pytest.mark.real
+LEASE = "recipe-ana-run-20261121-101500-0a1b-60m"
+SECRET = "sk-of-nobodys-business-8f2e"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / LEASE
+
+
+def boot(state: Path, **plan: Any) -> None:
+    """Do to the machine what its start command does: bring the agent, and have it begin."""
+    state.mkdir(mode=0o700, exist_ok=True)
+    for script in Path(provisioners.onhost.__file__).parent.glob("agent*.py"):
+        shutil.copy(script, state)
+    whole = {"lease": LEASE, "kind": "pod", "volume": None, "jobs": [], **plan}
+    (state / "boot.json").write_text(json.dumps(whole))
+    agent = [sys.executable, "-IS", state / "agent.py", state]
+    subprocess.run([*agent, "boot", str(os.getpid())], check=True, stdout=subprocess.PIPE)
+
+
+@pytest.fixture
+def machine(state: Path) -> Any:
+    """The state directory, ready; nothing of its lease may live on after the test."""
+    boot(state)
+    yield state
+    subprocess.run([state / "agent", "end", "0.1"], stdout=subprocess.PIPE)
+
+
+def using(target: Target, state: Path, work: Callable[[RemoteHost], Awaitable[None]], **options: float) -> None:
+    async def main() -> None:
+        shell = Shell(target, connect_timeout_s=5, silence_s=5)
+        host = await RemoteHost.connect(shell, str(state), key="k", **{"beat_s": 0.2, "patience_s": 20, **options})
+        try:
+            await asyncio.wait_for(work(host), 90)
+        finally:
+            await host.close()
+
+    asyncio.run(main())
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-u", "-c", code]
+
+
+class TestJobs:
+    def test_status_and_output(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            heard: list[bytes] = []
+            code = "import os, sys; print(os.environ['A'], os.getcwd()); sys.stderr.write('err'); sys.exit(3)"
+            job = await host.start("one", python(code), env={"A": "é $HOME"}, on_output=heard.append)
+            assert await job.wait() == await job.wait() == 3
+            assert b"".join(heard).decode() == f"é $HOME {host.work_dir}\nerr"
+
+        using(target, machine, work)
+
+    def test_a_signal_is_a_negative_status(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            job = await host.start("one", ["sleep", "60"], env={}, on_output=ignore)
+            os.kill(job.pid, 9)
+            assert await job.wait() == -9
+
+        using(target, machine, work)
+
+    def test_no_such_command(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            with pytest.raises(HostCommandFailed, match="no-such-program: No such file"):
+                await host.start("one", ["no-such-program"], env={}, on_output=ignore)
+
+        using(target, machine, work)
+
+    def test_a_second_client_joins_and_hears_all(self, target: Target, machine: Path) -> None:
+        heard: list[bytes] = []
+
+        async def first(host: RemoteHost) -> None:
+            started = asyncio.Event()
+            code = "import time; print('early'); time.sleep(1.5); print('late')"
+            await host.start("one", python(code), env={}, on_output=lambda _: started.set())
+            await started.wait()
+
+        async def second(host: RemoteHost) -> None:
+            job = await host.start("one", ["something", "else"], env={}, on_output=heard.append)
+            assert await job.wait() == 0
+
+        using(target, machine, first)
+        using(target, machine, second)
+        assert b"".join(heard) == b"early\nlate\n"
+
+    def test_not_a_byte_is_lost_or_doubled_by_cuts(self, server: Sshd, target: Target, machine: Path) -> None:
+        size, heard, cuts = 3_000_000, bytearray(), iter(range(100_000, 3_000_000, 400_000))
+        code = (
+            "import hashlib, sys\n"
+            "block = b''\n"
+            f"for n in range({size} // 64):\n"
+            "    sys.stdout.buffer.write(hashlib.sha256(b'%d' % n).hexdigest().encode())\n"
+        )
+        expected = b"".join(hashlib.sha256(b"%d" % n).hexdigest().encode() for n in range(size // 64))
+        next_cut = next(cuts)
+
+        def hear(data: bytes) -> None:
+            nonlocal next_cut
+            heard.extend(data)
+            if len(heard) >= next_cut:
+                next_cut = next(cuts, size * 2)
+                server.kill_sessions()
+
+        async def work(host: RemoteHost) -> None:
+            job = await host.start("one", python(code), env={}, on_output=hear)
+            assert await job.wait() == 0
+
+        using(target, machine, work)
+        assert next_cut == size * 2
+        assert heard == expected
+
+    def test_a_silent_job_outlives_the_connection(self, server: Sshd, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            flag = machine / "go"
+            code = f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.02)\nprint('went')"
+            heard: list[bytes] = []
+            job = await host.start("one", python(code), env={}, on_output=heard.append)
+            for _ in range(2):
+                server.stop()
+                await asyncio.sleep(0.5)
+                server.start()
+            flag.touch()
+            assert await job.wait() == 0
+            assert heard == [b"went\n"]
+
+        using(target, machine, work)
+
+    def test_gives_up_when_contact_is_lost_for_good(self, server: Sshd, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            job = await host.start("one", ["sleep", "60"], env={}, on_output=ignore)
+            server.stop()
+            with pytest.raises(NoMachine, match=r"no contact to .* for 1 s: no connection to .*connection refused"):
+                await job.wait()
+            with pytest.raises(NoMachine):
+                await host.free_port()
+            assert psutil.pid_exists(job.pid)
+
+        using(target, machine, work, patience_s=1)
+
+    def test_a_job_that_the_machine_forgot(self, server: Sshd, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            started = asyncio.Event()
+            job = await host.start(
+                "one", ["sh", "-c", "echo 1; exec sleep 60"], env={}, on_output=lambda _: started.set()
+            )
+            await started.wait()
+            server.stop()
+            end(machine)
+            shutil.rmtree(machine / "jobs")
+            server.start()
+            with pytest.raises(NoMachine, match="does not know one any more"):
+                await job.wait()
+
+        using(target, machine, work)
+
+    def test_a_job_that_lost_its_supervisor(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            job = await host.start("one", ["sleep", "60"], env={}, on_output=ignore)
+            psutil.Process(job.pid).parent().kill()  # type: ignore[union-attr]
+            with pytest.raises(NoMachine, match=r"one on .* was cut off"):
+                await job.wait()
+
+        using(target, machine, work)
+
+    def test_what_the_listener_raises_is_raised_by_waiting(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            def hear(_: bytes) -> None:
+                raise ZeroDivisionError
+
+            job = await host.start("one", ["echo", "1"], env={}, on_output=hear)
+            with pytest.raises(ZeroDivisionError):
+                await job.wait()
+
+        using(target, machine, work)
+
+    def test_catching_up(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            heard = bytearray()
+            code = "import sys, time; print('x' * 5_000_000); open('done', 'w'); time.sleep(60)"
+            job = await host.start("one", python(code), env={}, on_output=heard.extend)
+            while not (host.work_dir / "done").exists():
+                await asyncio.sleep(0.02)
+            await job.catch_up()
+            assert len(heard) == 5_000_001
+
+        using(target, machine, work)
+
+    def test_waiting_ends_when_the_host_is_closed(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            job = await host.start("one", ["sleep", "60"], env={}, on_output=ignore)
+            waiting = asyncio.create_task(job.wait())
+            await host.close()
+            with pytest.raises(NoMachine, match="no longer listened to"):
+                await waiting
+            assert psutil.pid_exists(job.pid)
+
+        using(target, machine, work)
+
+    def test_many_at_once(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            names = [f"job{number}" for number in range(14)]
+            heard: dict[str, list[bytes]] = {name: [] for name in names}
+            jobs = [await host.start(name, ["echo", name], env={}, on_output=heard[name].append) for name in names]
+            assert [await job.wait() for job in jobs] == [0] * len(names)
+            assert [b"".join(heard[name]) for name in names] == [f"{name}\n".encode() for name in names]
+
+        using(target, machine, work)
+
+    def test_ending_them(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            job = await host.start("one", ["sleep", "60"], env={}, on_output=ignore)
+            assert await host.end_jobs() == Ended((), ())
+            assert await job.wait() == -15
+
+        using(target, machine, work)
+
+
+class TestFiles:
+    def test_written(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            path = await host.write("deep/a file.json", '{"é": 1}')
+            assert path == host.work_dir / "deep" / "a file.json"
+            assert path.read_text() == '{"é": 1}'
+
+        using(target, machine, work)
+
+    def test_a_folder_is_sent_once(self, server: Sshd, target: Target, machine: Path, tmp_path: Path) -> None:
+        source = tmp_path / "model"
+        source.mkdir()
+        (source / "weights").write_bytes(os.urandom(6 << 20))
+        (source / "config.json").write_text("{}")
+
+        async def work(host: RemoteHost) -> None:
+            line.cut_after(5 << 20)
+            place = await host.provide(source)
+            assert place.name == "model"
+            assert place.is_relative_to(host.cache_dir)
+            assert (place / "weights").read_bytes() == (source / "weights").read_bytes()
+            before = line.carried
+            assert await host.provide(source) == place
+            assert line.carried - before < 1 << 20
+            (source / "config.json").write_text('{"changed": 1}')
+            other = await host.provide(source)
+            assert other != place
+            assert (place / "config.json").read_text() == "{}"
+
+        with wire(server.port) as line:
+            using(replace(target, port=line.port), machine, work)
+
+    def test_a_file_keeps_its_name(self, target: Target, machine: Path, tmp_path: Path) -> None:
+        (tmp_path / "tool.py").write_text("print(1)")
+
+        async def work(host: RemoteHost) -> None:
+            place = await host.provide(tmp_path / "tool.py")
+            assert place.name == "tool.py"
+            assert place.read_text() == "print(1)"
+            with pytest.raises(HostCommandFailed, match="cannot be read"):
+                await host.provide(tmp_path / "not there")
+
+        using(target, machine, work)
+
+    def test_fetched(self, target: Target, machine: Path, tmp_path: Path) -> None:
+        large = os.urandom(3 << 20)
+
+        async def work(host: RemoteHost) -> None:
+            (host.work_dir / "out" / "deep").mkdir(parents=True)
+            (host.work_dir / "out" / "a.bin").write_bytes(large)
+            (host.work_dir / "out" / "deep" / "b ü.txt").write_text("b")
+            (host.work_dir / "leads out").symlink_to("/etc/passwd")
+            into = tmp_path / "into"
+            assert await host.fetch("out/**", into) == [into / "out/a.bin", into / "out/deep/b ü.txt"]
+            assert (into / "out/a.bin").read_bytes() == large
+            assert await host.fetch("nothing*", into) == []
+            assert await host.fetch("leads out", into) == []
+            assert list(into.iterdir()) == [into / "out"]
+
+        using(target, machine, work)
+
+    def test_fetched_after_a_cut(self, server: Sshd, target: Target, machine: Path, tmp_path: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            (host.work_dir / "big").write_bytes(os.urandom(20 << 20))
+            fetching = asyncio.create_task(host.fetch("big", tmp_path / "into"))
+            while not any(path.stat().st_size for path in tmp_path.glob("into/.fetched-*/archive")):
+                await asyncio.sleep(0.002)
+            server.kill_sessions()
+            assert await fetching == [tmp_path / "into" / "big"]
+            assert (tmp_path / "into" / "big").read_bytes() == (host.work_dir / "big").read_bytes()
+
+        using(target, machine, work)
+
+    def test_the_boots_files(self, target: Target, state: Path) -> None:
+        agent = [sys.executable, "-IS", state / "agent.py", state]
+
+        async def work(host: RemoteHost) -> None:
+            await host.ready_for(Boot(files={"a.json": '["{work}", "{cache}", "{python}"]', "b.txt": "{work}"}))
+            written = json.loads((host.work_dir / "a.json").read_text())
+            assert written == [str(host.work_dir), str(host.cache_dir), host.python]
+            assert (host.work_dir / "b.txt").read_text() == "{work}"
+
+        boot(state)
+        (state / "booted").unlink()
+        using(target, state, work)
+        subprocess.run([*agent, "end", "0.1"], stdout=subprocess.PIPE)
+
+
+class TestTheMachine:
+    def test_what_it_says_of_itself(self, target: Target, state: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            assert host.work_dir == state / "work"
+            assert host.python == sys.executable
+            assert host.python_tag.startswith("cpython-")
+            assert host.key == "k"
+            assert any("switch" in note for note in host.notes)
+            assert host.place("/workspace/models") == str(state / "volume" / "models")
+            assert host.place("/workspace") == str(state / "volume")
+            assert host.place("/workspaces/x") == "/workspaces/x"
+            assert host.place("/elsewhere") == "/elsewhere"
+
+        boot(state, volume="/workspace")
+        using(target, state, work)
+
+    def test_a_machine_without_an_agent_yet(self, target: Target, state: Path) -> None:
+        with pytest.raises(Lost, match="it is not there"):
+            using(target, state, never)
+
+    def test_a_port_and_a_way_to_it(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            port = await host.free_port()
+            argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+            job = await host.start("server", argv, env={}, on_output=ignore)
+            way, same = await asyncio.gather(host.forward(port), host.forward(port))
+            assert way == same
+            assert way.kind == "ssh -L"
+            while not await answers(way.address):
+                await asyncio.sleep(0.05)
+            await host.end_jobs()
+            await job.wait()
+            assert (machine / "ports").read_text() == f"{port}\n"
+
+        using(target, machine, work)
+
+    def test_it_hears_that_somebody_is_there(self, server: Sshd, target: Target, machine: Path) -> None:
+        def beats() -> str:
+            return (machine / "beat").read_text()
+
+        async def work(host: RemoteHost) -> None:
+            for _ in range(2):
+                seen = beats()
+                await asyncio.to_thread(eventually, lambda seen=seen: beats() != seen, seconds=20)
+                server.kill_sessions()
+            seen = beats()
+            await asyncio.to_thread(eventually, lambda: beats() != seen, seconds=20)
+
+        using(target, machine, work)
+        eventually(lambda: not commands_of(machine), seconds=10)
+        assert not commands_of(machine)
+
+    def test_no_secret_is_in_a_command_line_or_a_file(self, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            started = asyncio.Event()
+            code = "import os, time; assert os.environ['TOKEN']; print('up'); time.sleep(60)"
+            await host.start("one", python(code), env={"TOKEN": SECRET}, on_output=lambda _: started.set())
+            await started.wait()
+            lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+            assert not [line for line in lines if SECRET in line]
+            files = [path for path in machine.rglob("*") if path.is_file()]
+            assert len(files) > 8
+            assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+        using(target, machine, work)
+
+
+def ignore(_: bytes) -> None:
+    pass
+
+
+async def never(_: RemoteHost) -> None:
+    raise AssertionError("it connected")
+
+
+async def answers(address: str) -> bool:
+    host, port = address.split(":")
+    try:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        line = await reader.readline()
+        writer.close()
+    except OSError:
+        return False
+    return b"200" in line
+
+
+def end(machine: Path) -> None:
+    subprocess.run([machine / "agent", "end", "0.1"], stdout=subprocess.PIPE, check=True)
+
+
+def commands_of(machine: Path) -> list[list[str]]:
+    """What still runs of the agent for a client."""
+    found = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+    return [line for line in found if str(machine) in line and "supervise" not in line]

@@ -1,0 +1,307 @@
+"""What may be billing, from the journal and from the providers, whether somebody minds it, and how it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioners.contract import Gone, Lease, MayStillBill
+from provisioners.journal import Journal
+from recipes.errors import NoCredentials, NoMachine, Refused
+from recipes.references import Plugins
+from runners import machines, registry
+from runners.ledger import Ledger
+from runners.machines import Machine, end, end_all, everywhere, journalled
+from tests.emulators.provisioner import COMMAND, ProvisionerDouble
+
+NOBODY = 2**22 - 1
+"""A process that there never was."""
+NOW = datetime.now(UTC)
+
+
+@dataclass
+class Listing(ProvisionerDouble):
+    """A provisioner that lists leases of an owner, or cannot be asked."""
+
+    listed: list[Lease] = field(default_factory=list)
+    silence: Exception | None = None
+    owners: list[str] = field(default_factory=list)
+
+    async def owned(self, owner: str) -> list[Lease]:
+        self.owners.append(owner)
+        if self.silence is not None:
+            raise self.silence
+        return self.listed
+
+
+class Bench:
+    """A ledger with a journal, and two providers."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ledger = Ledger(home)
+        self.journal = Journal(self.ledger.path)
+        self.providers = {name: Listing(name=name) for name in ("one", "two")}
+        monkeypatch.setattr(registry, "installed", lambda: Plugins(tuple(self.providers), (), (), lambda _: False))
+        monkeypatch.setattr(registry, "provisioner", self._provisioner)
+
+    def _provisioner(self, name: str) -> Listing:
+        if name not in self.providers:
+            raise Refused(f"resources.provisioner {name} is not in this version of recipe")
+        return self.providers[name]
+
+    def lease(self, run: str, provider: str = "one", *, pid: int | None = NOBODY, **fields: Any) -> Lease:
+        """A lease that the journal knows, of a run whose client has this number; without one, of no run of ours."""
+        lease = lease_of(run, provider, **fields)
+        if pid is not None:
+            self.ledger.begin(run, "test", "d", datetime.now(UTC).isoformat(), pid)
+        (self.journal.created if lease.id else self.journal.intend)(lease)
+        return lease
+
+    def everywhere(self, owner: str = "me") -> tuple[list[Machine], dict[str, NoMachine]]:
+        return asyncio.run(everywhere(self.ledger, owner))
+
+    def end_all(self, *found: Machine) -> list[dict[str, Any]]:
+        return asyncio.run(end_all(found or journalled(self.ledger), self.ledger))
+
+
+def lease_of(run: str, provider: str = "one", **fields: Any) -> Lease:
+    given = {"id": f"id-of-{run}", "price_usd_per_h": 3.6, **fields}
+    return Lease(provider=provider, name=f"recipe-me-{run}", run_id=run, **given)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path / "home", monkeypatch)
+
+
+@pytest.fixture
+def zombie() -> Iterator[int]:
+    """A process that has ended, and of which nobody has taken notice."""
+    process = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    yield process.pid
+    process.wait()
+
+
+def test_a_lease_is_minded_by_its_living_client_only(bench: Bench) -> None:
+    bench.lease("alive", pid=os.getpid())
+    bench.lease("dead", pid=NOBODY)
+    bench.lease("stranger", pid=None)
+    found = {machine.lease.run_id: machine.client for machine in journalled(bench.ledger)}
+    assert found == {"alive": "running", "dead": "gone", "stranger": "gone"}
+
+
+def test_a_client_that_is_a_zombie_is_gone(bench: Bench, zombie: int) -> None:
+    bench.lease("dead", pid=zombie)
+    (machine,) = journalled(bench.ledger)
+    assert machine.client == "gone"
+
+
+def test_a_later_process_of_the_same_number_is_another(bench: Bench) -> None:
+    """A number that was the client's yesterday may be anybody's today."""
+    run = "yesterday"
+    bench.ledger.begin(run, "test", "d", (NOW - timedelta(days=1)).isoformat(), os.getpid())
+    bench.journal.created(lease_of(run))
+    (machine,) = journalled(bench.ledger)
+    assert machine.client == "gone"
+
+
+def test_a_client_that_took_over_minds_the_lease(bench: Bench) -> None:
+    run = "yesterday"
+    bench.ledger.begin(run, "test", "d", (NOW - timedelta(days=1)).isoformat(), NOBODY)
+    bench.journal.created(lease_of(run))
+    bench.ledger.adopt(run, os.getpid())
+    (machine,) = journalled(bench.ledger)
+    assert machine.client == "running"
+
+
+def test_a_run_that_has_ended_minds_nothing(bench: Bench) -> None:
+    lease = bench.lease("ended", pid=os.getpid())
+    bench.journal.released(lease, MayStillBill("still listed", COMMAND))
+    outcome = {"status": "completed", "phase": None}
+    bench.ledger.end({"run_id": "ended", "ended_at": "", "outcome": outcome, "cost": {"total_usd": 1}})
+    (machine,) = journalled(bench.ledger)
+    assert (machine.client, machine.state) == ("gone", "may-still-bill")
+
+
+def test_what_is_gone_is_not_among_them(bench: Bench) -> None:
+    lease = bench.lease("done")
+    bench.journal.released(lease, Gone("absent"))
+    assert journalled(bench.ledger) == []
+
+
+def test_what_it_has_cost_is_counted_from_its_creation(bench: Bench) -> None:
+    machine = Machine(lease=lease_of("r"), client="gone", state="created", since=NOW - timedelta(hours=2))
+    assert machine.usd(NOW) == pytest.approx(7.2)
+    assert replace(machine, lease=lease_of("r", price_usd_per_h=None)).usd(NOW) is None
+    assert replace(machine, since=None).usd(NOW) is None
+
+
+def test_a_row_is_plain_data_whatever_is_not_known(bench: Bench) -> None:
+    bare = Machine(lease=lease_of("r", id=None, price_usd_per_h=None), client="elsewhere", state="listed").row()
+    assert (bare["id"], bare["price_usd_per_h"], bare["since"], bare["usd"], bare["deadline"]) == (None,) * 5
+    full = Machine(lease=lease_of("r", deadline=NOW), client="gone", state="created", since=NOW).row()
+    assert full["deadline"] == full["since"] == NOW.isoformat(timespec="seconds")
+
+
+def test_the_providers_tell_of_what_other_machines_began(bench: Bench) -> None:
+    bench.providers["two"].listed = [lease_of("elsewhere", "two")]
+    found, silent = bench.everywhere("me")
+    assert [(m.lease.run_id, m.client, m.state) for m in found] == [("elsewhere", "elsewhere", "listed")]
+    assert silent == {}
+    assert bench.providers["one"].owners == bench.providers["two"].owners == ["me"]
+
+
+def test_what_both_tell_of_is_one_machine_as_the_journal_knows_it(bench: Bench) -> None:
+    lease = bench.lease("mine", pid=os.getpid())
+    bench.providers["one"].listed = [replace(lease, price_usd_per_h=9.9)]
+    ((machine,), _) = bench.everywhere()
+    assert (machine.lease, machine.client) == (lease, "running")
+
+
+def test_the_id_that_was_lost_comes_from_the_provider(bench: Bench) -> None:
+    """The client died between its question and the answer."""
+    bench.lease("lost", id=None)
+    bench.providers["one"].listed = [lease_of("lost", id="id-9")]
+    ((machine,), _) = bench.everywhere()
+    assert (machine.lease.id, machine.client, machine.state) == ("id-9", "gone", "intended")
+    assert machine.since is not None
+
+
+def test_the_same_name_at_two_providers_is_two_machines(bench: Bench) -> None:
+    for name, provider in bench.providers.items():
+        provider.listed = [lease_of("twin", name)]
+    found, _ = bench.everywhere()
+    assert sorted(machine.lease.provider for machine in found) == ["one", "two"]
+
+
+def test_what_the_journal_calls_gone_and_a_provider_still_lists_is_told(bench: Bench) -> None:
+    lease = bench.lease("zombie")
+    bench.journal.released(lease, Gone("absent twice"))
+    bench.providers["one"].listed = [lease]
+    ((machine,), _) = bench.everywhere()
+    assert machine.state == "listed"
+
+
+@pytest.mark.parametrize("silence", [NoMachine("no network"), ZeroDivisionError("a slip"), TimeoutError()], ids=repr)
+def test_a_provider_that_cannot_be_asked_hides_no_other(bench: Bench, silence: Exception) -> None:
+    bench.providers["one"].silence = silence
+    bench.providers["two"].listed = [lease_of("elsewhere", "two")]
+    found, silent = bench.everywhere()
+    assert [machine.lease.provider for machine in found] == ["two"]
+    assert list(silent) == ["one"]
+    assert silent["one"].message
+
+
+def test_a_provider_without_a_key_is_missed_only_if_the_journal_knows_a_lease_of_it(bench: Bench) -> None:
+    bench.providers["one"].silence = NoCredentials("no key is set")
+    assert bench.everywhere() == ([], {})
+    bench.lease("mine")
+    found, silent = bench.everywhere()
+    assert ([machine.lease.run_id for machine in found], list(silent)) == (["mine"], ["one"])
+
+
+def test_each_step_of_an_end_is_in_the_journal(bench: Bench) -> None:
+    lease = bench.lease("mine")
+    states: list[str | None] = []
+    bench.providers["one"].on_call = lambda _: states.append(bench.journal.state(lease.name))
+    (row,) = bench.end_all()
+    assert states == ["releasing"]
+    assert bench.journal.state(lease.name) == "gone"
+    assert row["release"] == {"state": "gone", "proof": "it is not listed any more"}
+    assert journalled(bench.ledger) == []
+
+
+def test_a_machine_that_began_elsewhere_is_in_the_journal_once_it_is_ended_here(bench: Bench) -> None:
+    bench.providers["one"].release = MayStillBill("still listed", COMMAND)
+    elsewhere = Machine(lease=lease_of("elsewhere"), client="elsewhere", state="listed")
+    bench.end_all(elsewhere)
+    (machine,) = journalled(bench.ledger)
+    assert (machine.lease.run_id, machine.state, machine.client) == ("elsewhere", "may-still-bill", "gone")
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route"), NoMachine("no key"), ZeroDivisionError("a slip")], ids=repr
+)
+def test_an_end_that_raises_may_still_bill(bench: Bench, error: Exception) -> None:
+    lease = bench.lease("mine")
+    bench.providers["one"].trouble["destroy"] = error
+    (row,) = bench.end_all()
+    assert (row["release"]["state"], row["release"]["command"]) == ("may-still-bill", COMMAND)
+    assert str(error) in row["release"]["reason"]
+    assert bench.journal.state(lease.name) == "may-still-bill"
+
+
+def test_all_are_ended_at_the_same_time_and_told_in_their_order(bench: Bench) -> None:
+    """Each waits for all others, so that one after the other would never end."""
+    for run in ("a", "b", "c"):
+        bench.lease(run)
+    arrived = 0
+
+    async def until_all_are_here() -> None:
+        nonlocal arrived
+        arrived += 1
+        while arrived < 3:
+            await asyncio.sleep(0)
+
+    bench.providers["one"].trouble["destroy"] = until_all_are_here
+    assert [row["run_id"] for row in bench.end_all()] == ["a", "b", "c"]
+
+
+def test_a_lease_of_a_plugin_that_is_not_installed_any_more_keeps_no_other_from_its_end(bench: Bench) -> None:
+    bench.lease("strange", "vanished")
+    bench.lease("mine")
+    rows = {row["run_id"]: row["release"] for row in bench.end_all()}
+    assert rows["mine"]["state"] == "gone"
+    assert rows["strange"]["state"] == "may-still-bill"
+    assert "vanished" in rows["strange"]["reason"]
+
+
+@pytest.mark.parametrize("step", ["releasing", "released"])
+def test_a_journal_that_cannot_be_written_keeps_no_machine_from_its_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    bench.lease("mine")
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Journal, step, full)
+    (row,) = bench.end_all()
+    assert bench.providers["one"].calls == ["destroy"]
+    assert row["release"]["state"] == "gone"
+
+
+def test_the_patience_is_passed_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.lease("mine")
+    given: list[float] = []
+
+    async def destroy(_: Lease, *, patience_s: float) -> Gone:
+        given.append(patience_s)
+        return Gone("absent")
+
+    monkeypatch.setattr(bench.providers["one"], "destroy", destroy)
+    (machine,) = journalled(bench.ledger)
+    assert asyncio.run(end(machine, bench.ledger, patience_s=7)) == Gone("absent")
+    assert given == [7]
+
+
+def test_every_provisioner_that_is_installed_can_be_asked_without_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("RUNPOD_API_KEY", "RECIPE_RUNPOD_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("RECIPE_HOME", str(tmp_path))
+    assert asyncio.run(machines.everywhere(Ledger(tmp_path), "nobody")) == ([], {})

@@ -1,0 +1,204 @@
+"""Rented machines, whole: real pods of an emulated RunPod, the real engine in them, and clients that die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioners.contract import Site
+from runners.run_folder import recipe_cache
+from tests.conftest import Command, send
+from tests.emulators.runpod import SMALL, RunPod, emulated, smoke_image
+
+pytestmark = pytest.mark.real
+Wait = Callable[..., Any]
+ROOT = Path(__file__).parents[1]
+UP = ("up", "2xA100-airoboros-70b", *SMALL)
+STEPS = [
+    (step, when) for step in ("intend", "created", "reached", "releasing", "released") for when in ("before", "after")
+]
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    """The folder of programs of an image that ships the engine."""
+    return asyncio.run(smoke_image(Site(home=Path("/nowhere"), cache=recipe_cache())))
+
+
+@pytest.fixture
+def runpod(tmp_path: Path, image: Path) -> Iterator[RunPod]:
+    """When a test ends, nothing bills."""
+    with emulated(tmp_path / "runpod", image=image) as made:
+        yield made
+        assert made.billing == []
+
+
+def result_of(recipe: Command) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((recipe.run_folder() / "result.json").read_text())
+    return result
+
+
+def lease_states(recipe: Command) -> list[str]:
+    with sqlite3.connect(recipe.home / "ledger.db") as db:
+        return [state for (state,) in db.execute("SELECT state FROM leases")]
+
+
+def lines(recipe: Command, name: str) -> int:
+    return sum(len(path.read_text().splitlines()) for path in recipe.home.glob(f"runs/*/{name}"))
+
+
+def phase_of(recipe: Command) -> str | None:
+    """The phase that is on."""
+    rows = [
+        json.loads(line) for path in recipe.home.glob("runs/*/events.jsonl") for line in path.read_text().splitlines()
+    ]
+    started = [row["phase"] for row in rows if row["event"] == "phase-started"]
+    return started[-1] if started else None
+
+
+def test_the_catalogues_recipe_goes_the_whole_way(recipe: Command, runpod: RunPod) -> None:
+    ended = recipe(*UP, env=runpod.env)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    (pod,) = runpod.ledger()
+    assert (pod["billing"], pod["gpu"], pod["count"]) == (False, "NVIDIA A100 80GB PCIe", 2)
+    assert runpod.creates() == {pod["name"]: [pod["id"]]}
+    result = result_of(recipe)
+    assert result["release"]["state"] == "gone"
+    assert result["requests"]["failed"] == 0
+    assert result["throughput"]["through"] == "ssh -L"
+    assert result["lease"]["id"] == pod["id"]
+    assert len(list((recipe.run_folder() / "outputs").glob("*.json"))) == 3
+    assert result["cost"]["provider_usd"] == pytest.approx(pod["usd"], rel=0.05)
+    assert result["cost"]["total_usd"] == pytest.approx(pod["usd"], rel=0.25)
+    assert lease_states(recipe) == ["gone"]
+    assert not (recipe.home / "leases").exists() or not list((recipe.home / "leases").iterdir())
+
+
+@pytest.mark.parametrize(("step", "when"), STEPS)
+def test_killed_at_a_step_of_the_journal_nothing_bills_after_one_reap(
+    recipe: Command, runpod: RunPod, step: str, when: str
+) -> None:
+    killed = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "killed_client.py"), step, when, *UP],
+        env=recipe.environment(**runpod.env, PYTHONPATH=str(ROOT)),
+        cwd=recipe.cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(runpod.ledger()) <= 1
+    reaped = recipe("reap", "--yes", env=runpod.env)
+    assert reaped.returncode == 0, reaped.stdout + reaped.stderr
+    assert runpod.billing == []
+    assert set(lease_states(recipe)) <= {"gone"}
+    assert "nothing of" in recipe("reap", env=runpod.env).stdout
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_killed_at_any_moment_nothing_bills_after_one_reap_from_another_machine(
+    recipe: Command, runpod: RunPod, book: Path, moment: int
+) -> None:
+    process = recipe.start(*UP, "--set", f"workload.inputs=[{book}]", env=runpod.env)
+    time.sleep(random.Random(moment).uniform(0.5, 12))
+    process.kill()
+    process.communicate()
+    elsewhere = Command(recipe.cwd / "elsewhere", recipe.cwd)
+    reaped = elsewhere("reap", "--yes", env=runpod.env)
+    assert reaped.returncode == 0, reaped.stdout + reaped.stderr
+    assert runpod.billing == []
+
+
+def test_when_its_client_is_killed_a_machine_lets_itself_go(
+    recipe: Command, runpod: RunPod, book: Path, wait_until: Wait
+) -> None:
+    work = ["--set", f"workload.inputs=[{book}]", "--set", "limits.idle_duration=5s"]
+    process = recipe.start(*UP, *work, env=runpod.env)
+    wait_until(lambda: lines(recipe, "answers.jsonl") >= 2, what="two answers")
+    process.kill()
+    process.communicate()
+    assert runpod.billing
+    wait_until(lambda: not runpod.billing, seconds=40, what="the machine's own end")
+    (pod,) = runpod.ledger()
+    assert pod["ended_by"].startswith("pod: ")
+
+
+def test_a_machine_outlives_neither_its_deadline_nor_a_silent_client(
+    recipe: Command, runpod: RunPod, book: Path, wait_until: Wait
+) -> None:
+    work = ["--set", f"workload.inputs=[{book}]", "--set", "limits.max_duration=20s"]
+    process = recipe.start(*UP, *work, env=runpod.env)
+    wait_until(lambda: phase_of(recipe) == "drive", what="the drive")
+    process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: not runpod.billing, seconds=60, what="the machine's own end")
+    finally:
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode in (4, 5, 6, 7), out + err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("phase", ["provision", "prepare", "launch", "drive"])
+def test_a_signal_in_any_phase_lets_go(
+    recipe: Command, runpod: RunPod, book: Path, wait_until: Wait, phase: str, number: signal.Signals
+) -> None:
+    if phase == "provision":
+        runpod.inject(provisioning_s=30)
+    process = recipe.start(*UP, "--set", f"workload.inputs=[{book}]", env=runpod.env)
+    wait_until(lambda: phase_of(recipe) == phase and (phase != "provision" or runpod.billing), what=phase)
+    status, out, err = send(process, number)
+    assert status == 130, out + err
+    assert runpod.billing == []
+    assert lease_states(recipe) == ["gone"]
+
+
+def test_another_client_goes_on_where_the_killed_one_stopped(
+    recipe: Command, runpod: RunPod, book: Path, wait_until: Wait
+) -> None:
+    book.write_text(book.read_text()[:40_000])
+    process = recipe.start(*UP, "--set", f"workload.inputs=[{book}]", env=runpod.env)
+    wait_until(lambda: lines(recipe, "answers.jsonl") >= 5, what="five answers")
+    process.kill()
+    process.communicate()
+    kept = lines(recipe, "answers.jsonl")
+    shown = recipe("ps", env=runpod.env).stdout
+    assert "CLIENT GONE" in shown
+    attached = recipe("attach", "2xA100-airoboros-70b", env=runpod.env)
+    assert attached.returncode == 0, attached.stderr + attached.stdout
+    result = result_of(recipe)
+    assert result["requests"]["resumed"] >= kept - 1
+    ids = [json.loads(line)["id"] for line in (recipe.run_folder() / "answers.jsonl").read_text().splitlines()]
+    assert len(ids) == len(set(ids)), "nothing was asked for twice"
+    assert len(runpod.ledger()) == 1
+    assert result["lease"]["adopted"] is True
+
+
+def test_ssh_opens_the_runs_machine(recipe: Command, runpod: RunPod, book: Path, wait_until: Wait) -> None:
+    process = recipe.start(*UP, "--set", f"workload.inputs=[{book}]", env=runpod.env)
+    wait_until(lambda: lines(recipe, "answers.jsonl") >= 1, what="an answer")
+    said = recipe("ssh", "2xA100-airoboros-70b", "echo", "$HOME is", "here", env=runpod.env)
+    assert said.stdout == "$HOME is here\n", said.stderr
+    down = recipe("down", "2xA100-airoboros-70b", env=runpod.env)
+    assert down.returncode == 0, down.stderr
+    assert "gone" in down.stdout
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
+def test_a_rehearsal_needs_no_account(recipe: Command) -> None:
+    ended = recipe("rehearse", "3xA40-airoboros-70b")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert "1 emulated pods, none billing at the end" in ended.stderr
+    assert not (recipe.home / "runs").exists()
