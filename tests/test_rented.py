@@ -200,5 +200,5 @@ def test_ssh_opens_the_runs_machine(recipe: Command, runpod: RunPod, book: Path,
 def test_a_rehearsal_needs_no_account(recipe: Command) -> None:
     ended = recipe("rehearse", "3xA40-airoboros-70b")
     assert ended.returncode == 0, ended.stderr + ended.stdout
-    assert "1 emulated pods, none billing at the end" in ended.stderr
+    assert "1 emulated pod, none billing at the end" in ended.stderr
     assert not (recipe.home / "runs").exists()

@@ -56,10 +56,10 @@ def probe(state):
         "cache": host["cache"],
         "volume": host["volume"],
         "hostname": socket.gethostname(),
-        "cpus": _cpus(),
-        "memory_bytes": _memory_bytes(),
+        "cpus": cpus(),
+        "memory_bytes": memory_bytes(),
         "disk_free_bytes": disk.f_bavail * disk.f_frsize,
-        "gpus": _gpus(),
+        "gpus": gpus(),
         "switch": switch,
         "warnings": _warnings(host, switch),
         "now": time.time(),
@@ -84,7 +84,7 @@ def _warnings(host, switch):
     return found
 
 
-def _cpus():
+def cpus():
     """The cores that may be used: fewer than the machine's in a container with a share of them."""
     try:
         count = len(os.sched_getaffinity(0))
@@ -97,7 +97,7 @@ def _cpus():
     return count
 
 
-def _memory_bytes():
+def memory_bytes():
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _read("%s/memory.max" % _CGROUPS) or _read("%s/memory/memory.limit_in_bytes" % _CGROUPS)
     return min(total, int(limit)) if limit.isdigit() else total
@@ -111,7 +111,7 @@ def _read(path):
         return ""
 
 
-def _gpus():
+def gpus():
     argv = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:

@@ -31,7 +31,7 @@ def lives(known):
     return bool(known) and identity(known["pid"]) == known
 
 
-def _table():
+def table_of_all():
     """All living processes by number; a zombie is none."""
     if not os.path.isdir("/proc/self"):
         return _from_ps()
@@ -62,7 +62,7 @@ def _from_ps():
 
 def members(state, only_job=None):
     """The numbers of the living processes of the lease, or of one job of it, and of the supervisors beside them."""
-    table, lease = _table(), state.lease()
+    table, lease = table_of_all(), state.lease()
     supervisors, found = set(), set()
     for name in state.job_names():
         if only_job in (None, name):
@@ -75,7 +75,7 @@ def members(state, only_job=None):
         if env.get(MARKER) == lease and only_job in (None, env.get(JOB_MARKER)):
             found.add(pid)
     found |= _descendants(supervisors, table)
-    return found - supervisors - _ancestry(table), supervisors
+    return found - supervisors - ancestry(table), supervisors
 
 
 def _session_of(state, name, table, lease):
@@ -111,7 +111,7 @@ def _descendants(roots, table):
     return found - set(roots)
 
 
-def _ancestry(table):
+def ancestry(table):
     """This process and those that it was called by: they must not end themselves."""
     found, pid = set(), os.getpid()
     while pid in table and pid not in found:
@@ -172,13 +172,13 @@ def busy_ports(state):
         return []
     limit = time.monotonic() + _PORT_PATIENCE_S
     while True:
-        busy = [port for port in ports if _is_taken(port)]
+        busy = [port for port in ports if is_taken(port)]
         if not busy or time.monotonic() > limit:
             return busy
         time.sleep(0.05)
 
 
-def _is_taken(port):
+def is_taken(port):
     with socket.socket() as probe:
         # As a server would bind: connections that are winding down are no hindrance, a listener is.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

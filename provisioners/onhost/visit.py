@@ -71,10 +71,10 @@ def look(lease, request):
     disk = os.statvfs(os.path.expanduser("~"))
     return {
         "venv": _can_make_environments(),
-        "cpus": agent._cpus(),
-        "memory_bytes": agent._memory_bytes(),
+        "cpus": agent.cpus(),
+        "memory_bytes": agent.memory_bytes(),
         "disk_free_bytes": disk.f_bavail * disk.f_frsize,
-        "gpus": agent._gpus(),
+        "gpus": agent.gpus(),
         "taken": _taken(),
     }
 
@@ -197,7 +197,7 @@ def leave(lease, request):
         "ending": ending,
         "left": left,
         "ports": ports,
-        "ports_busy": [port for port in ports if agent_processes._is_taken(port)],
+        "ports_busy": [port for port in ports if agent_processes.is_taken(port)],
         "state": state.path,
         "removed": not os.path.exists(state.path),
         "taken": _taken(),
@@ -250,8 +250,8 @@ def _mentioning(word):
 
     if not os.path.isdir("/proc/self"):
         return set()
-    table = agent_processes._table()
-    return {pid for pid in table if word in _words(pid)} - agent_processes._ancestry(table)
+    table = agent_processes.table_of_all()
+    return {pid for pid in table if word in _words(pid)} - agent_processes.ancestry(table)
 
 
 def _words(pid):

@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -83,7 +84,7 @@ def unpack(archive: Path, listing: Mapping[str, Packed], folder: Path) -> None:
                     reading = tar.extractfile(member)
                     assert reading is not None
                     _write(reading, packed, folder / _safe(member.name))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise HostCommandFailed(f"the files from the machine cannot be unpacked: {error}") from error
     if left:
         raise HostCommandFailed(f"{', '.join(sorted(left))} did not come from the machine")

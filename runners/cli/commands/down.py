@@ -36,7 +36,11 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"{folder.run_id} holds no machine any more{proof}", advice="see recipe ps")
     if row and row["status"] == "running":
         _ask_client(row["pid"], folder, ledger)
-        return _told(ledger, folder.run_id, options)
+        machine = next((m for m in journalled(ledger) if m.lease.run_id == folder.run_id), None)
+        row = ledger.run(folder.run_id)
+        if machine is None or not (row and row["status"] == "lost"):
+            return _told(ledger, folder.run_id, options)
+        # Its client died before it could let go.
     assert machine is not None
     asyncio.run(end(machine, ledger))
     return _told(ledger, folder.run_id, options, machine)

@@ -15,6 +15,7 @@ from runners.cli.common import add_json, add_recipes, console, load_recipes, pos
 from runners.cli.running import Runs
 from runners.registry import site
 from runners.rehearsal import overrides, stage
+from runners.terminal.words import plural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,9 @@ async def _rehearse(loaded: tuple[LoadedRecipe, ...], options: argparse.Namespac
         code = await Runs(as_json=options.json, parallel=20).run_all(loaded)
         account = shown.account()
     still = f"{account['billing']} still billing" if account["billing"] else "none billing"
+    pods = plural(account["pods"], "emulated pod")
     console(stderr=True).print(
-        f"\nrehearsed    {account['pods']} emulated pods, {still} at the end; nothing was rented"
+        f"\nrehearsed    {pods}, {still} at the end; nothing was rented\n"
+        f"             its log: RECIPE_HOME={site().home} recipe runs"
     )
     return code

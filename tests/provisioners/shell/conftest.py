@@ -9,6 +9,7 @@ import pytest
 
 from provisioners.shell.connection import Target
 from tests.emulators.sshd import Sshd, running_sshd
+from tests.provisioners.shell.booted import LEASE, boot, end
 
 
 @pytest.fixture
@@ -27,3 +28,17 @@ def target(server: Sshd, tmp_path: Path) -> Target:
         known_hosts=tmp_path / "known_hosts",
         key=server.key,
     )
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Where a lease's state directory is to be."""
+    return tmp_path / LEASE
+
+
+@pytest.fixture
+def machine(state: Path) -> Iterator[Path]:
+    """The state directory, ready; nothing of its lease may live on after the test."""
+    boot(state)
+    yield state
+    end(state)

@@ -1,69 +1,26 @@
-"""A machine over SSH as a host, with the agent that is really used."""
+"""A machine over SSH as a host: its jobs, and what it is."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-import provisioners.onhost
-from provisioners.contract import Boot
-from provisioners.shell.connection import Lost, Shell, Target
+from provisioners.shell.connection import Lost, Target
 from provisioners.shell.remote_host import Ended, RemoteHost
 from recipes.errors import HostCommandFailed, NoMachine
 from tests.conftest import eventually
-from tests.emulators.sshd import Sshd, wire
+from tests.emulators.sshd import Sshd
+from tests.provisioners.shell.booted import boot, end, using
 
 pytestmark = pytest.mark.real
-LEASE = "recipe-ana-run-20261121-101500-0a1b-60m"
 SECRET = "sk-of-nobodys-business-8f2e"
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / LEASE
-
-
-def boot(state: Path, **plan: Any) -> None:
-    """Do to the machine what its start command does: bring the agent, and have it begin."""
-    state.mkdir(mode=0o700, exist_ok=True)
-    for script in Path(provisioners.onhost.__file__).parent.glob("agent*.py"):
-        shutil.copy(script, state)
-    whole = {"lease": LEASE, "kind": "pod", "volume": None, "jobs": [], **plan}
-    (state / "boot.json").write_text(json.dumps(whole))
-    agent = [sys.executable, "-IS", state / "agent.py", state]
-    subprocess.run([*agent, "boot", str(os.getpid())], check=True, stdout=subprocess.PIPE)
-
-
-@pytest.fixture
-def machine(state: Path) -> Any:
-    """The state directory, ready; nothing of its lease may live on after the test."""
-    boot(state)
-    yield state
-    subprocess.run([state / "agent", "end", "0.1"], stdout=subprocess.PIPE)
-
-
-def using(target: Target, state: Path, work: Callable[[RemoteHost], Awaitable[None]], **options: float) -> None:
-    async def main() -> None:
-        shell = Shell(target, connect_timeout_s=5, silence_s=5)
-        host = await RemoteHost.connect(shell, str(state), key="k", **{"beat_s": 0.2, "patience_s": 20, **options})
-        try:
-            await asyncio.wait_for(work(host), 90)
-        finally:
-            await host.close()
-
-    asyncio.run(main())
 
 
 def python(code: str) -> list[str]:
@@ -245,94 +202,6 @@ class TestJobs:
         using(target, machine, work)
 
 
-class TestFiles:
-    def test_written(self, target: Target, machine: Path) -> None:
-        async def work(host: RemoteHost) -> None:
-            path = await host.write("deep/a file.json", '{"é": 1}')
-            assert path == host.work_dir / "deep" / "a file.json"
-            assert path.read_text() == '{"é": 1}'
-
-        using(target, machine, work)
-
-    def test_a_folder_is_sent_once(self, server: Sshd, target: Target, machine: Path, tmp_path: Path) -> None:
-        source = tmp_path / "model"
-        source.mkdir()
-        (source / "weights").write_bytes(os.urandom(6 << 20))
-        (source / "config.json").write_text("{}")
-
-        async def work(host: RemoteHost) -> None:
-            line.cut_after(5 << 20)
-            place = await host.provide(source)
-            assert place.name == "model"
-            assert place.is_relative_to(host.cache_dir)
-            assert (place / "weights").read_bytes() == (source / "weights").read_bytes()
-            before = line.carried
-            assert await host.provide(source) == place
-            assert line.carried - before < 1 << 20
-            (source / "config.json").write_text('{"changed": 1}')
-            other = await host.provide(source)
-            assert other != place
-            assert (place / "config.json").read_text() == "{}"
-
-        with wire(server.port) as line:
-            using(replace(target, port=line.port), machine, work)
-
-    def test_a_file_keeps_its_name(self, target: Target, machine: Path, tmp_path: Path) -> None:
-        (tmp_path / "tool.py").write_text("print(1)")
-
-        async def work(host: RemoteHost) -> None:
-            place = await host.provide(tmp_path / "tool.py")
-            assert place.name == "tool.py"
-            assert place.read_text() == "print(1)"
-            with pytest.raises(HostCommandFailed, match="cannot be read"):
-                await host.provide(tmp_path / "not there")
-
-        using(target, machine, work)
-
-    def test_fetched(self, target: Target, machine: Path, tmp_path: Path) -> None:
-        large = os.urandom(3 << 20)
-
-        async def work(host: RemoteHost) -> None:
-            (host.work_dir / "out" / "deep").mkdir(parents=True)
-            (host.work_dir / "out" / "a.bin").write_bytes(large)
-            (host.work_dir / "out" / "deep" / "b ü.txt").write_text("b")
-            (host.work_dir / "leads out").symlink_to("/etc/passwd")
-            into = tmp_path / "into"
-            assert await host.fetch("out/**", into) == [into / "out/a.bin", into / "out/deep/b ü.txt"]
-            assert (into / "out/a.bin").read_bytes() == large
-            assert await host.fetch("nothing*", into) == []
-            assert await host.fetch("leads out", into) == []
-            assert list(into.iterdir()) == [into / "out"]
-
-        using(target, machine, work)
-
-    def test_fetched_after_a_cut(self, server: Sshd, target: Target, machine: Path, tmp_path: Path) -> None:
-        async def work(host: RemoteHost) -> None:
-            (host.work_dir / "big").write_bytes(os.urandom(20 << 20))
-            fetching = asyncio.create_task(host.fetch("big", tmp_path / "into"))
-            while not any(path.stat().st_size for path in tmp_path.glob("into/.fetched-*/archive")):
-                await asyncio.sleep(0.002)
-            server.kill_sessions()
-            assert await fetching == [tmp_path / "into" / "big"]
-            assert (tmp_path / "into" / "big").read_bytes() == (host.work_dir / "big").read_bytes()
-
-        using(target, machine, work)
-
-    def test_the_boots_files(self, target: Target, state: Path) -> None:
-        agent = [sys.executable, "-IS", state / "agent.py", state]
-
-        async def work(host: RemoteHost) -> None:
-            await host.ready_for(Boot(files={"a.json": '["{work}", "{cache}", "{python}"]', "b.txt": "{work}"}))
-            written = json.loads((host.work_dir / "a.json").read_text())
-            assert written == [str(host.work_dir), str(host.cache_dir), host.python]
-            assert (host.work_dir / "b.txt").read_text() == "{work}"
-
-        boot(state)
-        (state / "booted").unlink()
-        using(target, state, work)
-        subprocess.run([*agent, "end", "0.1"], stdout=subprocess.PIPE)
-
-
 class TestTheMachine:
     def test_what_it_says_of_itself(self, target: Target, state: Path) -> None:
         async def work(host: RemoteHost) -> None:
@@ -418,10 +287,6 @@ async def answers(address: str) -> bool:
     except OSError:
         return False
     return b"200" in line
-
-
-def end(machine: Path) -> None:
-    subprocess.run([machine / "agent", "end", "0.1"], stdout=subprocess.PIPE, check=True)
 
 
 def commands_of(machine: Path) -> list[list[str]]:
