@@ -219,13 +219,13 @@ class Session:
 
     def _order(self, offer: Offer) -> Order:
         """What is asked for with this offer; from now on it may be billing."""
+        self._clock.leased()
         self._use_offer(offer)
         self._limit_phase("provision")
         deadline = self._deadline.at if self._deadline else None
         order = order_of(self._plan, offer, self._folder.run_id, deadline, self._env)
         self._emit(events.LeaseChanged(order.lease.name, "intended"))
         self._emit(events.Advanced("provision", f"asking for {describe(offer)}"))
-        self._clock.leased()
         return order
 
     def _refused(self, message: str) -> None:

@@ -185,6 +185,20 @@ def test_another_client_goes_on_where_the_killed_one_stopped(
     assert result["lease"]["adopted"] is True
 
 
+def test_twenty_runs_at_once_are_all_let_go(recipe: Command, runpod: RunPod) -> None:
+    seeds = f"matrix={{workload.seed: {list(range(20))}}}"
+    ended = recipe(*UP, "--set", seeds, "--json", env=runpod.env)
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads(ended.stdout)["runs"]
+    assert [result["variant"]["workload.seed"] for result in results] == list(range(20))
+    assert {result["release"]["state"] for result in results} == {"gone"}
+    pods = {pod["name"]: pod for pod in runpod.ledger()}
+    assert set(pods) == {result["lease"]["name"] for result in results}
+    assert all(len(outcomes) == 1 for outcomes in runpod.creates().values())
+    for result in results:
+        assert result["cost"]["provider_usd"] == pytest.approx(pods[result["lease"]["name"]]["usd"], rel=0.05)
+
+
 def test_ssh_opens_the_runs_machine(recipe: Command, runpod: RunPod, book: Path, wait_until: Wait) -> None:
     process = recipe.start(*UP, "--set", f"workload.inputs=[{book}]", env=runpod.env)
     wait_until(lambda: lines(recipe, "answers.jsonl") >= 1, what="an answer")

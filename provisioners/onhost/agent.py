@@ -9,7 +9,7 @@ follow NAME OFFSET    the job's log as it comes, raw; at its end one JSON line o
 status NAME           {"known", "running", "lost", "status", "pid", "bytes", "sha256"}
 beat                  every line on stdin is a sign of life, until its end
 port                  {"port"}: one that nobody listens on
-pack PATTERN…         files of the work directory as a compressed tar; one JSON line on stderr
+pack [--from=N] PATTERN…   files of the work directory as a compressed tar, from byte N on; one JSON line on stderr
 digest [PATH…]        {"files": [{"path", "bytes", "sha256"} or null]}; without a path, a JSON list of them on stdin
 end [GRACE]           end every process of the lease: {"left", "ports_busy"}
 begin                 on a host: take it for this lease: {"ok", "joined"} or {"locked_by"}

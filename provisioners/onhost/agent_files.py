@@ -14,15 +14,40 @@ _LEVEL = 6
 
 def pack(state, patterns):
     """Write a compressed tar of the work directory's files that match to standard output, and what is in it to
-    standard error: {"files": [{"path", "bytes", "sha256"}]}. What leads out of the work directory is left out."""
+    standard error: {"files": [{"path", "bytes", "sha256"}]}. What leads out of the work directory is left out.
+
+    The same files make the same archive. `--from=N` before the patterns leaves out its first N bytes, for a client that
+    has them already."""
     os.chdir(state.work)
     packed = []
-    squeezed = gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=_LEVEL, mtime=0)
+    begin = 0
+    if patterns and patterns[0].startswith("--from="):
+        begin, patterns = int(patterns[0][len("--from=") :]), patterns[1:]
+    out = _Rest(sys.stdout.buffer, begin)
+    squeezed = gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=_LEVEL, mtime=0)
     with squeezed, tarfile.open(fileobj=squeezed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for path in _matching(patterns):
             packed.extend(_add(tar, path))
     sys.stdout.flush()
     sys.stderr.write(json.dumps({"files": packed}) + "\n")
+
+
+class _Rest:
+    """Writes on what comes after the first bytes."""
+
+    def __init__(self, file, begin):
+        self._file, self._missing = file, begin
+
+    def write(self, data):
+        data = memoryview(data)
+        left_out = min(self._missing, len(data))
+        self._missing -= left_out
+        if left_out < len(data):
+            self._file.write(data[left_out:])
+        return len(data)
+
+    def flush(self):
+        self._file.flush()
 
 
 def _matching(patterns):

@@ -40,31 +40,40 @@ async def fetch(agent: Agent, patterns: Sequence[str], into: Path) -> list[Path]
     try:
         receiving = _Receiving(agent, patterns, aside / "archive")
         listing = await agent.patiently(receiving.attempt)
-        await in_thread(unpack, aside / "archive", listing, aside / "files")
+        try:
+            await in_thread(unpack, aside / "archive", listing, aside / "files")
+        except HostCommandFailed:
+            if not receiving.resumed:
+                raise
+            # A file that changed between two halves of the archive: once more, in one piece.
+            receiving = _Receiving(agent, patterns, aside / "archive")
+            listing = await agent.patiently(receiving.attempt)
+            await in_thread(unpack, aside / "archive", listing, aside / "files")
         return await in_thread(_put_in_place, aside / "files", listing, into)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 class _Receiving:
-    """An archive on its way. A cut begins it anew; as long as it comes further each time, that goes on."""
+    """An archive on its way. After a cut it goes on where it was: the same files make the same archive."""
 
     def __init__(self, agent: Agent, patterns: Sequence[str], archive: Path) -> None:
         self._agent, self._patterns, self._archive = agent, patterns, archive
-        self._furthest = 0
+        archive.unlink(missing_ok=True)
+        self.resumed = False
 
     async def attempt(self, patience: Patience) -> dict[str, Packed]:
         err = bytearray()
         try:
-            with self._archive.open("wb") as file:
+            with self._archive.open("ab") as file:
+                begin = file.tell()
+                self.resumed = self.resumed or begin > 0
 
                 def write(data: bytes) -> None:
                     file.write(data)
-                    if file.tell() > self._furthest:
-                        self._furthest = file.tell()
-                        patience.progress()
+                    patience.progress()
 
-                argv = self._agent.argv("pack", *self._patterns)
+                argv = self._agent.argv("pack", f"--from={begin}", *self._patterns)
                 status = await self._agent.shell.converse(argv, feed=None, on_out=write, on_err=err.extend)
             said = b"" if status == 0 else self._archive.read_bytes()[-_SAID:]
         except OSError as error:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import paramiko  # type: ignore[import-untyped]
 
 from provisioners.shell.link import Link
+from provisioners.shell.openssh import IDLE
 from provisioners.shell.target import Target
 from recipes.errors import NoMachine
 
@@ -51,11 +52,14 @@ def main(arguments: list[str]) -> None:
     )
     try:
         link.connect()
+        idle = link.open_session()
+        idle.exec_command(IDLE)
         server = socket.create_server(("127.0.0.1", order["local_port"]), backlog=_WAITING)
     except NoMachine as error:
         _leave({"error": type(error).__name__, "message": error.message, "advice": error.advice})
-    except OSError as error:
-        _leave({"error": "OSError", "message": f"port {order['local_port']}: {error.strerror}", "advice": ""})
+    except _BROKEN as error:
+        said = f"port {order['local_port']}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        _leave({"error": "Lost", "message": said, "advice": ""})
     threading.Thread(target=_accept, args=[server, link, order["remote_port"]], daemon=True).start()
     print("ready", flush=True)  # noqa: T201 (its way to speak to who started it)
     _leave({"error": "Lost", "message": link.wait_until_over(), "advice": ""})

@@ -32,8 +32,9 @@ BOTH: tuple[Kind, ...] = ("ssh -L", "forwarder")
 _PAUSES_S = (0.0, 0.1, 0.3, 1.0, 2.0, 5.0)
 _END_S = 2.0
 # Whoever started this holds the other end of its standard input: when that closes, however it came, the tunnel ends.
+# The program's own input is a pipe that ends at the same time; it does not share ours, which it may make non-blocking.
 _HELD = (
-    'd=$1; shift; exec 3<&0; "$@" </dev/null 3<&- & p=$!; '
+    'd=$1; shift; exec 3<&0; { read -r _ <&3; } | "$@" 3<&- & p=$!; '
     '{ read -r _ <&3; rm -rf "$d"; kill "$p"; } 2>/dev/null & w=$!; '
     'exec 3<&-; wait "$p"; s=$?; kill "$w" 2>/dev/null; exit "$s"'
 )

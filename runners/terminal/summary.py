@@ -24,7 +24,7 @@ def summary_lines(result: dict[str, Any], folder: Path) -> list[str]:
         lines += [*_throughput(result), _latency(result)]
     if any(result["requests"].values()):
         lines.append(_requests(result))
-    lines += [_machine(result), *(f"warning      {message}" for message in result["warnings"])]
+    lines += [_machine(result), *_bill(result), *(f"warning      {message}" for message in result["warnings"])]
     lines += list(_summaries(folder))
     lines.append(f"report       recipe report {result['run_id']}")
     lines.append(f"files        {folder}")
@@ -203,6 +203,15 @@ def _machine(result: dict[str, Any]) -> str:
     if release["state"] == "gone":
         return f"machine      gone, proven: {release['proof']}"
     return f"machine      NOT PROVEN GONE: {release['reason']}; {release['command']}"
+
+
+def _bill(result: dict[str, Any]) -> list[str]:
+    """The provider's own account, where it gives one."""
+    cost = result["cost"]
+    if cost.get("provider_usd") is None:
+        return []
+    ours = f"; by our count {dollars(cost['total_usd'])}" if cost["total_usd"] is not None else ""
+    return [f"bill         {result['offer']['provider']} says {dollars(cost['provider_usd'])} so far{ours}"]
 
 
 def _summaries(folder: Path) -> Iterator[str]:

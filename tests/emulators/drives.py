@@ -68,7 +68,7 @@ def driven(plan: Plan, engine: EngineDouble, folder: RunFolder) -> tuple[Measure
             shown.append(event)
 
     async def main() -> None:
-        async with asyncio.timeout(10), engine, open_session() as session:
+        async with asyncio.timeout(60), engine, open_session() as session:
             log = EngineLog(folder.path / "engine.log", plan.engine, Mask())
             running = Running(Endpoint(engine.url, "double"), None, log, plan)
             try:

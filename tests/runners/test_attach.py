@@ -151,7 +151,7 @@ class Bench:
         async def run() -> dict[str, Any]:
             nonlocal session
             double = EngineDouble(key=HostDouble(self.machine).key, **engine)
-            async with asyncio.timeout(10), double:
+            async with asyncio.timeout(60), double:
                 self.machine.engine_address = double.url.removeprefix("http://")
                 plan = self.plan(price=price)
                 session = Session(plan, self.folder, Clock(), self.ledger, {}, watch, adopted=adopted)
@@ -191,6 +191,17 @@ def test_the_work_goes_on_from_the_answers_on_disk(bench: Bench) -> None:
     assert bench.answered == result["requests"]["resumed"] + result["requests"]["ok"]
     ids = [json.loads(line)["id"] for line in (bench.folder.path / "answers.jsonl").read_text().splitlines()]
     assert len(ids) == len(set(ids))
+
+
+def test_what_a_token_cost_counts_the_tokens_of_both_clients(bench: Bench) -> None:
+    """The machine of both was one."""
+    result = bench.run(adopted=bench.dies())
+    rows = [json.loads(line) for line in (bench.folder.path / "requests.jsonl").read_text().splitlines()]
+    tokens = sum(row["prompt_tokens"] for row in rows)
+    assert tokens > result["throughput"]["prompt_tokens"], "a speed is what this client saw"
+    cost = result["cost"]
+    assert cost["usd_per_million_prompt_tokens"] == pytest.approx(cost["total_usd"] / tokens * 1e6, rel=1e-3)
+    assert 0 < cost["useful_fraction"] < 0.1
 
 
 def test_a_run_that_nobody_left_has_resumed_nothing(bench: Bench) -> None:

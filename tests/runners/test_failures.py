@@ -151,7 +151,7 @@ class Bench:
 
     def run(self, *, env: Mapping[str, str] | None = None, **settings: Any) -> dict[str, Any]:
         async def run() -> dict[str, Any]:
-            async with asyncio.timeout(10), EngineDouble() as engine:
+            async with asyncio.timeout(60), EngineDouble() as engine:
                 url, texts = f"{engine.url}/v1", {"a": prose("Geneva", 2)}
                 plan = plan_over(self.base, texts, url=url, provisioner=self.provisioner, **settings)
                 offers = tuple(replace(plan.offer, id=f"offer-{n}") for n in range(2))
@@ -307,26 +307,23 @@ def test_with_patience_the_offers_are_asked_for_again(bench: Bench, monkeypatch:
     assert [order.offer.id for order in bench.provisioner.orders] == ["offer-0", "offer-1"] * 3
 
 
-def test_patience_outlasts_the_deadline_of_provisioning_and_ends_with_the_reason(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_ends_with_the_reason(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acquire, "_ROUND_PAUSE_S", 0.1)
     bench.provisioner = Sparse()
     bench.provisioner.refusals = 10**6
-    limits = {"deadlines": {"provision": "0.5s"}}
-    result = bench.run(resources={"provisioner": "local", "retry": "1s"}, limits=limits)
+    result = bench.run(resources={"provisioner": "local", "retry": "0.5s"})
     assert result["exit_code"] == 4
-    assert result["phases"][1]["seconds"] > 0.5
+    assert len(bench.provisioner.orders) > 2
     assert "sold out" in result["outcome"]["error"], "the reason, and not a deadline"
 
 
 def test_waiting_for_capacity_spends_nothing_of_what_the_run_may_cost(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At this price the run may have its machine for a second; it waits for longer, and has none meanwhile."""
-    monkeypatch.setattr(acquire, "_ROUND_PAUSE_S", 1.2)
+    """At this price the run may have its machine for two seconds; it waits for longer, and has none meanwhile."""
+    monkeypatch.setattr(acquire, "_ROUND_PAUSE_S", 2.5)
     bench.provisioner = Sparse()
     bench.provisioner.refusals = 2
-    result = bench.run(resources={"provisioner": "local", "retry": "1h"}, price=3600.0, limits={"max_cost": 1.0})
+    result = bench.run(resources={"provisioner": "local", "retry": "1h"}, price=3600.0, limits={"max_cost": 2.5})
     assert (result["exit_code"], len(bench.provisioner.orders)) == (0, 3)
-    assert 0 < result["cost"]["total_usd"] < 1
+    assert 0 < result["cost"]["total_usd"] < 2.5

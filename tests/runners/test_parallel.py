@@ -74,7 +74,7 @@ class Bench:
 
     def run(self, *names: str, parallel: int = 20, as_json: bool = True) -> int:
         async def run() -> int:
-            async with asyncio.timeout(20), EngineDouble() as engine:
+            async with asyncio.timeout(60), EngineDouble() as engine:
                 plans = {name: self._plan(name, f"{engine.url}/v1") for name in names}
                 self._patch.setattr(running, "make_plan", self._planning(plans))
                 runs = running.Runs(as_json=as_json, parallel=parallel)

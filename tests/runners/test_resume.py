@@ -230,6 +230,7 @@ def test_a_row_that_was_cut_off_anywhere_is_passed_over_and_does_not_spoil_the_n
         assert answers(folder) == expected(*([0, 1] if is_whole else [0]))
         write(folder, [2])
         assert answers(folder) == expected(*([0, 1, 2] if is_whole else [0, 2]))
+        assert folder.earlier().records[-1] == record(2)
         for name in files:
             *_, last = (folder.path / name).read_bytes().splitlines()
             assert json.loads(last)
@@ -237,16 +238,26 @@ def test_a_row_that_was_cut_off_anywhere_is_passed_over_and_does_not_spoil_the_n
 
 @pytest.mark.parametrize(
     "junk",
-    [b"null\n", b"[]\n", b"17\n", b"{}\n", b'{"id": "a/1/1", "text": "no key"}\n', b"\xff\xfe\n", b"\n", b"\0" * 512],
+    [
+        b"null\n",
+        b"[]\n",
+        b"17\n",
+        b"{}\n",
+        b'{"id": "a/1/1", "text": "no key"}\n',
+        b"\xff\xfe\n",
+        b"\n",
+        b"\0" * 512,
+    ],
 )
 def test_a_row_that_is_none_is_passed_over(tmp_path: Path, junk: bytes) -> None:
     folder = RunFolder.create(tmp_path, "demo")
     write(folder, [0])
-    for name in ("answers.jsonl", "documents.jsonl"):
+    for name in ("answers.jsonl", "documents.jsonl", "requests.jsonl"):
         with (folder.path / name).open("ab") as file:
             file.write(junk)
     write(folder, [1])
     assert answers(folder) == expected(0, 1)
+    assert [one.id for one in folder.earlier().records] == ["a/1/0", "a/1/1"]
 
 
 def test_an_output_counts_only_if_it_is_there(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import psutil
 from provisioners import bootstrap
 from tests.conftest import eventually
 
-LEASE = "recipe-ana-demo-20261121-051200-9f3a-60m"
+# Of this process alone: what ends a lease finds its processes by its name, and tests may run beside each other.
+LEASE = f"recipe-ana-demo-20261121-051200-{os.getpid() % 0xFFFF:04x}-60m"
 SECRET = "hf_A-secret-that-nobody-sees"
 FAR = 4_000_000_000
 """A deadline that no test sees."""

@@ -20,7 +20,7 @@ from tests.emulators.termination import Termination
 
 KEY = "rpa_A-key-that-nobody-sees"
 POD = "pod7xyz"
-LEASE = "recipe-ana-demo-20261121-0512-9f3a-60m"
+LEASE = f"recipe-ana-demo-20261121-0512-{os.getpid() % 0xFFFF:04x}-60m"
 TICK_S = 0.02
 FAR = 4_000_000_000
 SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]

@@ -205,6 +205,15 @@ def test_files_are_packed_with_their_digests(agent: Agent, tmp_path: Path) -> No
             assert listed[member.name]["bytes"] == len(data)
 
 
+@pytest.mark.parametrize("begin", [0, 1, 10, 150_000, 10_000_000])
+def test_an_archive_goes_on_from_any_byte(agent: Agent, begin: int) -> None:
+    (agent.state / "work" / "noise.bin").write_bytes(os.urandom(300_000))
+    (agent.state / "work" / ("long-" * 40)).write_text("x" * 100_000)
+    whole = agent.run("pack", "*")
+    rest = agent.run("pack", f"--from={begin}", "*")
+    assert (rest.stdout, rest.stderr) == (whole.stdout[begin:], whole.stderr)
+
+
 def test_packing_nothing_is_an_empty_archive(agent: Agent) -> None:
     ran = agent.run("pack", "none*")
     assert json.loads(ran.stderr) == {"files": []}

@@ -60,7 +60,7 @@ def test_end_wakes_what_was_stopped(agent: Agent) -> None:
 
 
 def test_end_leaves_others_alone(agent: Agent, fresh: Callable[..., Agent]) -> None:
-    other = fresh(lease=LEASE.replace("9f3a", "0000"))
+    other = fresh(lease=LEASE.replace("-60m", "0-60m"))
     other.boot()
     other.start("a", "exec sleep 1000")
     agent.start("a", "exec sleep 1000")

@@ -16,7 +16,7 @@ import provisioners.onhost
 from provisioners.shell.connection import Shell, Target
 from provisioners.shell.remote_host import RemoteHost
 
-LEASE = "recipe-ana-run-20261121-101500-0a1b-60m"
+LEASE = f"recipe-ana-run-20261121-101500-{os.getpid() % 0xFFFF:04x}-60m"
 
 
 def boot(state: Path, **plan: Any) -> None:
