@@ -109,6 +109,11 @@ class Ledger:
                 (pid, datetime.now(UTC).isoformat(), run_id),
             )
 
+    def lose(self, run_id: str) -> None:
+        """The run has ended without a result: nobody minds it any more."""
+        with self._open() as db:
+            db.execute("UPDATE experiments SET pid = NULL WHERE run_id = ? AND status = 'running'", (run_id,))
+
     def record(self, run_id: str, event: Event) -> None:
         """Keep an event, if it is one that lasts."""
         if not event.lasting:

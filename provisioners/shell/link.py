@@ -114,8 +114,7 @@ class Link:
 
     def wait_until_over(self) -> str:
         """Block until there is no contact any more; returns why."""
-        while self.alive:
-            self._over.wait(1.0)
+        self._over.wait()
         return self.reason
 
     @property
@@ -196,7 +195,8 @@ class Link:
         paramiko's own keepalive expects no answer, so it never notices that there is none.
         """
         hop, pinging = self._hops[-1], None
-        while not self._over.wait(min(1.0, self._silence_s / 10)):
+        while not self._over.is_set():
+            hop.transport.join(min(1.0, self._silence_s / 10))
             if not hop.transport.is_active():
                 self.cut("the connection was closed")
             elif hop.silent_s > self._silence_s:

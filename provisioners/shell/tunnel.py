@@ -32,10 +32,10 @@ BOTH: tuple[Kind, ...] = ("ssh -L", "forwarder")
 _PAUSES_S = (0.0, 0.1, 0.3, 1.0, 2.0, 5.0)
 _END_S = 2.0
 # Whoever started this holds the other end of its standard input: when that closes, however it came, the tunnel ends.
-# The program's own input is a pipe that ends at the same time; it does not share ours, which it may make non-blocking.
+# The program's own input is a pipe in which nothing ever comes; it does not share ours, which it makes non-blocking.
 _HELD = (
-    'd=$1; shift; exec 3<&0; { read -r _ <&3; } | "$@" 3<&- & p=$!; '
-    '{ read -r _ <&3; rm -rf "$d"; kill "$p"; } 2>/dev/null & w=$!; '
+    'd=$1; shift; exec 3<&0 4<>"$d/in"; "$@" <&4 3<&- 4<&- & p=$!; '
+    '{ read -r _ <&3; rm -rf "$d"; kill "$p"; } 2>/dev/null 4<&- & w=$!; '
     'exec 3<&-; wait "$p"; s=$?; kill "$w" 2>/dev/null; exit "$s"'
 )
 
@@ -152,6 +152,7 @@ class _Holder:
         plan.folder.mkdir(mode=0o700, exist_ok=True)
         for left in plan.folder.iterdir():
             left.unlink()
+        os.mkfifo(plan.folder / "in", 0o600)
         argv = ["/bin/sh", "-c", _HELD, "sh", str(plan.folder), *plan.argv(port)]
         # ssh runs our local command, and what leads through a jump, in the user's shell.
         env = {**os.environ, "SHELL": "/bin/sh"}

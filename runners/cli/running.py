@@ -198,6 +198,10 @@ class Runs:
         self._sessions.add(session)
         try:
             result = await session.run()
+        except BaseException:
+            with suppress(Exception):
+                ledger.lose(folder.run_id)
+            raise
         finally:
             self._sessions.discard(session)
         self._results[number] = result

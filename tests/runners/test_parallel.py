@@ -23,41 +23,11 @@ from runners.ledger import Ledger
 from runners.plan import Plan
 from runners.run_folder import RunFolder
 from tests.emulators.engine import EngineDouble
+from tests.emulators.gathering import Gathering
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble, Trouble, hang, plan_of, stumble
 
 Planning = Callable[[LoadedRecipe, object], Awaitable[Plan]]
 NAMES = ("a", "b", "c", "d", "e", "f")
-
-
-class Gathering:
-    """How many are at a place at the same time, and a wait until so many are."""
-
-    def __init__(self, expected: int) -> None:
-        self.expected, self.here, self.most = expected, 0, 0
-        self._all = asyncio.Event()
-
-    async def meet(self) -> None:
-        """Returns once all that are expected have come."""
-        self.here += 1
-        self.most = max(self.most, self.here)
-        if self.here >= self.expected:
-            self._all.set()
-        await self._all.wait()
-
-    def meet_and(self, then: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        async def both() -> None:
-            await self.meet()
-            await then()
-
-        return both
-
-    async def pass_by(self) -> None:
-        """Stays for a few turns of the loop."""
-        self.here += 1
-        self.most = max(self.most, self.here)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        self.here -= 1
 
 
 class Bench:

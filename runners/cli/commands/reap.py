@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import tempfile
+from pathlib import Path
 
 from provisioners.naming import owner_name
-from recipes.errors import ExitCode
+from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, console, print_json
 from runners.ledger import Ledger
 from runners.machines import end_all, everywhere, silent_rows
@@ -29,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _reap(options: argparse.Namespace) -> int:
-    ledger = Ledger(recipe_home())
+    ledger = _ledger()
     owner = owner_name({"RECIPE_OWNER": options.owner} if options.owner else os.environ)
     machines, silent = await everywhere(ledger, owner)
     orphans = [machine for machine in machines if machine.client != "running"]
@@ -47,3 +49,13 @@ async def _reap(options: argparse.Namespace) -> int:
     if any(row.get("release", {}).get("state") == "may-still-bill" for row in rows):
         return ExitCode.STILL_BILLING
     return ExitCode.NO_MACHINE if silent else ExitCode.DONE
+
+
+def _ledger() -> Ledger:
+    """The journal's; where it cannot be opened, as on a full disk, one that is empty: machines must end all the same."""
+    try:
+        return Ledger(recipe_home())
+    except UsageError as error:
+        console(stderr=True).print(f"warning: {error.message}; only what the providers list is seen")
+        memory = Path("/dev/shm")  # noqa: S108 (a fresh folder in it)
+        return Ledger(Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None)))
