@@ -113,7 +113,7 @@ async def open_tunnel(
         if kind == "ssh -L" and shutil.which("ssh") is None:
             trouble = "there is no ssh program here"
             continue
-        folder = Path(tempfile.mkdtemp(prefix="recipe-", dir=_short_folder()))
+        folder = Path(tempfile.mkdtemp(prefix="tunnel-", dir=_short_folder()))
         plan = _plan(kind, target, remote_port, folder, connect_timeout_s, silence_s, check_s)
         try:
             return await _open(plan)

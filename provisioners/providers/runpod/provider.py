@@ -96,6 +96,9 @@ class RunPodProvisioner:
                 try:
                     pod = await buy(cloud, wish, self._pace, attempt)
                 except Refusal as error:
+                    if attempt.pod_ids or attempt.unanswered:
+                        # Whatever was refused, it was not each of the creates.
+                        raise Unsettled(f"RunPod may have made the pod {wish.name}: {error.what}") from error
                     raise refused(error, f"{offer.count} × {offer.id} in its {wish.cloud} cloud") from error
                 return await self._accept(cloud, order, wish, pod, pods.price_of(gpu, offer.count))
         except NoCapacity:

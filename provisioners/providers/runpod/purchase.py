@@ -52,7 +52,7 @@ async def buy(cloud: Cloud, wish: Wish, pace: Pace, attempt: Attempt) -> Pod:
     for ask in range(pace.asks):
         try:
             pod = await _create(cloud, wish, pace, attempt)
-            return await _only(cloud, [pod, *await _named(cloud, wish.name)], pace, attempt) if ask else pod
+            return await _only(cloud, [pod, *await _others(cloud, wish.name)], pace, attempt) if ask else pod
         except Ambiguous as error:
             cause: ApiError = error
         if (found := await _appeared(cloud, wish.name, pace, attempt, cause)) is not None:
@@ -131,6 +131,14 @@ async def _appeared(cloud: Cloud, name: str, pace: Pace, attempt: Attempt, cause
 
 async def _named(cloud: Cloud, name: str) -> list[Pod]:
     return [pod for pod in await cloud.pods(again_s=0.0) if pod.name == name and not pod.terminated]
+
+
+async def _others(cloud: Cloud, name: str) -> list[Pod]:
+    """The same once there is a pod; a list that cannot be had now says nothing of it, and is looked at again later."""
+    try:
+        return await _named(cloud, name)
+    except ApiError:
+        return []
 
 
 async def _only(cloud: Cloud, named: list[Pod], pace: Pace, attempt: Attempt) -> Pod:

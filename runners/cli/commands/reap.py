@@ -52,7 +52,7 @@ async def _reap(options: argparse.Namespace) -> int:
 
 
 def _ledger() -> Ledger:
-    """The journal's; where it cannot be opened, as on a full disk, one that is empty: machines must end all the same."""
+    """The journal's; where it cannot be opened, as on a full disk, an empty one: machines must end all the same."""
     try:
         return Ledger(recipe_home())
     except UsageError as error:

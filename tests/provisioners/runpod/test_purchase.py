@@ -85,6 +85,19 @@ def test_a_look_that_fails_at_the_last_moment_is_taken_again() -> None:
     assert failed == ["pods"]
 
 
+@pytest.mark.parametrize("error", [RateLimited("GET /pods → 429"), Unauthorized("GET /pods → 401"), BROKEN])
+def test_a_list_that_is_refused_after_a_create_takes_nothing_back(error: ApiError) -> None:
+    """The pod is there: that nobody says whether there are others of its name is no refusal of it."""
+    cloud = CloudDouble(trouble={"create": [BROKEN]})
+
+    def refuse(call: str) -> None:
+        if call == "create" and cloud.count("create") == 2:
+            cloud.trouble["pods"] = [error]
+
+    cloud.on_call = refuse
+    assert bought(cloud).id == "made2"
+
+
 def test_it_is_asked_three_times_at_most() -> None:
     cloud = CloudDouble(trouble={"create": always(ServerError("POST /pods → 500: sorry"))})
     with pytest.raises(NoCapacity, match=r"3 creates, and no pod appeared .*sorry"):

@@ -222,7 +222,7 @@ def test_nothing_is_left_when_it_is_closed(target: Target, kind: Kind) -> None:
     async def work(port: int) -> None:
         opened = await open_tunnel(target, port, kinds=[kind])
         held = members(opened)
-        folder = Path(next(word for word in held[0].cmdline() if "/recipe-" in word))
+        folder = Path(next(word for word in held[0].cmdline() if "/tunnel-" in word))
         assert folder.is_dir()
         await opened.close()
         assert psutil.wait_procs(held, timeout=5)[1] == []
