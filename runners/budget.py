@@ -11,6 +11,7 @@ from recipes.spec import Limits, Recipe
 _AFTERWARDS_S, _AFTERWARDS_SHARE = 60.0, 0.2
 # A rented machine's own, where a recipe sets none.
 LONGEST_RENTED_S = 24 * 3600.0
+_OUT_OF_REACH_S = 15.0
 _RENTED_DAY = "the day that a rented machine has without limits.max_duration"
 # What a date can hold, and more than any run takes.
 _LONGEST_S = 3650 * 86400.0
@@ -88,3 +89,10 @@ def phase_limit(
     else:
         return own
     return lease if own_s is None or (lease.seconds is not None and lease.seconds < own_s) else own
+
+
+def brief(limit: PhaseLimit) -> PhaseLimit:
+    """Of a machine that did not answer for long already: it bills while it is waited for once more."""
+    if limit.seconds is not None and limit.seconds <= _OUT_OF_REACH_S:
+        return limit
+    return PhaseLimit(_OUT_OF_REACH_S, f"{_OUT_OF_REACH_S:.0f} s, after contact was lost", "see recipe ps")

@@ -16,7 +16,7 @@ from provisioners.journal import Entry, Journal
 from provisioners.preflight import clear
 from recipes.errors import ExitCode, MayStillBillError, NoMachine
 from runners import events
-from runners.budget import Deadline, PhaseLimit, adopted_deadline, lease_deadline, phase_limit
+from runners.budget import Deadline, PhaseLimit, adopted_deadline, brief, lease_deadline, phase_limit
 from runners.client import open_session
 from runners.clock import Clock
 from runners.drive import Measured, drive
@@ -64,7 +64,7 @@ class Session:
         self._deadline: Deadline | None = None
         self._signal: str | None = None
         self._hurried = False
-        self._taken_away = False
+        self._taken_away = self._out_of_reach = False
         self._limit: tuple[asyncio.Timeout, PhaseLimit] | None = None
         self._stoppable: asyncio.Task[None] | None = None
         self._host: Host | None = None
@@ -82,6 +82,7 @@ class Session:
         self._begin()
         try:
             outcome = await self._attempt(self._work())
+            self._out_of_reach = isinstance(outcome, Failed) and outcome.exit_code == NoMachine.exit_code
             if self._host is not None and not self._hurried and not self._taken_away:
                 outcome = self._worse(outcome, await self._attempt(self._collect(self._host)))
         finally:
@@ -365,6 +366,8 @@ class Session:
         leased = self._deadline if self._acquisition.lease or timeout is None else None
         timeout = timeout or (self._limit[0] if self._limit else None)
         limit = phase_limit(phase, self._plan.recipe, leased, self._clock.price_usd_per_h, self._clock.billed_seconds())
+        if phase == "collect" and self._out_of_reach:
+            limit = brief(limit)
         if timeout is not None:
             seconds = limit.seconds
             timeout.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)

@@ -38,6 +38,7 @@ def tunnel_argv(
         # Run when the forwarding stands: nothing has to be asked again and again until it does.
         "PermitLocalCommand": "yes",
         "LocalCommand": "echo ready",
+        "RemoteCommand": "none",
         "SendEnv": "-*",
         "ServerAliveCountMax": "3",
         "ServerAliveInterval": "5",

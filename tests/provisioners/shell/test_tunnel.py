@@ -291,6 +291,31 @@ def test_through_a_jump_host(server: Sshd, target: Target, tmp_path: Path) -> No
         using(work)
 
 
+def test_nothing_of_the_users_configuration_gets_in_the_way(
+    server: Sshd, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs is wanted where no key is given, but not what it makes of a login."""
+    home = tmp_path / "me" / ".ssh"
+    home.mkdir(parents=True)
+    settings = ("RemoteCommand tmux", "RequestTTY yes", "ControlMaster auto", f"ControlPath {home}/c", "SendEnv *")
+    (home / "config").write_text("Host *\n" + "".join(f"  {line}\n" for line in settings))
+    # ssh takes the home of the user database; only what is asked of it is changed by HOME.
+    argv = [f"-F{home}/config", f"-i{server.key}"]
+    real = shutil.which("ssh")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {real} {" ".join(argv)} "$@"\n')
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    pin(target)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+    async def work(port: int) -> None:
+        async with tunnel(replace(target, key=None), port, kinds=["ssh -L"], check_s=0.3) as opened:
+            await ask(opened.address, 50)
+            assert opened.restarts == 0
+
+    using(work)
+
+
 class TestWhichKind:
     def test_ssh_if_there_is_one(self, target: Target) -> None:
         async def work(port: int) -> None:
