@@ -209,6 +209,7 @@ class Session:
         assert lease is not None
         self._clock.price_usd_per_h = lease.price_usd_per_h
         self._emit(events.LeaseChanged(lease.name, "created"))
+        self._emit(events.Advanced("provision", f"{lease.id or lease.name}: waiting until it can be used"))
         for message in lease.details.get("warnings", ()):
             self._warn(message)
         self._host = host = await plan.provisioner.host(lease)

@@ -194,7 +194,8 @@ def _latency(result: dict[str, Any]) -> str:
 def _requests(result: dict[str, Any]) -> str:
     counts = result["requests"]
     done = result["documents"]
-    parts = [f"{counts['ok']:,} ok", f"{counts['retried']:,} retried", f"{counts['failed']:,} failed"]
+    resumed = [f"{counts['resumed']:,} taken from disk"] if counts.get("resumed") else []
+    parts = [f"{counts['ok']:,} ok", *resumed, f"{counts['retried']:,} retried", f"{counts['failed']:,} failed"]
     return f"requests     {' · '.join(parts)} · {done['done']} of {plural(done['total'], 'document')} done"
 
 
