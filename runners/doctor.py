@@ -44,7 +44,8 @@ def examine(site: Site) -> Iterator[Check]:
     yield Check("ok" if sqlite_ok else "broken", "sqlite", sqlite3.sqlite_version, "use a Python with a newer SQLite")
     for engine in sorted(site.cache.glob("engines/*/.complete")):
         yield Check("ok", "engine", engine.parent.name)
-    yield _command("ssh", "for machines over SSH", "apt-get install openssh-client")
+    yield _command("ssh", "for the tunnel to rented machines; slower without", "apt-get install openssh-client")
+    yield _command("sshd", "for recipe rehearse", "apt-get install openssh-server")
     yield _command("nvidia-smi", "for GPUs of this machine", "install NVIDIA's driver, if there is a GPU")
     yield _command("pulumi", "for stacks; nothing else needs it", "see https://www.pulumi.com/docs/install/")
     yield _variable("RUNPOD_API_KEY", "for machines at RunPod")
@@ -63,7 +64,8 @@ def _existing(folder: Path) -> Path:
 
 
 def _command(name: str, purpose: str, mend: str) -> Check:
-    found = shutil.which(name)
+    paths = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    found = shutil.which(name, path=paths)
     return Check("ok", name, found) if found else Check("missing", name, purpose, mend)
 
 
