@@ -8,12 +8,14 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+from provisioners.contract import Gone
 from recipes.errors import (
     EngineFailed,
     ExitCode,
     HostCommandFailed,
     NoMachine,
     RecipeError,
+    UsageError,
     WorkloadFailed,
 )
 from runners.masking import Mask
@@ -52,6 +54,13 @@ def kept(trace: str, mask: Mask, folder: Path) -> str:
     except OSError:
         return f"please report it; there was no place for its log:\n{trace}"
     return f"please report it with {path}"
+
+
+def unwritten(error: OSError | UsageError, release: Gone) -> UsageError:
+    """What to raise for a result that could not be written: what matters most is that the machine is gone."""
+    what = error.message if isinstance(error, UsageError) else str(error)
+    message = f"the result could not be written: {what}; the machine is gone, proven: {release.proof}"
+    return UsageError(message, advice="see whether the disk is full, and whether RECIPE_HOME may be written")
 
 
 def waited_for(error: BaseException | None) -> str:

@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from provisioners.acquire import Acquisition, describe
-from provisioners.contract import Bill, Gone, Host, Lease, MayStillBill, Offer, Order, Release
+from provisioners.contract import Bill, Gone, Host, Lease, MayStillBill, Observed, Offer, Order, Release
 from provisioners.journal import Entry, Journal
 from provisioners.preflight import clear
-from recipes.errors import ExitCode, MayStillBillError, NoMachine
+from recipes.errors import ExitCode, MayStillBillError, NoMachine, UsageError
 from runners import events
 from runners.budget import Deadline, PhaseLimit, adopted_deadline, brief, lease_deadline, phase_limit
 from runners.client import open_session
 from runners.clock import Clock
 from runners.drive import Measured, drive
-from runners.failures import FAILURE_IN, failure, kept, waited_for
+from runners.failures import FAILURE_IN, failure, kept, unwritten, waited_for
 from runners.launch import EXPOSED_PORT, Running, launch
 from runners.ledger import Ledger
 from runners.masking import Mask
@@ -32,9 +32,9 @@ from runners.result import Facts, build_result
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
 from runners.terminal.words import plural
+from runners.watching import taken_away, until_taken_away, without_machine
 
 _BILL_PATIENCE_S = 10.0
-_OBSERVE_PATIENCE_S = 10.0
 
 
 class Session:
@@ -64,10 +64,12 @@ class Session:
         self._deadline: Deadline | None = None
         self._signal: str | None = None
         self._hurried = False
-        self._taken_away = self._out_of_reach = False
+        self._taken: Observed | None = None
+        self._out_of_reach = False
         self._limit: tuple[asyncio.Timeout, PhaseLimit] | None = None
         self._stoppable: asyncio.Task[None] | None = None
         self._host: Host | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._log: EngineLog | None = None
         self._running: Running | None = None
         self._bill: Bill | None = None
@@ -83,7 +85,7 @@ class Session:
         try:
             outcome = await self._attempt(self._work())
             self._out_of_reach = isinstance(outcome, Failed) and outcome.exit_code == NoMachine.exit_code
-            if self._host is not None and not self._hurried and not self._taken_away:
+            if self._host is not None and not self._hurried and self._taken is None:
                 outcome = self._worse(outcome, await self._attempt(self._collect(self._host)))
         finally:
             release = await self._let_go()
@@ -94,6 +96,8 @@ class Session:
         except Exception as error:
             if isinstance(release, MayStillBill):
                 raise MayStillBillError(release.reason, advice=release.command) from error
+            if isinstance(error, OSError | UsageError):
+                raise unwritten(error, release) from error
             raise
 
     def interrupt(self, name: str) -> None:
@@ -152,6 +156,8 @@ class Session:
         try:
             await self._stoppable
         except asyncio.CancelledError:
+            if self._taken is not None and self._signal is None:
+                return without_machine(Failed(self._phase, "", "", ExitCode.NO_MACHINE), self._taken, self._mask)
             return Interrupted(self._phase, self._signal or "cancelled")
         except Exception as error:
             return await self._explained(failure(error, self._phase, self._mask, self._folder.path))
@@ -164,18 +170,13 @@ class Session:
         lease, phase = self._acquisition.lease, failed.phase
         if lease is None or phase in ("provision", "collect") or not self._plan.provisioner.billable:
             return failed
-        try:
-            async with asyncio.timeout(_OBSERVE_PATIENCE_S):
-                seen = await self._plan.provisioner.observe(lease)
-        except (Exception, asyncio.CancelledError):
-            return failed
-        if seen.state not in ("stopped", "failed", "gone"):
-            return failed
-        self._taken_away = True
-        what = f"the machine was taken away in the {phase} phase: {seen.message or seen.state}; {failed.error}"
-        spot = self._acquisition.offer is not None and self._acquisition.offer.spot
-        advice = "run again; resources.use_spot: false keeps others from it" if spot else "run again"
-        return Failed(phase, self._mask(what), advice, NoMachine.exit_code)
+        self._taken = await taken_away(self._plan.provisioner, lease)
+        return without_machine(failed, self._taken, self._mask) if self._taken else failed
+
+    async def _watch(self, lease: Lease) -> None:
+        self._taken = await until_taken_away(self._plan.provisioner, lease)
+        if self._stoppable is not None:
+            self._stoppable.cancel()
 
     async def _work(self) -> None:
         plan, folder, env = self._plan, self._folder, host_env(self._plan, self._env)
@@ -217,6 +218,8 @@ class Session:
         self._mask = Mask([*self._secrets, host.key])
         for note in host.notes:
             self._warn(note)
+        if plan.provisioner.billable:
+            self._watching = asyncio.create_task(self._watch(lease))
         return host
 
     def _order(self, offer: Offer) -> Order:
@@ -258,6 +261,8 @@ class Session:
     async def _let_go(self) -> Release:
         """Always; it cannot be interrupted, and its own failures are answers."""
         self._phase = "release"
+        if self._watching is not None:
+            self._watching.cancel()
         lease = self._acquisition.lease
         if lease is None:
             self._clock.not_leased()

@@ -176,8 +176,9 @@ class Link:
             yield
         except RecipeError:
             raise
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            if isinstance(error, paramiko.ConfigParseError | paramiko.ProxyCommandFailure):
+        except (paramiko.SSHException, EOFError, OSError, ValueError) as error:
+            # What is no name of a machine is a ValueError.
+            if isinstance(error, paramiko.ConfigParseError | paramiko.ProxyCommandFailure | ValueError):
                 raise NotAdmitted(f"no connection to {self.target}: {error}") from error
             asked = next((hop for hop in self._hops if hop.is_asking), None)
             if asked is None or self._over.is_set():

@@ -26,6 +26,7 @@ from recipes.errors import (
     WorkloadFailed,
 )
 from runners import session as session_module
+from runners import watching
 from runners.clock import Clock
 from runners.failures import FAILURE_IN, failure, kept
 from runners.ledger import Ledger
@@ -209,7 +210,7 @@ def test_a_provider_that_does_not_say_changes_nothing(bench: Bench, trouble: Bas
 
 
 def test_a_provider_that_never_answers_does_not_keep_the_machine(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "_OBSERVE_PATIENCE_S", 0.05)
+    monkeypatch.setattr(watching, "_PATIENCE_S", 0.05)
     bench.provisioner.trouble["observe"] = hang
     bench.goes_wrong("drive", WorkloadFailed("3 of 3 documents failed"))
     assert bench.run()["exit_code"] == 7

@@ -14,7 +14,15 @@ import pytest
 
 from provisioners.contract import MayStillBill
 from provisioners.journal import Journal
-from recipes.errors import EngineFailed, HostCommandFailed, MayStillBillError, NoMachine, RecipeError, WorkloadFailed
+from recipes.errors import (
+    EngineFailed,
+    HostCommandFailed,
+    MayStillBillError,
+    NoMachine,
+    RecipeError,
+    UsageError,
+    WorkloadFailed,
+)
 from runners import session as session_module
 from runners.clock import Clock
 from runners.engine import EngineSample
@@ -149,7 +157,7 @@ def test_a_full_disk_lets_go_once_and_is_no_bug(bench: Bench, place: str) -> Non
 def test_a_disk_that_stays_full_lets_go_once(bench: Bench, place: str, trouble: Trouble) -> None:
     bench.trouble[place] = trouble
     bench.fill_disk()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UsageError, match=r"No space left.*the machine is gone, proven: it is not listed any more"):
         bench.run()
     assert (bench.destroyed, bench.state) == (1, "gone")
 

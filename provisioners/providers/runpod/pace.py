@@ -33,6 +33,8 @@ class Pace:
     look_every_s: float = 2.0
     asks: int = 3
     """How often a create is asked in all, where no answer came and no pod appeared."""
+    hanging_s: float = 8.0
+    """A create that has no answer for so long is looked for beside the waiting."""
     last_word_s: float = 5.0
     """Somebody who interrupts a create waits so long for its answer, which names the pod."""
 

@@ -51,7 +51,7 @@ async def buy(cloud: Cloud, wish: Wish, pace: Pace, attempt: Attempt) -> Pod:
     """
     for ask in range(pace.asks):
         try:
-            pod = await _create(cloud, wish, pace, attempt)
+            pod = await _created_or_seen(cloud, wish, pace, attempt)
             return await _only(cloud, [pod, *await _others(cloud, wish.name)], pace, attempt) if ask else pod
         except Ambiguous as error:
             cause: ApiError = error
@@ -61,6 +61,23 @@ async def buy(cloud: Cloud, wish: Wish, pace: Pace, attempt: Attempt) -> Pod:
         f"RunPod gave no usable answer to {pace.asks} creates, and no pod appeared ({cause.what})",
         advice="try again later; see https://uptime.runpod.io",
     )
+
+
+async def _created_or_seen(cloud: Cloud, wish: Wish, pace: Pace, attempt: Attempt) -> Pod:
+    """The pod that the create answers with; where no answer comes for long, the one that is in the lists meanwhile."""
+    asked = asyncio.ensure_future(_create(cloud, wish, pace, attempt))
+    try:
+        while not (await asyncio.wait({asked}, timeout=pace.hanging_s))[0]:
+            if attempt.unanswered and (named := await _others(cloud, wish.name)):
+                asked.cancel()
+                return await _only(cloud, named, pace, attempt)
+        return asked.result()
+    except asyncio.CancelledError:
+        if not asked.done():
+            asked.cancel()
+            # It may still learn the pod's id, which whoever lets go wants to know.
+            await asyncio.wait({asked})
+        raise
 
 
 async def _create(cloud: Cloud, wish: Wish, pace: Pace, attempt: Attempt) -> Pod:

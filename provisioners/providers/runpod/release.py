@@ -17,6 +17,8 @@ from provisioners.providers.runpod.values import Pod
 
 COMMAND = f"recipe reap --yes   # or by hand: {PODS_URL}"
 _HOPELESS = (Unauthorized, Forbidden, Retired)
+_REFUSALS = 3
+"""Rounds in a row with such an answer that are believed: a single one is a mishap of the other side's."""
 
 
 @dataclass
@@ -59,6 +61,10 @@ class _Letting:
     """What RunPod asked to wait for in this round."""
     looked: bool = False
     """Whether the last look was answered."""
+    refusal: ApiError | None = None
+    """Of this round: an answer after which asking again is of little use."""
+    refusals: int = 0
+    """Rounds in a row that met one."""
 
     async def run(self) -> Release:
         """Gives up when its patience ends, but not before it has asked once."""
@@ -71,12 +77,12 @@ class _Letting:
     async def _converse(self) -> Release:
         pause_s = self.pace.poll_first_s
         while True:
-            self.asked_wait_s = 0.0
-            try:
-                await self._end_all()
-                found_more = await self._look()
-            except _HOPELESS as error:
-                return MayStillBill(f"RunPod refuses the key or the request: {error.what}", COMMAND)
+            self.asked_wait_s, self.refusal = 0.0, None
+            await self._end_all()
+            found_more = await self._look()
+            self.refusals = self.refusals + 1 if self.refusal else 0
+            if self.refusal and self.refusals >= _REFUSALS:
+                return MayStillBill(f"RunPod refuses the key or the request: {self.refusal.what}", COMMAND)
             if self._is_proven():
                 return Gone(self._proof(), self.absent[0].said_at)
             if found_more:
@@ -98,8 +104,6 @@ class _Letting:
                 try:
                     await self.cloud.end(target.id)
                     target.accepted_at = target.accepted_at or datetime.now(UTC)
-                except _HOPELESS:
-                    raise
                 except ApiError as error:
                     self._note(error)
 
@@ -114,8 +118,6 @@ class _Letting:
             self.absent.clear()
             for error in reversed(failed):
                 self._note(error)
-                if isinstance(error, _HOPELESS):
-                    raise error
             return False
         self.looked = True
         for target, read in reads:
@@ -144,6 +146,8 @@ class _Letting:
 
     def _note(self, error: ApiError) -> None:
         self.last_error = error
+        if isinstance(error, _HOPELESS):
+            self.refusal = error
         self.asked_wait_s = max(self.asked_wait_s, error.retry_after_s or 0.0)
 
     def _denied(self) -> list[_Target]:

@@ -72,9 +72,12 @@ class Waiting:
             self.on_sight()
         self._missing_since = None
         await self._check_alive(pod)
-        self.reason = (
-            f"it is {pod.status}" if pod.status != RUNNING else "it runs, and RunPod names no public port for it"
-        )
+        if pod.status != RUNNING:
+            self.reason = f"it is {pod.status}"
+        elif pod.address is None:
+            self.reason = "it runs, and RunPod names no public port for it"
+        elif not self.reason.startswith("it runs, and"):
+            self.reason = f"it runs, and does not answer yet at {pod.address.host}:{pod.address.port}"
         return pod
 
     async def _check_missing(self) -> None:

@@ -1,6 +1,7 @@
 """End whatever of yours may be billing and has no living run. Only tells what it would do, unless --yes is given.
 
 Works from any machine that has the provider's key: machines are recognised by their names, which carry their owner.
+Of a run that was begun elsewhere ("not begun here") nobody can see here whether its client lives: --yes ends it too.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ async def _reap(options: argparse.Namespace) -> int:
         print_json({"machines": rows, "silent": silent_rows(silent)})
     else:
         out = console()
-        none = f"nothing of {owner}'s is billing without a living run"
+        none = (
+            f"nothing of {owner}'s is billing without a living run; what was asked for within the last minute may not be "
+            "listed yet"
+        )
         shown = ended_lines(rows) if options.yes and rows else machine_lines(rows, none=none)
         for line in [*shown, *silent_lines(silent)]:
             out.print(line)

@@ -205,3 +205,14 @@ def test_pods_of_other_names_are_left_alone() -> None:
     others = [cloud.add("a", f"{NAME}x"), cloud.add("b", NAME[:-1]), cloud.add("c", NAME.upper())]
     bought(cloud)
     assert all(pod.id in cloud.running for pod in others)
+
+
+def test_a_create_that_hangs_is_looked_for_beside_the_waiting() -> None:
+    cloud = CloudDouble()
+
+    async def main() -> Pod:
+        cloud.create_blocks = asyncio.Event()
+        return await asyncio.wait_for(buy(cloud, wish(), QUICK, Attempt()), 10)
+
+    assert asyncio.run(main()).id == "made1"
+    assert cloud.count("create") == 1

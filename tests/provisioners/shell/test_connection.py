@@ -229,6 +229,10 @@ class TestLoss:
         with pytest.raises(Lost, match="connection refused"):
             using(target, lambda shell: shell.run(["true"]))
 
+    def test_what_is_no_name_of_a_machine(self, target: Target) -> None:
+        with pytest.raises(NotAdmitted, match="no connection to"):
+            using(replace(target, host="a" * 64 + ".example"), lambda shell: shell.run(["true"]))
+
     def test_a_frozen_machine_is_noticed_within_the_calls_deadline(self, server: Sshd, target: Target) -> None:
         async def work(shell: Shell) -> None:
             await shell.run(["true"])

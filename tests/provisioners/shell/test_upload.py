@@ -150,17 +150,17 @@ def test_a_folder_replaces_what_was_there(target: Target, many: Path, there: Pat
 def test_a_folder_goes_on_where_it_was_cut(server: Sshd, target: Target, tmp_path: Path, there: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for number in range(12):
+    for number in range(8):
         (source / f"{number}").write_bytes(os.urandom(5 << 20))
 
     async def work(shell: Shell) -> None:
-        line.cut_after(40 << 20)
+        line.cut_after(25 << 20)
         with pytest.raises(Lost):
             await shell.put_folder(source, str(there / "it"))
         assert not (there / "it").exists()
         before = line.carried
         await shell.put_folder(source, str(there / "it"))
-        assert line.carried - before < 40 << 20
+        assert line.carried - before < 25 << 20
 
     with wire(server.port) as line:
         using(replace(target, port=line.port), work)
