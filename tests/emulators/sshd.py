@@ -156,8 +156,11 @@ class Sshd:
                 process.resume()
 
     def _all(self) -> list[psutil.Process]:
-        listener = [psutil.Process(self.process.pid)] if self.process else []
-        return [*listener, *self.sessions()]
+        found = self.sessions()
+        if self.process is not None:
+            with suppress(psutil.NoSuchProcess):
+                found.insert(0, psutil.Process(self.process.pid))
+        return found
 
     def _is_ours(self, process: psutil.Process) -> bool:
         """A session of this server: its child, or with a local end at its port if the server has gone."""

@@ -42,8 +42,8 @@ async def _reap(options: argparse.Namespace) -> int:
     else:
         out = console()
         none = (
-            f"nothing of {owner}'s is billing without a living run; what was asked for within the last minute may not be "
-            "listed yet"
+            f"nothing of {owner}'s is billing without a living run; "
+            "what was asked for within the last minute may not be listed yet"
         )
         shown = ended_lines(rows) if options.yes and rows else machine_lines(rows, none=none)
         for line in [*shown, *silent_lines(silent)]:

@@ -16,7 +16,7 @@ import pytest
 
 from provisioners.shell.connection import HostKeyChanged, Lost, NotAdmitted, Shell, Target
 from provisioners.shell.openssh import login_argv
-from tests.emulators.sshd import Sshd, key_pair, running_sshd, wire
+from tests.emulators.sshd import Sshd, free_port, key_pair, running_sshd, wire
 
 pytestmark = pytest.mark.real
 
@@ -132,7 +132,7 @@ class TestHostKeys:
     def test_ssh_accepts_what_we_pinned_also_at_another_address(self, server: Sshd, target: Target) -> None:
         using(target, lambda shell: shell.run(["true"]))
         server.stop()
-        server.port += 1
+        server.port = free_port()
         server.start()
         argv = [*login_argv(replace(target, port=server.port)), "echo", "hello"]
         ran = subprocess.run([argv[0], "-oBatchMode=yes", *argv[1:]], capture_output=True, text=True)
