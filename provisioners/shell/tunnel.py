@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import socket
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -19,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import psutil
 
 from provisioners.shell.connection import HostKeyChanged, Lost, NotAdmitted, Shell, Target
 from provisioners.shell.forwarder import forwarder_argv
@@ -31,6 +32,8 @@ BOTH: tuple[Kind, ...] = ("ssh -L", "forwarder")
 
 _PAUSES_S = (0.0, 0.1, 0.3, 1.0, 2.0, 5.0)
 _END_S = 2.0
+_MARK = "RECIPE_TUNNEL"
+"""In the environment of what holds a tunnel."""
 # Whoever started this holds the other end of its standard input: when that closes, however it came, the tunnel ends.
 # The program's own input is a pipe in which nothing ever comes; it does not share ours, which it makes non-blocking.
 _HELD = (
@@ -141,8 +144,8 @@ async def _open(plan: _Plan) -> Tunnel:
 class _Holder:
     """The process that holds a tunnel, in a session of its own: what happens at the terminal is not for it."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    def __init__(self, process: Process, mark: str) -> None:
+        self._process, self._mark = process, mark
         self._said: deque[str] = deque(maxlen=20)
         self._reading = asyncio.create_task(self._read())
 
@@ -155,14 +158,14 @@ class _Holder:
         os.mkfifo(plan.folder / "in", 0o600)
         argv = ["/bin/sh", "-c", _HELD, "sh", str(plan.folder), *plan.argv(port)]
         # ssh runs our local command, and what leads through a jump, in the user's shell.
-        env = {**os.environ, "SHELL": "/bin/sh"}
+        env = {**os.environ, "SHELL": "/bin/sh", _MARK: str(plan.folder)}
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, cwd="/", env=env
             )
         except OSError as error:
             raise _Failed(f"it cannot be started: {error.strerror}") from error
-        held = cls(process)
+        held = cls(process, str(plan.folder))
         try:
             async with asyncio.timeout(plan.ready_s):
                 assert process.stdout is not None
@@ -202,13 +205,19 @@ class _Holder:
         with suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 await self._process.wait()
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._kill_all()
         await self._process.wait()
         assert self._process.stdout is not None
         with suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 await asyncio.gather(self._process.stdout.read(), self._reading)
+
+    def _kill_all(self) -> None:
+        """What is left of its group, each known by its mark: the group's number may be another's by now."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if os.getpgid(process.pid) == self._process.pid and process.environ().get(_MARK) == self._mark:
+                    process.kill()
 
     async def _read(self) -> None:
         assert self._process.stderr is not None
