@@ -34,7 +34,7 @@ from runners.telemetry import EngineLog
 from runners.terminal.words import plural
 from runners.watching import taken_away, until_taken_away, without_machine
 
-_BILL_PATIENCE_S = 10.0
+_BILL_PATIENCE_S = 5.0
 
 
 class Session:

@@ -76,6 +76,8 @@ def test_the_wheel_holds_the_four_packages_and_their_data(tmp_path: Path) -> Non
         "recipes/local-smoke.yaml",
         "recipes/models/lead/lead.gguf",
         "runners/onhost/vllm_cpu_overrides.txt",
+        "provisioners/onhost/bootstrap.sh",
+        "provisioners/onhost/switch.sh",
     ):
         assert needed in names
 
