@@ -63,7 +63,10 @@ class RemoteHost:
         what is asked is asked again until there was no contact for `patience_s`. The shell is closed with the host.
         """
         agent = Agent(shell, state_dir, patience_s=patience_s)
-        return cls(agent, await agent.call("probe"), key=key, beat_s=beat_s)
+        probe = await agent.call("probe")
+        idle_s = (probe.get("switch") or {}).get("idle_s")
+        # Some beats may come late before the machine takes its client for gone.
+        return cls(agent, probe, key=key, beat_s=min(beat_s, float(idle_s) / 4) if idle_s else beat_s)
 
     async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
         request = {"argv": list(argv), "env": dict(env), "again": True}
