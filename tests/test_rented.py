@@ -19,6 +19,7 @@ import pytest
 from provisioners.contract import Site
 from runners.run_folder import recipe_cache
 from tests.conftest import Command, send
+from tests.emulators.hub import hub_emulator
 from tests.emulators.runpod import SMALL, RunPod, emulated, smoke_image
 
 pytestmark = pytest.mark.real
@@ -83,6 +84,25 @@ def test_the_catalogues_recipe_goes_the_whole_way(recipe: Command, runpod: RunPo
     assert result["cost"]["total_usd"] == pytest.approx(pod["usd"], rel=0.25)
     assert lease_states(recipe) == ["gone"]
     assert not (recipe.home / "leases").exists() or not list((recipe.home / "leases").iterdir())
+
+
+def test_a_gated_model_is_downloaded_from_the_boot_on_and_its_token_stays_nowhere(
+    recipe: Command, runpod: RunPod
+) -> None:
+    lead = ROOT / "recipes" / "models" / "lead"
+    token = "hf_opens-the-gate-5e1c"
+    with hub_emulator() as hub:
+        hub.push("me/lead", {p.name: p.read_bytes() for p in lead.iterdir() if p.is_file()}, gated=True)
+        hub.tokens[token] = frozenset({"me/lead"})
+        model = ["--set", "model={repo: me/lead, path: /workspace}", "--set", "secrets=[HF_TOKEN]"]
+        env = {**runpod.env, "HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HOME": str(recipe.cwd / "hf")}
+        ended = recipe(*UP, *model, env=env)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "me/lead @ " in ended.stderr
+    log = (recipe.run_folder() / "install.log").read_text()
+    assert '{"path": "/workspace/hub/models--me--lead/' in log
+    kept = [p for p in recipe.home.rglob("*") if p.is_file() and token.encode() in p.read_bytes()]
+    assert (kept, token in ended.stdout + ended.stderr) == ([], False)
 
 
 @pytest.mark.parametrize(("step", "when"), STEPS)
