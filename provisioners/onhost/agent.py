@@ -10,7 +10,6 @@ status NAME           {"known", "running", "lost", "status", "pid", "bytes", "sh
 beat                  every line on stdin is a sign of life, until its end
 port                  {"port"}: one that nobody listens on
 pack [--from=N] PATTERN…   files of the work directory as a compressed tar, from byte N on; one JSON line on stderr
-digest [PATH…]        {"files": [{"path", "bytes", "sha256"} or null]}; without a path, a JSON list of them on stdin
 end [GRACE]           end every process of the lease: {"left", "ports_busy"}
 begin                 on a host: take it for this lease: {"ok", "joined"} or {"locked_by"}
 release [GRACE]       on a host: end everything, remove STATE, free the host: {"left", "ports_busy", "removed"}
@@ -158,14 +157,13 @@ COMMANDS = {
     "beat": lambda state, _: beat(state),
     "port": lambda state, _: port(state),
     "pack": lambda state, a: agent_files.pack(state, a),
-    "digest": lambda state, a: agent_files.digest(state, a or _request()),
     "end": lambda state, a: end(state, _grace(a)),
     "begin": lambda state, _: agent_host.begin(state, _request()),
     "release": lambda state, a: agent_host.release(state, _grace(a)),
     "boot": lambda state, a: boot(state, int(a[0])),
     "supervise": lambda state, a: agent_supervisor.supervise(state, a[0]),
 }
-SIGNS_OF_LIFE = frozenset({"probe", "start", "follow", "port", "pack", "digest"})
+SIGNS_OF_LIFE = frozenset({"probe", "start", "follow", "port", "pack"})
 
 
 def boot(state, bootstrap_pid):

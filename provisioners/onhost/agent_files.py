@@ -1,4 +1,4 @@
-"""Files of the lease's machine: packed for the client, and described so that it can check and resume."""
+"""Files of the lease's machine: packed for the client, and described so that it can check them."""
 
 import glob
 import gzip
@@ -8,7 +8,6 @@ import os
 import sys
 import tarfile
 
-_BLOCK = 1 << 20
 _LEVEL = 6
 
 
@@ -88,22 +87,3 @@ class _Measured:
         self.sha256.update(block)
         self.bytes += len(block)
         return block.ljust(size, b"\0")
-
-
-def digest(state, paths):
-    """What is there under each path: {"files": [{"path", "bytes", "sha256"} or null]}; relative ones in work."""
-    return {"files": [_described(path, os.path.join(state.work, os.path.expanduser(path))) for path in paths]}
-
-
-def _described(path, place):
-    sha256, length = hashlib.sha256(), 0
-    if not os.path.isfile(place):
-        return None
-    try:
-        with open(place, "rb") as file:
-            for block in iter(lambda: file.read(_BLOCK), b""):
-                sha256.update(block)
-                length += len(block)
-    except OSError:
-        return None
-    return {"path": path, "bytes": length, "sha256": sha256.hexdigest()}

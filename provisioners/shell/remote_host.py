@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
@@ -25,15 +24,6 @@ from recipes.errors import HostCommandFailed, NoMachine
 _THERE = '[ -e "$1" ] || { find "$2" -mindepth 2 -maxdepth 2 -name "*.part" -mtime +0 -exec rm -rf {} +; exit 1; }'
 _FIRST_PAUSE_S = 0.2
 _WRITE = 'umask 077; mkdir -p "$(dirname "$1")" && cat > "$1.part" && mv -f "$1.part" "$1"'
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What is left after everything of a lease was ended; nothing of both, if all went well."""
-
-    left: tuple[int, ...]
-    """Processes."""
-    ports_busy: tuple[int, ...]
 
 
 class RemoteHost:
@@ -142,11 +132,6 @@ class RemoteHost:
             self._tunnels.pop(port, None)
             raise
         return Forward(tunnel.address, tunnel.kind)
-
-    async def end_jobs(self) -> Ended:
-        """End every process of the lease there; says what would not go. Raises NoMachine."""
-        said = await self._agent.insist("end", timeout_s=60)
-        return Ended(tuple(said["left"]), tuple(said["ports_busy"]))
 
     async def close(self) -> None:
         self._beating.cancel()

@@ -47,7 +47,6 @@ def test_an_old_python_is_enough(fresh: Callable[..., Agent]) -> None:
     assert agent("probe")["python"] == python
     agent.start("b", "sleep 1000")
     (agent.state / "work" / "x").write_text("y")
-    assert agent("digest", "x")["files"][0]["bytes"] == 1
     assert b"x" in agent.run("pack", "*").stderr
     assert agent("end") == {"left": [], "ports_busy": []}
 
@@ -219,16 +218,6 @@ def test_packing_nothing_is_an_empty_archive(agent: Agent) -> None:
     assert json.loads(ran.stderr) == {"files": []}
     with tarfile.open(fileobj=io.BytesIO(ran.stdout), mode="r:gz") as tar:
         assert tar.getnames() == []
-
-
-def test_what_is_there_already_is_described(agent: Agent) -> None:
-    (agent.state / "work" / "x").write_bytes(b"abc")
-    (agent.state / "cache" / "y").write_bytes(b"")
-    x = {"path": "x", "bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
-    far = f"{agent.state}/cache/y"
-    y = {"path": far, "bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
-    assert agent("digest", "x", "z", far) == {"files": [x, None, y]}
-    assert agent("digest", request=["z", "x"]) == {"files": [None, x]}
 
 
 def test_what_goes_wrong_is_said(agent: Agent) -> None:

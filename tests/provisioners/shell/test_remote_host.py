@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from provisioners.shell.connection import Lost, Target
-from provisioners.shell.remote_host import Ended, RemoteHost
+from provisioners.shell.remote_host import RemoteHost
 from recipes.errors import HostCommandFailed, NoMachine
 from tests.conftest import eventually
 from tests.emulators.sshd import Sshd
@@ -196,7 +196,7 @@ class TestJobs:
     def test_ending_them(self, target: Target, machine: Path) -> None:
         async def work(host: RemoteHost) -> None:
             job = await host.start("one", ["sleep", "60"], env={}, on_output=ignore)
-            assert await host.end_jobs() == Ended((), ())
+            assert await ended(host) == {"left": [], "ports_busy": []}
             assert await job.wait() == -15
 
         using(target, machine, work)
@@ -232,7 +232,7 @@ class TestTheMachine:
             assert way.kind == "ssh -L"
             while not await answers(way.address):
                 await asyncio.sleep(0.05)
-            await host.end_jobs()
+            await ended(host)
             await job.wait()
             assert (machine / "ports").read_text() == f"{port}\n"
 
@@ -293,3 +293,8 @@ def commands_of(machine: Path) -> list[list[str]]:
     """What still runs of the agent for a client."""
     found = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
     return [line for line in found if str(machine) in line and "supervise" not in line]
+
+
+async def ended(host: RemoteHost) -> dict[str, object]:
+    """What the agent leaves when it is told to end everything of the lease."""
+    return await host._agent.insist("end", timeout_s=60)
