@@ -157,8 +157,14 @@ def test_two_users_share_one_lock(take: Taken, monkeypatch: pytest.MonkeyPatch) 
         theirs.install()
         for path in (theirs.state, *theirs.state.iterdir()):
             os.chown(path, 65534, 65534)
-        assert theirs("begin", request=request, **as_another) == {"ok": True, "joined": False}
+        taken = eventually(lambda: _if_taken(theirs("begin", request=request, **as_another)), what="the free host")
+        assert taken == {"ok": True, "joined": False}
         assert theirs("release", **as_another)["removed"] is True
+
+
+def _if_taken(said: dict[str, Any]) -> dict[str, Any] | None:
+    """A machine with much to do may need a moment until what has ended is gone."""
+    return said if "ok" in said else None
 
 
 def test_a_lock_that_is_no_file_is_refused(take: Taken, fresh: Callable[..., Agent], tmp_path: Path) -> None:
