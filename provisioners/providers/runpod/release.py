@@ -110,11 +110,11 @@ class _Letting:
     async def _look(self) -> bool:
         """Read each and list all. True if there are more than were known, whose end has to be asked for at once."""
         before = len(self.targets)
-        self.looked = False
         listing = asyncio.ensure_future(self.cloud.pods(again_s=0.0))
         reads = [(target, asyncio.ensure_future(self._status(target.id))) for target in self.targets.values()]
         failed = await _errors_of(listing, *(read for _, read in reads))
         if failed:
+            self.looked = False
             self.absent.clear()
             for error in reversed(failed):
                 self._note(error)
