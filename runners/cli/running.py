@@ -96,9 +96,12 @@ class Runs:
                 # What the runs before it left, and what of them still bills, must not be lost with it.
                 if not self._codes:
                     raise
-                code = error.exit_code if isinstance(error, RecipeError) else ExitCode.BUG
-                self._codes.append((_LAST, code))
-                self._say("error: a bug in recipe; please report it with this:", traceback.format_exc())
+                if isinstance(error, RecipeError):
+                    self._codes.append((_LAST, error.exit_code))
+                    self._say(*error_lines(error))
+                else:
+                    self._codes.append((_LAST, ExitCode.BUG))
+                    self._say("error: a bug in recipe; please report it with this:", traceback.format_exc())
         if self._as_json:
             results = [self._results[i] for i in sorted(self._results)]
             with suppress(OSError):
