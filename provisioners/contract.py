@@ -37,6 +37,16 @@ class Offer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """A change to the recipe that makes it work."""
+
+    text: str
+    overrides: tuple[str, ...]
+    """As for --set."""
+    price_usd_per_h: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One result of preflight."""
 
@@ -44,7 +54,14 @@ class Finding:
     code: str
     message: str
     suggestion: str = ""
+    """What to do, if there is one thing to do."""
     numbers: Mapping[str, float | int | str] = field(default_factory=dict)
+    quote: str = ""
+    """What the engine itself would say, word for word, so that a search finds it."""
+    path: str = ""
+    """The field of the recipe that it is about."""
+    works: tuple[Remedy, ...] = ()
+    """Changes with which this recipe would pass, the best first; each was judged like a recipe."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
+from runners.case import Assessment, Case
 
 if TYPE_CHECKING:
     from runners.client import Endpoint
@@ -108,6 +109,8 @@ class Engine(ABC):
     metrics_path: str | None = "/metrics"
     reserved: frozenset[str] = frozenset()
     """Flags that `launch` sets, and a recipe must not."""
+    context_flag: str | None = None
+    """The key of engine.args that sets the longest request, for suggestions."""
     patterns: Sequence[tuple[str, str]] = ()
     """Regular expressions for its log, the most telling first, each with an advice."""
 
@@ -126,6 +129,10 @@ class Engine(ABC):
     def context_tokens(self, recipe: Recipe) -> int | None:
         """The longest request that it will accept, as far as the recipe's flags say."""
         return None
+
+    def assess(self, case: Case) -> Assessment:
+        """Whether it would start, and how its memory would be used; pure, for its release and its flags."""
+        return Assessment()
 
     def metrics(self, text: str) -> EngineSample | None:
         """Its metrics page (Prometheus text), normalised."""
