@@ -34,6 +34,12 @@ class Offer:
     cloud: str | None = None
     spot: bool = False
     """Cheaper, and taken away when somebody pays more."""
+    usable_gib: float | None = None
+    """Of one accelerator, as its driver reports it; None where only the label is known."""
+    disk_gib: float | None = None
+    """What the run can write: the container's disk, or what is free."""
+    cuda: str | None = None
+    """The newest CUDA that its driver knows, as major.minor; None if it is not known, or can be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

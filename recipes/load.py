@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class LoadedRecipe:
     """Of the recipe as written, so that it is the same on every machine."""
     command: str
     """The command line that runs it."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where each field was written, as file:line:column."""
 
 
 def load(
@@ -105,7 +107,7 @@ def _validated(variant: Variant, path: Path, plugins: Plugins, command: str) -> 
         written = written.model_copy(update={"name": _variant_name(written.name, variant.settings)})
     recipe = with_absolute_paths(written, tree)
     digest = digest_of([written.resolved(), load_prompt(recipe.workload.prompt).text])
-    return LoadedRecipe(recipe, path, read_text(path), variant.settings, digest, command)
+    return LoadedRecipe(recipe, path, read_text(path), variant.settings, digest, command, tree.places())
 
 
 def _variant_name(name: str, settings: dict[str, Any]) -> str:

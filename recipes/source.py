@@ -59,6 +59,14 @@ class Node:
             return [child.data() for child in self.value]
         return self.value
 
+    def places(self, above: str = "") -> dict[str, str]:
+        """Where each value of a mapping is written, by its dotted path."""
+        found: dict[str, str] = {}
+        for key, child in (self.value if isinstance(self.value, dict) else {}).items():
+            path = f"{above}.{key}" if above else key
+            found |= {path: f"{child.mark.file}:{child.mark.line}:{child.mark.column}", **child.places(path)}
+        return found
+
     def find(self, path: tuple[str | int, ...]) -> Node:
         """The node at the path, or the nearest one above it that exists."""
         node = self

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import JsonValue
+
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
 from runners.case import Assessment, Case
@@ -111,6 +113,12 @@ class Engine(ABC):
     """Flags that `launch` sets, and a recipe must not."""
     context_flag: str | None = None
     """The key of engine.args that sets the longest request, for suggestions."""
+    quantizations: Mapping[str, Mapping[str, JsonValue]] = {}
+    """Ways to quantize while loading, for suggestions: what people call each, and the engine.args that ask for it."""
+    splits_tensors = False
+    """Whether tensor_parallel_size spreads a model over accelerators."""
+    explains: Mapping[str, str] = {}
+    """For recipe plan --explain: by finding code, the formula and where it comes from."""
     patterns: Sequence[tuple[str, str]] = ()
     """Regular expressions for its log, the most telling first, each with an advice."""
 
@@ -133,6 +141,14 @@ class Engine(ABC):
     def assess(self, case: Case) -> Assessment:
         """Whether it would start, and how its memory would be used; pure, for its release and its flags."""
         return Assessment()
+
+    def cuda(self, version: str) -> str | None:
+        """The CUDA, as major.minor, that its release is built for; None if it brings none."""
+        return None
+
+    def install_gb(self, version: str, *, accelerated: bool) -> float | None:
+        """What its environment takes on the disk, in 10⁹ bytes; None if nobody knows."""
+        return None
 
     def metrics(self, text: str) -> EngineSample | None:
         """Its metrics page (Prometheus text), normalised."""
