@@ -1,0 +1,278 @@
+"""A model's facts from its config.json, and from what is known of its files: pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from runners.modelfacts import blocks, storage
+from runners.modelfacts import fields as names
+from runners.modelfacts.decoder import decoder as build
+from runners.modelfacts.facts import Experts, File, Layers, ModelFacts, Module, Source, Tensors
+from runners.modelfacts.families import FAMILIES
+from runners.modelfacts.fields import Fields, type_defaults
+from runners.modelfacts.quantization import quantization_of
+from runners.modelfacts.structure import Attention, Block, Decoder, LatentAttention, MoE, Recurrent
+from runners.modelfacts.weights import Weight, weights_of
+
+_INNER = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+_AGREE = 0.005
+"""A sum that differs less than this share from what is stored is taken as right: prediction heads, buffers, padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What is known of the weights' storage without their headers."""
+
+    elements: Mapping[str, int] = field(default_factory=dict)
+    """By type, as the Hub counts them (safetensors.parameters)."""
+    bytes: int | None = None
+    """Of all tensors together, as an index or the files' sizes say."""
+    exact: bool = True
+    """False where the bytes are the files' own, with their headers."""
+
+    @property
+    def total_bytes(self) -> int | None:
+        if self.elements:
+            return sum(storage.bytes_of(dtype, count) for dtype, count in self.elements.items())
+        return self.bytes
+
+
+def facts_of(
+    config: Mapping[str, Any],
+    *,
+    identifier: str,
+    commit: str | None = None,
+    tensors: Sequence[Tensors] = (),
+    parameters: int = 0,
+    files: Sequence[File] = (),
+    stored: Stored | None = None,
+    side: Mapping[str, Any] | None = None,
+) -> ModelFacts:
+    """The facts. Raises Refused for a config that is damaged.
+
+    `tensors` and `parameters` are the files' headers' own, if they were read; else sizes are computed, and compared
+    with what is `stored`. `side` is hf_quant_config.json.
+    """
+    text, outer = language_model(config)
+    known = text.model_type in FAMILIES and bool(text.size(*names.HIDDEN)) and bool(text.layers())
+    quantization = quantization_of(config, side)
+    shape = build(text, tied=_outer_tied(config, outer))
+    dtype = _dtype(config, text)
+    architectures = config.get("architectures")
+    notes = list(shape.unknown)
+    if not known:
+        notes.append(_unknown(text, architectures))
+    weights = list(weights_of(shape))
+    sized = _sized(shape, weights, quantization, dtype, stored, known, multimodal=_multimodal(config, outer))
+    notes += sized.notes if not tensors else []
+    return ModelFacts(
+        identifier=identifier,
+        commit=commit,
+        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
+        model_type=str(config.get("model_type") or ""),
+        known=known,
+        hidden_size=shape.hidden,
+        intermediate_size=blocks.intermediate(text, FAMILIES["llama"]) if known else text.size(*names.FEED_FORWARD),
+        layer_count=len(shape.blocks),
+        heads=text.size_at(0, *names.HEADS),
+        kv_heads=blocks.kv_heads_of(text),
+        head_dim=blocks.head_dim(text),
+        vocab_size=shape.vocabulary,
+        tied=shape.tied,
+        max_positions=text.size(*names.POSITIONS) or None,
+        dtype=dtype,
+        layers=layers_of(shape.blocks),
+        experts=_experts(shape.blocks),
+        quantization=quantization,
+        multimodal=_multimodal(config, outer),
+        tensors=tuple(tensors) or sized.tensors,
+        weights_from="headers" if tensors else sized.source,
+        files=tuple(files),
+        config=config,
+        assumptions=tuple(notes),
+        parameters=parameters or sized.parameters,
+    )
+
+
+def language_model(config: Mapping[str, Any]) -> tuple[Fields, str]:
+    """The language model's part of a config, and the model type of the whole."""
+    outer = str(config.get("model_type") or "")
+    part, kind = config, outer
+    for _ in range(3):
+        key = next((key for key in _INNER if isinstance(part.get(key), Mapping) and part[key]), None)
+        if key is None:
+            break
+        kind = str(part[key].get("model_type") or type_defaults().get(kind, {}).get(key) or kind)
+        part = part[key]
+    return Fields(part, kind), outer
+
+
+def agrees(facts: ModelFacts, stored: Stored) -> bool:
+    """Whether what was computed is what is stored."""
+    total = stored.total_bytes
+    return bool(total) and facts.known and abs(facts.weight_bytes - (total or 0)) <= _AGREE * (total or 0)
+
+
+def layers_of(found: Iterable[Block]) -> tuple[Layers, ...]:
+    """The layers that keep something, alike ones together, in the order in which they first come."""
+    counted: Counter[Layers] = Counter()
+    for one in found:
+        counted.update(kept for mixer in one.mixers if (kept := _kept(mixer)) is not None)
+    return tuple(
+        Layers(**{**{name: getattr(kind, name) for name in kind.__dataclass_fields__}, "count": count})
+        for kind, count in counted.items()
+    )
+
+
+def _kept(mixer: Attention | LatentAttention | Recurrent) -> Layers | None:
+    match mixer:
+        case Attention() if not mixer.keeps:
+            return None
+        case Attention():
+            return Layers(
+                count=1,
+                mixer=mixer.reach,
+                kv_heads=mixer.kv_heads,
+                key_dim=mixer.head_dim,
+                value_dim=mixer.values,
+                window=mixer.window,
+            )
+        case LatentAttention():
+            return Layers(
+                count=1,
+                mixer="mla",
+                kv_heads=1,
+                key_dim=mixer.nope_dim + mixer.rope_dim,
+                value_dim=mixer.value_dim,
+                latent_dim=mixer.kv_rank + mixer.rope_dim,
+            )
+        case Recurrent():
+            return Layers(count=1, mixer="recurrent", state_elements=mixer.state)
+
+
+def _experts(found: Sequence[Block]) -> Experts | None:
+    mixtures = [part for one in found if isinstance(part := one.feed_forward, MoE)]
+    if not mixtures:
+        return None
+    first = mixtures[0]
+    return Experts(
+        count=first.count,
+        per_token=first.per_token,
+        intermediate_size=first.intermediate,
+        layers=len(mixtures),
+        shared_intermediate_size=first.shared,
+    )
+
+
+@dataclass(frozen=True)
+class _Sized:
+    tensors: tuple[Tensors, ...]
+    parameters: int
+    source: Source
+    notes: tuple[str, ...] = ()
+
+
+def _sized(
+    shape: Decoder,
+    weights: Sequence[Weight],
+    quantization: Any,
+    dtype: str | None,
+    stored: Stored | None,
+    known: bool,
+    *,
+    multimodal: bool,
+) -> _Sized:
+    """The weights by arithmetic; what is stored beyond them is put to vision, or said."""
+    plain = storage.stored_name(dtype)
+    if stored and stored.elements:
+        # The type of most floating-point elements is that of the unquantized weights, whatever the config says.
+        floats = {kind: n for kind, n in stored.elements.items() if kind in ("BF16", "F16", "F32")}
+        if floats and quantization is None:
+            plain = max(floats, key=lambda kind: floats[kind])
+    counted: Counter[tuple[Module, str]] = Counter()
+    for weight, (kind, elements) in storage.all_pieces(iter(weights), quantization, plain):
+        counted[weight.module, kind] += elements
+    parameters = sum(weight.elements for weight in weights)
+    total = sum(storage.bytes_of(kind, elements) for (_, kind), elements in counted.items())
+    stored_bytes = stored.total_bytes if stored else None
+    notes: list[str] = []
+    source: Source = "arithmetic"
+    if stored_bytes and not (known and shape.exact and abs(total - stored_bytes) <= _AGREE * stored_bytes):
+        source = "index" if stored and stored.exact else "sizes"
+        rest = stored_bytes - total
+        if multimodal and 0 < rest < stored_bytes:
+            elements = rest // storage.bytes_of(plain, 1)
+            counted["vision", plain] += elements
+            parameters += elements
+        else:
+            notes.append(
+                f"The stored weights take {stored_bytes:,} bytes, and the config gives {total:,}: "
+                "their parts are in proportion to what the config gives."
+            )
+            return _Sized(_spread(counted, total, stored_bytes, plain), parameters, source, tuple(notes))
+    elif not stored_bytes and not (known and shape.exact):
+        notes.append("How much the weights take is what the config gives, and nothing confirms it.")
+    if multimodal and not stored_bytes:
+        notes.append("The size of the part that sees or hears is not known; only the language model is counted.")
+    tensors = tuple(
+        Tensors(module=module, dtype=kind, elements=elements, bytes=storage.bytes_of(kind, elements))
+        for (module, kind), elements in counted.items()
+    )
+    return _Sized(tensors, parameters, source, tuple(notes))
+
+
+def _spread(counted: Mapping[tuple[Module, str], int], total: int, stored: int, plain: str) -> tuple[Tensors, ...]:
+    """The stored bytes over the classes, in proportion to the computed ones."""
+    if total <= 0:
+        size = storage.bytes_of(plain, 1)
+        return (Tensors(module="other", dtype=plain, elements=stored // size, bytes=stored),)
+    found = []
+    left = stored
+    for (module, kind), elements in counted.items():
+        share = min(left, storage.bytes_of(kind, elements) * stored // total)
+        left -= share
+        found.append(Tensors(module=module, dtype=kind, elements=elements * stored // total, bytes=share))
+    if left:
+        found.append(Tensors(module="other", dtype=plain, elements=left // storage.bytes_of(plain, 1), bytes=left))
+    return tuple(found)
+
+
+def _unknown(text: Fields, architectures: Any) -> str:
+    name = str(architectures[0]) if isinstance(architectures, list) and architectures else text.model_type or "?"
+    if not text.size(*names.HIDDEN) or not text.layers():
+        return f"The config of {name} does not say how large the model is (hidden_size, num_hidden_layers)."
+    return (
+        f"The architecture {name} ({text.model_type or 'no model_type'}) is not known here: it is taken for one with "
+        "full attention in every layer and the usual feed-forward."
+    )
+
+
+def _multimodal(config: Mapping[str, Any], outer: str) -> bool:
+    parts = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower", "visual", "img_processor")
+    family = FAMILIES.get(outer)
+    return any(config.get(part) for part in parts) or bool(family and family.multimodal)
+
+
+def _outer_tied(config: Mapping[str, Any], outer: str) -> bool | None:
+    """What the config of the whole says of tied embeddings; the inner one speaks for itself otherwise."""
+    nested = any(isinstance(config.get(key), Mapping) for key in _INNER)
+    if not nested:
+        return None
+    if (stated := config.get("tie_word_embeddings")) is not None:
+        return bool(stated)
+    inner = next(config[key] for key in _INNER if isinstance(config.get(key), Mapping))
+    if inner.get("tie_word_embeddings") is not None:
+        return None
+    default = type_defaults().get(outer, {}).get("tie_word_embeddings")
+    return bool(default) if default is not None else None
+
+
+def _dtype(config: Mapping[str, Any], text: Fields) -> str | None:
+    for place in (text.config, config):
+        for key in ("dtype", "torch_dtype"):
+            if isinstance(value := place.get(key), str):
+                return value.removeprefix("torch.")
+    return None

@@ -1,0 +1,114 @@
+"""Reads a config.json's fields: under each of their names, checked, with the model type's own defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import Refused
+
+_LARGEST = 10**10
+"""No size in a config is larger; what is, is damaged or means to exhaust the reader."""
+_MOST_LAYERS = 2_000
+
+# The same size has other names in other families.
+HIDDEN = ("hidden_size", "n_embd", "d_model", "model_dim")
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+HEADS = ("num_attention_heads", "n_head", "n_heads")
+KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num", "num_query_groups")
+FEED_FORWARD = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "inner_hidden_size", "d_ff")
+VOCABULARY = ("padded_vocab_size", "vocab_size")
+POSITIONS = (
+    "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "model_max_length",
+    "n_ctx", "max_target_positions",
+)  # fmt: skip
+HEAD_DIM = ("head_dim", "kv_channels", "attention_head_dim")
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k")
+
+
+@cache
+def type_defaults() -> Mapping[str, Mapping[str, Any]]:
+    """What a field means that a config leaves out, by model type: as transformers' configuration classes have it.
+
+    A config that is nested in another (text_config) is saved without the fields that equal these.
+    """
+    found: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("defaults.json").read_text(encoding="utf-8"))
+    return found
+
+
+class Fields:
+    """One config's fields; a None there counts as left out."""
+
+    def __init__(self, config: Mapping[str, Any], model_type: str, *, where: str = "config.json") -> None:
+        self.config = config
+        self.model_type = model_type
+        self._where = where
+        self._defaults = type_defaults().get(model_type, {})
+
+    def inner(self, name: str) -> Fields:
+        """The fields of a part of the config (attn_config), which may be missing."""
+        part = self.config.get(name)
+        return Fields(part if isinstance(part, Mapping) else {}, "", where=f"{self._where} {name}")
+
+    def any(self, *names: str) -> Any:
+        """The first of these that is given, else the first that has a default; None without one."""
+        for source in (self.config, self._defaults):
+            for name in names:
+                if (value := source.get(name)) is not None:
+                    return value
+        return None
+
+    def gives(self, *names: str) -> bool:
+        """Whether the config itself says it."""
+        return any(self.config.get(name) is not None for name in names)
+
+    def size(self, *names: str, default: int = 0) -> int:
+        """A whole number. Raises Refused for anything else."""
+        value = self.any(*names)
+        return default if value is None else self._whole(names, value)
+
+    def size_at(self, layer: int, *names: str, default: int = 0) -> int:
+        """The same for one layer, where the config may give a list with one number for each."""
+        value = self.any(*names)
+        if not isinstance(value, list):
+            return self.size(*names, default=default)
+        if layer >= len(value):
+            raise Refused(f"{self._where}: {self._given(names)} has {len(value)} entries, too few for all layers")
+        return default if value[layer] is None else self._whole(names, value[layer])
+
+    def layers(self) -> int:
+        count = self.size(*LAYERS)
+        if count > _MOST_LAYERS:
+            raise Refused(f"{self._where}: {self._given(LAYERS)} is {count}: no model has so many layers")
+        return count
+
+    def flag(self, *names: str, default: bool = False) -> bool:
+        value = self.any(*names)
+        return default if value is None else bool(value)
+
+    def text(self, *names: str) -> str | None:
+        value = self.any(*names)
+        return value if isinstance(value, str) else None
+
+    def items(self, *names: str) -> list[Any] | None:
+        """A list, or a tuple from a default; None if it is not given as one."""
+        value = self.any(*names)
+        return list(value) if isinstance(value, list | tuple) else None
+
+    def _whole(self, names: tuple[str, ...], value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
+            return value
+        shown = repr(value)[:60]
+        raise Refused(
+            f"{self._where}: {self._given(names)} is {shown}, not a size",
+            advice="mend the model's config.json, or fetch it again",
+        )
+
+    def _given(self, names: tuple[str, ...]) -> str:
+        return next((name for name in names if self.config.get(name) is not None), names[0])
