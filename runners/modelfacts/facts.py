@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Module = Literal["embedding", "lm_head", "attention", "mlp", "experts", "router", "norm", "vision", "other"]
+Module = Literal["embedding", "lm_head", "attention", "mlp", "experts", "router", "norm", "vision", "mtp", "other"]
+"""mtp: layers that predict further tokens, which engines load for speculative decoding only."""
 Mixer = Literal["full", "sliding", "chunked", "mla", "recurrent"]
 Source = Literal["headers", "arithmetic", "index", "sizes"]
 
