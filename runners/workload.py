@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from recipes.spec import Recipe
 from runners.client import Client, Endpoint
+from runners.forecast.work import Totals, Work
 from runners.records import RequestRecord
 from runners.text.tokens import TokenCounter
 
@@ -26,6 +27,12 @@ class Estimate:
     """The longest prompt and its whole answer."""
     tokens_around_chunk: int
     """What a request needs besides its chunk: the template and the answer."""
+    mean_request_tokens: int
+    """A prompt of the first level and an answer, as long as nothing better is known of answers."""
+    work: Work
+    """All of it, level by level, for any length of the answers."""
+    totals: Totals
+    """Of the whole run: at least if every answer is one token, at most if every answer is as long as allowed."""
 
 
 class Recorder(Protocol):

@@ -11,7 +11,9 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from recipes.inputs import expand_all
 from recipes.prompts import PromptTemplate, load_prompt
 from recipes.spec import Recipe
 from runners.client import Answer, Client, Endpoint, RequestFailed
+from runners.forecast.work import Group, Joining, Work
 from runners.records import RequestRecord
 from runners.text.splitter import SEPARATORS, Splitter
 from runners.text.tokens import TokenCounter
@@ -65,19 +68,33 @@ class Summarize(Workload):
         return Prepared(recipe, load_prompt(settings.prompt), counter, splitter, documents)
 
     def estimate(self, prepared: Prepared) -> Estimate:
-        """Above the first level nothing is known but that a text may be as long as a chunk."""
+        """Exact for the first level; above it, a text may be as long as a chunk, and answers are not known yet."""
         settings, counter = prepared.recipe.workload, prepared.counter
         prompts = [prepared.template.render(chunk) for d in prepared.documents for chunk in d.chunks]
         tokens = counter.count_all(prompts)
-        around = counter.count(prepared.template.render("")) + settings.max_tokens
+        template = counter.count(prepared.template.render(""))
+        around = template + settings.max_tokens
         rises = any(len(document.chunks) > 1 for document in prepared.documents)
         longest = max(tokens) + settings.max_tokens
+        work = Work(
+            groups=_groups(prepared.documents, tokens),
+            max_tokens=settings.max_tokens,
+            joining=Joining(
+                chunk_tokens=settings.chunk_size,
+                overlap_tokens=settings.chunk_overlap,
+                template_tokens=template,
+                max_levels=settings.max_levels,
+            ),
+        )
         return Estimate(
             documents=len(prepared.documents),
             requests=len(prompts),
             prompt_tokens=sum(tokens),
             longest_request_tokens=max(longest, around + settings.chunk_size) if rises else longest,
             tokens_around_chunk=around,
+            mean_request_tokens=round(sum(tokens) / len(tokens) + work.answers().likely),
+            work=work,
+            totals=work.bounds(),
         )
 
     async def drive(
@@ -173,6 +190,17 @@ class _Run:
 def _cut(text: str, tokens: int, splitter: Splitter) -> list[str]:
     """The chunks of a text of so many tokens, or the text itself if it is short enough."""
     return [text] if tokens < splitter.chunk_size else splitter.split(text)
+
+
+def _groups(documents: Sequence[Document], prompt_tokens: Sequence[int]) -> tuple[Group, ...]:
+    """The documents by how many chunks they have; `prompt_tokens` are those of all chunks, in their order."""
+    counted = iter(prompt_tokens)
+    found: dict[int, tuple[int, int]] = {}
+    for document in documents:
+        chunks = len(document.chunks)
+        number, tokens = found.get(chunks, (0, 0))
+        found[chunks] = (number + 1, tokens + sum(islice(counted, chunks)))
+    return tuple(Group(number, chunks, tokens) for chunks, (number, tokens) in sorted(found.items()))
 
 
 def _expanded(patterns: tuple[str, ...]) -> tuple[Path, ...]:

@@ -1,0 +1,234 @@
+"""The forecast of a run's time and cost, before anything is rented: a pure function of what the plan knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from provisioners.accelerators import Machine
+from provisioners.contract import Offer
+from recipes.spec import Engine as EngineSpec
+from recipes.spec import Recipe
+from runners.case import Memory
+from runners.forecast import phases
+from runners.forecast.history import (
+    PastRun,
+    Settings,
+    answer_tokens,
+    calibrated,
+    median,
+    seconds_of,
+)
+from runners.forecast.speed import Parallel, Speed, drive_s, speed_of
+from runners.forecast.values import Forecast, PhaseForecast, Range
+from runners.forecast.work import Work, totals
+from runners.modelfacts.facts import ModelFacts
+
+# How far the drive may be off, as factors: by the roofline of a GPU, of a CPU, of nothing; after one run, after more.
+_ROOFLINE, _CPU_ROOFLINE, _GUESS = (0.6, 1.8), (0.2, 5.0), (0.1, 10.0)
+_ONE_RUN, _SEVERAL_RUNS = (0.7, 1.4), (0.8, 1.25)
+_SPREAD = 0.4
+"""Of answers' lengths, as their standard deviation over their mean, where no run has shown it."""
+_DRIVE_ENDS_S = Range(0.01, 0.05, 0.2)
+"""The first connection and the last file."""
+_TOLD = 5
+"""So many of the newest runs that are alike are heard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """Everything that a forecast depends on."""
+
+    recipe: Recipe
+    engine: str
+    version: str | None
+    offer: Offer
+    machine: Machine
+    work: Work
+    model: ModelFacts | None = None
+    memory: Memory | None = None
+    commit: str | None = None
+    """Of the model."""
+    download_bytes: int = 0
+    """What is not on the machine yet."""
+    install_bytes: int = 0
+    """What installing the engine downloads, where it must be installed."""
+    installed: bool | None = None
+    """Whether the engine is there already; None if nobody knows."""
+    billable: bool = False
+    history: Sequence[PastRun] = field(default_factory=tuple)
+    """Runs that were completed, the newest first; those that are not alike are passed over."""
+
+    @property
+    def whole_work(self) -> Work:
+        """The work under this recipe's own max_tokens: it may have been counted under another."""
+        return replace(self.work, max_tokens=self.recipe.workload.max_tokens)
+
+    @property
+    def settings(self) -> Settings:
+        spec, offer = self.recipe.engine, self.offer
+        return Settings(
+            model=self.recipe.model.identifier,
+            commit=self.commit,
+            engine=self.engine,
+            version=self.version,
+            parallel=parallel_sizes(spec),
+            accelerator=offer.accelerator,
+            count=offer.count,
+            provider=offer.provider,
+            machine=offer.id,
+            cpus=offer.cpus,
+            args=spec.args,
+        )
+
+
+def parallel_sizes(spec: EngineSpec) -> tuple[int, int, int]:
+    return spec.tensor_parallel_size, spec.pipeline_parallel_size, spec.data_parallel_size
+
+
+def forecast(situation: Situation) -> Forecast:
+    """How long each phase will take from the lease on, and what it will cost. Pure; the plan itself is not counted."""
+    drive = _drive(situation)
+    timed = [
+        ("provision", *_phase(situation, "provision", phases.provision_s(situation.offer.provider))),
+        ("prepare", *_prepare(situation)),
+        ("launch", *_launch(situation)),
+        ("drive", drive.seconds, drive.basis),
+        ("collect", *_phase(situation, "collect", phases.collect_s(situation.offer.provider))),
+        ("release", *_phase(situation, "release", phases.release_s(situation.offer.provider))),
+    ]
+    price = situation.offer.price_usd_per_h
+    work = totals(situation.whole_work, drive.answers)
+    return Forecast(
+        phases=tuple(
+            PhaseForecast(
+                name=name, seconds=seconds, usd=None if price is None else seconds.times(price / 3600), basis=basis
+            )
+            for name, seconds, basis in timed
+        ),
+        prompt_tokens=work.prompt_tokens,
+        output_tokens=work.output_tokens,
+        requests=work.requests,
+    )
+
+
+def _phase(situation: Situation, name: str, otherwise: Range) -> tuple[Range, str]:
+    """A phase that depends on the provider alone."""
+    here = situation.settings
+    alike = [run for run in situation.history if run.settings.provider == here.provider and name in run.phases]
+    seconds = [run.phases[name] for run in alike][:_TOLD]
+    return (seconds_of(seconds), _told(len(seconds), f"at {here.provider}")) if seconds else (otherwise, "assumed")
+
+
+def _prepare(situation: Situation) -> tuple[Range, str]:
+    here, installs = situation.settings, not situation.installed
+    alike = [
+        run
+        for run in situation.history
+        if run.settings.provider == here.provider
+        and run.settings.same_engine(here)
+        and run.installed is installs
+        and (run.downloaded_bytes or 0) == situation.download_bytes
+    ]
+    if seconds := [run.phases["prepare"] for run in alike if "prepare" in run.phases][:_TOLD]:
+        return seconds_of(seconds), _told(len(seconds), "that had as much to install and download")
+    install_bytes = 0 if situation.installed else situation.install_bytes
+    found = phases.prepare_s(here.provider, install_bytes=install_bytes, download_bytes=situation.download_bytes)
+    return found, "sizes" if install_bytes or situation.download_bytes else "assumed"
+
+
+def _launch(situation: Situation) -> tuple[Range, str]:
+    here = situation.settings
+    alike = [run for run in situation.history if run.settings.same_engine(here) and run.settings.same_speed(here)]
+    same = [run for run in alike if bool(run.settings.args.get("enforce_eager")) is _eager(here.args)] or alike
+    if seconds := [run.phases["launch"] for run in same if "launch" in run.phases][:_TOLD]:
+        return seconds_of(seconds), _told(len(seconds), "on this hardware")
+    model, gpu = situation.model, situation.machine.accelerator is not None
+    weights = float(model.weight_bytes) if model else 0.0
+    found = phases.launch_s(situation.engine, gpu=gpu, eager=_eager(here.args), weight_bytes_per_reader=weights)
+    return found, "assumed"
+
+
+def _eager(args: Mapping[str, Any]) -> bool:
+    return bool(args.get("enforce_eager", args.get("enforce-eager", False)))
+
+
+def _told(runs: int, where: str) -> str:
+    return f"1 run {where}" if runs == 1 else f"{runs} runs {where}"
+
+
+@dataclass(frozen=True)
+class _Drive:
+    seconds: Range
+    answers: Range
+    basis: str
+
+
+def _drive(situation: Situation) -> _Drive:
+    """The work, at the speed of the roofline or of what was measured."""
+    answers, spread, about_answers = _answers(situation)
+    speeds, (faster, slower), basis = _speeds(situation)
+    limit = situation.recipe.workload.max_tokens
+
+    def seconds(tokens: float) -> float:
+        levels = situation.whole_work.levels(tokens)
+        slots = _slots(situation, tokens)
+        return median([drive_s(levels, speed, slots, max_tokens=limit, spread=spread) for speed in speeds])
+
+    low, likely, high = (seconds(tokens) for tokens in (answers.low, answers.likely, answers.high))
+    found = Range(min(low, likely) * faster, likely, max(likely, high) * slower) + _DRIVE_ENDS_S
+    return _Drive(found, answers, f"{basis}; {about_answers}")
+
+
+def _answers(situation: Situation) -> tuple[Range, float, str]:
+    """Tokens of an answer, how they are spread, and who says so."""
+    limit = situation.recipe.workload.max_tokens
+    here = situation.settings
+    drives = [run.drive for run in situation.history if run.drive and run.settings.model == here.model][:_TOLD]
+    if not drives:
+        likely = situation.whole_work.answers()
+        return likely, _SPREAD, f"answers of about {likely.likely:,.0f} tokens assumed"
+    means = [answer_tokens(drive, limit) for drive in drives]
+    mean = median(means)
+    low, high = (0.75, 1.35) if len(means) < 3 else (0.85, 1.2)
+    found = Range(max(1.0, min(means) * low), mean, min(float(limit), max(means) * high))
+    spread = median([drive.spread for drive in drives])
+    return Range(found.low, mean, max(mean, found.high)), spread, f"answers of about {mean:,.0f} tokens, as before"
+
+
+def _speeds(situation: Situation) -> tuple[list[Speed], tuple[float, float], str]:
+    """The roofline, once for each run that bends it; how far it may be off; and who says so."""
+    spec, here = situation.recipe.engine, situation.settings
+    tensor, pipeline, data = here.parallel
+    threads = spec.args.get("threads")
+    parallel = Parallel(
+        tensor=tensor, pipeline=pipeline, data=data, threads=threads if type(threads) is int and threads > 0 else None
+    )
+    roofline = speed_of(situation.model, situation.machine, parallel, situation.engine, situation.version)
+    runs = [run for run in situation.history if run.settings.same_engine(here) and run.settings.same_speed(here)]
+    bent = [calibrated(roofline, run.drive, run.settings.slots, run.run_id) for run in runs if run.drive][:_TOLD]
+    if bent:
+        basis = f"roofline, measured in {_told(len(bent), 'of this model on this hardware')}"
+        return bent, _SEVERAL_RUNS if len(bent) >= 3 else _ONE_RUN, basis
+    if situation.model is None or not situation.model.weight_bytes:
+        return [roofline], _GUESS, roofline.basis
+    return [roofline], _ROOFLINE if situation.machine.accelerator else _CPU_ROOFLINE, roofline.basis
+
+
+def _slots(situation: Situation, answer: float) -> float:
+    """Requests that run at once: what the client asks for, the engine allows, and the KV cache holds."""
+    wanted = float(situation.recipe.workload.concurrency)
+    replicas = situation.recipe.engine.data_parallel_size
+    if (own := situation.settings.slots) is not None:
+        wanted = min(wanted, own * replicas)
+    memory = situation.memory
+    if memory is None:
+        return wanted
+    first = situation.whole_work.levels(answer)[0]
+    mean = first.prompt_tokens / first.requests + answer / 2
+    if memory.slots > 0:
+        wanted = min(wanted, memory.slots * replicas)
+    if memory.kv_tokens > 0:
+        wanted = min(wanted, max(1.0, memory.kv_tokens * replicas / mean))
+    return wanted
