@@ -6,6 +6,7 @@ The key that clients must show is read from RECIPE_ENGINE_KEY. Options carry lla
 fields of xllamacpp's CommonParams, such as `--n-gpu-layers 99`.
 """
 
+import enum
 import os
 import signal
 import sys
@@ -23,6 +24,23 @@ FIELDS = {
     "ngl": "n_gpu_layers",
     "np": "n_parallel",
     "c": "n_ctx",
+    "b": "n_batch",
+    "ub": "n_ubatch",
+    "ctk": "cache_type_k",
+    "ctv": "cache_type_v",
+    "cache_ram": "cache_ram_mib",
+    "fa": "flash_attn_type",
+    "flash_attn": "flash_attn_type",
+    "fit": "fit_params",
+    "kvu": "kv_unified",
+    "mg": "main_gpu",
+    "sm": "split_mode",
+    "ts": "tensor_split",
+}
+# What llama-server writes for a member of an enumeration or for a number, where that is not its own name.
+VALUES = {
+    "flash_attn_type": {"on": "enabled", "off": "disabled", "": "enabled", "false": "disabled"},
+    "n_gpu_layers": {"auto": "-1", "all": "-2"},
 }
 
 
@@ -48,13 +66,26 @@ def assign(params, name, values):
     if not hasattr(params, field):
         sys.exit("error: unrecognized arguments: --%s %s" % (name.replace("_", "-"), " ".join(values)))
     like = getattr(params, field)
+    first = values[0].lower() if values else ""
+    first = VALUES.get(field, {}).get(first, first)
     if isinstance(like, bool):
-        setattr(params, field, not values or values[0].lower() in ("1", "true", "on", "yes"))
+        setattr(params, field, not values or first in ("1", "true", "on", "yes"))
     elif isinstance(like, list):
         kind = type(like[0]) if like else str
+        values = [part for value in values for part in value.split(",")] if kind is not str else values
         setattr(params, field, [kind(value) for value in values] + like[len(values) :])
+    elif isinstance(like, enum.Enum):
+        setattr(params, field, member(type(like), name, first))
     else:
-        setattr(params, field, type(like)(values[0]))
+        setattr(params, field, type(like)(first if field in VALUES else values[0]))
+
+
+def member(kind, name, value):
+    """The member of an enumeration that llama-server writes in short: q8_0 for GGML_TYPE_Q8_0, row, on."""
+    for one in kind:
+        if value == str(int(one)) or value == one.name.lower() or one.name.lower().endswith("_" + value):
+            return one
+    sys.exit("error: unrecognized arguments: --%s %s" % (name.replace("_", "-"), value))
 
 
 def main():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from recipes.spec import Recipe
+from runners.case import Assessment, Case
 from runners.engine import (
     KEY_VARIABLE,
     NUMBER,
@@ -15,10 +16,12 @@ from runners.engine import (
     LaunchRequest,
     LogSample,
     Step,
-    argument,
     flags,
     series_sums,
 )
+from runners.engines.llamacpp import checks
+from runners.engines.llamacpp.memory import padded
+from runners.engines.llamacpp.options import Options
 
 _TIMING = re.compile(rf"\b(prompt eval|eval) time =.*?\(.*?({NUMBER}) tokens per second\)")
 
@@ -28,10 +31,19 @@ class LlamaCpp(Engine):
     default_version = "2026.10.11549"
     model_form = "gguf"
     reserved = frozenset({"model", "alias", "host", "port", "api_key", "hostnames", "api_keys"})
+    context_flag = "ctx_size"
+    explains = checks.EXPLAINS
     patterns = (
         (r"unrecognized arguments: .*", "remove it from engine.args, or write it as llama-server does"),
         (r"gguf_init_from_file.*|invalid magic.*", "the file is no GGUF model, or is cut off"),
         (r"failed to allocate buffer for kv cache.*", "lower engine.args.ctx_size or engine.args.parallel"),
+        (r"quantized V cache requires flash_attn.*", "remove engine.args.flash_attn, or choose cache_type_v: f16"),
+        (r"[KV] cache type \w+ with block size \d+ does not divide.*", "choose cache_type_k and cache_type_v: f16"),
+        (
+            r"unable to allocate \w+ buffer.*",
+            "lower engine.args.n_gpu_layers, or choose a larger GPU or a smaller file",
+        ),
+        (r"cudaMalloc failed: out of memory.*", "lower engine.args.ctx_size, or choose a larger GPU or a smaller file"),
         (r"couldn't bind HTTP server socket.*", "another process has the port; run again"),
         (r"error loading model.*", "check that model names a GGUF file of a supported architecture"),
     )
@@ -52,10 +64,15 @@ class LlamaCpp(Engine):
         return Launch(argv, {KEY_VARIABLE: request.key})
 
     def context_tokens(self, recipe: Recipe) -> int | None:
-        """The context is shared by the slots."""
-        total = argument(recipe.engine, "ctx_size", "n_ctx", "c")
-        slots = argument(recipe.engine, "parallel", "n_parallel", "np") or 1
-        return total // slots if total else None
+        """The context is shared by the slots, and rounded up to 256 tokens for each."""
+        options = Options.of(recipe.engine)
+        if options.context <= 0 or options.slots < 1:
+            return None
+        total = padded(options.context)
+        return total if options.unified else padded(total // options.slots)
+
+    def assess(self, case: Case) -> Assessment:
+        return checks.assess(case)
 
     def metrics(self, text: str) -> EngineSample | None:
         """Its prompt counter leaves out cached tokens, which it counts apart."""
