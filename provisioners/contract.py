@@ -132,6 +132,8 @@ class Order:
     """The machine lets itself go after so long without a client or progress; the provisioner's default, if None."""
     ports: tuple[int, ...] = ()
     """To open to the internet."""
+    min_cuda: str | None = None
+    """The oldest CUDA, as major.minor, that the machine's driver has to know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +285,13 @@ class Provisioner(Protocol):
 
     async def offers(self, resources: Resources) -> list[Offer]:
         """The ways to get this hardware now, in the order in which they are tried. Costs nothing. Raises NoMachine."""
+        ...
+
+    async def catalogue(self, *, cloud: str | None = None, accelerator: str | None = None) -> list[Offer]:
+        """Everything with accelerators that could be asked for now, in each usual count, the cheapest first.
+
+        Of one cloud, or of one kind of accelerator, if that is wanted. Costs nothing. Raises NoMachine.
+        """
         ...
 
     async def create(self, order: Order, clearance: Clearance) -> Lease:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from provisioners.kinds import means
 from recipes.spec import Resources
 from recipes.units import GIB, Accelerators, format_size
 
@@ -29,6 +29,8 @@ class Hardware:
     memory_bytes: int
     disk_free_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    cuda: str | None = None
+    """The newest CUDA that its driver knows, as major.minor; None without one."""
 
 
 @dataclass(frozen=True)
@@ -78,29 +80,21 @@ def no_match(resources: Resources, gpus: Sequence[Gpu]) -> str:
 
 
 def is_a(gpu: Gpu, wanted: str) -> bool:
-    """Whether this is the kind that was asked for: A100-80GB is an "NVIDIA A100 80GB PCIe", A40-48GB an "NVIDIA A40".
-
-    Words are compared as a whole, so that an L40S is no L4. What stands apart in the driver's name may be written as
-    one, and a size may be that of the memory.
-    """
-    words = _words(gpu.name)
-    has = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
-    return all(word in has or _is_size(word, gpu) or _is_form(word, has) for word in _words(wanted))
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[^A-Z0-9]+", text.upper()) if word]
-
-
-def _is_size(word: str, gpu: Gpu) -> bool:
-    size = re.fullmatch(r"(\d+)GB", word)
-    if size is None:
-        return False
-    asked = int(size[1])
+    """Whether this is the kind that was asked for; a size may be that of the memory, as the driver reports it."""
     reported = (gpu.memory_gib, gpu.memory_gib * GIB / 10**9)
-    return any(abs(memory - asked) <= asked * _TOLERANCE for memory in reported)
+    return means(wanted, [gpu.name], lambda size: any(abs(memory - size) <= size * _TOLERANCE for memory in reported))
 
 
-def _is_form(word: str, has: set[str]) -> bool:
-    """SXM is said as SXM4 by some names, and as HBM3 by others."""
-    return word == "SXM" and any(re.fullmatch(r"SXM\d|HBM\d\w?", part) for part in has)
+# The newest CUDA that each branch of NVIDIA's Linux driver knows; CUDA Toolkit release notes, table 3.
+_CUDA_OF_BRANCH = {
+    450: "11.0", 455: "11.1", 460: "11.2", 465: "11.3", 470: "11.4", 495: "11.5", 510: "11.6", 515: "11.7", 520: "11.8",
+    525: "12.0", 530: "12.1", 535: "12.2", 545: "12.3", 550: "12.4", 555: "12.5", 560: "12.6", 565: "12.7", 570: "12.8",
+    575: "12.9", 580: "13.0", 590: "13.1",
+}  # fmt: skip
+
+
+def cuda_of(driver: str) -> str | None:
+    """The newest CUDA, as major.minor, that a driver such as 550.54.14 knows; None if nobody can say."""
+    branch = driver.partition(".")[0]
+    older = [known for known in _CUDA_OF_BRANCH if branch.isdigit() and known <= int(branch)]
+    return _CUDA_OF_BRANCH[max(older)] if older else None

@@ -33,7 +33,7 @@ class LoadedRecipe:
     """Of the recipe as written, so that it is the same on every machine."""
     command: str
     """The command line that runs it."""
-    places: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each field was written, as file:line:column."""
 
 

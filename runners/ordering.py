@@ -31,6 +31,7 @@ def order_of(plan: Plan, offer: Offer, run_id: str, deadline: datetime | None, e
         max_price_usd_per_h=recipe.limits.max_price,
         idle_s=recipe.limits.idle_duration,
         ports=(EXPOSED_PORT,) if recipe.engine.expose else (),
+        min_cuda=plan.engine.cuda(plan.engine_version or "") if offer.count else None,
     )
 
 

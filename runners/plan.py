@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from provisioners.contract import Finding, Offer, Provisioner
-from provisioners.preflight import Requirements, judge
+from provisioners.preflight import recipe_findings
 from provisioners.threads import in_thread
+from recipes.errors import ExitCode, NoMachine
 from recipes.load import LoadedRecipe
-from recipes.spec import Limits, Recipe
+from recipes.spec import Recipe, Resources
 from runners import registry
+from runners.case import Memory
 from runners.engine import Engine, Installation, Launch, LaunchRequest
+from runners.forecast.history import PastRun, past_run
+from runners.forecast.values import Forecast
+from runners.ledger import Ledger
 from runners.models import ModelSource, resolve_model
+from runners.preflight.judge import Judged, force, judge_offer
+from runners.preflight.question import Question
+from runners.preflight.solve import remedies
+from runners.preflight.table import assumed_offers, known_offers
 from runners.text.tokens import TokenCounter
 from runners.workload import Estimate, Workload
 
-SCHEMA_VERSION = 1
+NO_OFFER = "machine"
+"""The code of the finding that there is nothing to rent: it alone ends with exit code 4."""
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """An offer that is not tried, and why."""
+
+    offer: Offer
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +50,18 @@ class Plan:
     workload: Workload
     model: ModelSource
     offers: tuple[Offer, ...]
+    """In the order in which they are tried; empty only if there is nothing to rent, which is a block."""
     findings: tuple[Finding, ...]
     prepared: Any
     """The workload's inputs, read and cut up."""
     estimate: Estimate
+    passed_over: tuple[PassedOver, ...] = ()
+    memory: Memory | None = None
+    """On the first offer."""
+    forecast: Forecast | None = None
+    forced: tuple[str, ...] = ()
+    no_machine: NoMachine | None = None
+    """Why there are no offers."""
 
     @property
     def recipe(self) -> Recipe:
@@ -56,6 +83,14 @@ class Plan:
     def verdict(self) -> str:
         return "refuse" if any(f.level == "block" for f in self.findings) else "go"
 
+    @property
+    def exit_code(self) -> ExitCode:
+        """How a command ends that stops here."""
+        blocks = {finding.code for finding in self.findings if finding.level == "block"}
+        if not blocks:
+            return ExitCode.DONE
+        return ExitCode.NO_MACHINE if blocks == {NO_OFFER} else ExitCode.REFUSED
+
     def installation(self) -> Installation | None:
         return self.engine.installation(self.engine_version or "", accelerated=self.accelerated)
 
@@ -74,58 +109,91 @@ class Plan:
             )
         )
 
-    def steps(self) -> list[dict[str, Any]]:
-        """What will be done, phase by phase; commands as they will be run, with what is not known yet in braces."""
-        found: list[dict[str, Any]] = []
-        if installation := self.installation():
-            found += [{"phase": "prepare", "argv": list(step.argv)} for step in installation.steps]
-        if hub := self.model.hub:
-            found.append({"phase": "prepare", "action": f"download {self.model.describe()}", "bytes": hub.bytes})
-        folder = Path("{model}") if self.model.hub else None
-        launch = self.launch(
-            python="{env}/bin/python",
-            onhost=Path("{onhost}"),
-            model_path=self.model.loaded_from(folder),
-            port="{port}",
-            key="",
-        )
-        if launch:
-            found.append(
-                {"phase": "launch", "argv": list(launch.argv), "env": {k: v for k, v in launch.env.items() if v}}
-            )
-        ready = f"GET {self.engine.health_path} answers 200, and one token is generated"
-        found.append({"phase": "launch", "action": ready})
-        drive = f"{self.workload.name}: {self.estimate.documents} documents, {self.estimate.requests} requests at first"
-        found.append({"phase": "drive", "action": drive})
-        if self.recipe.collect:
-            found.append({"phase": "collect", "action": f"bring back {', '.join(self.recipe.collect)}"})
-        found.append({"phase": "release", "action": f"let go of the machine ({self.provisioner.name}), with proof"})
-        return found
 
-    def document(self) -> dict[str, Any]:
-        """plan.json."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "recipe": self.recipe.name,
-            "command": self.loaded.command,
-            "recipe_digest": self.loaded.digest,
-            "variant": self.loaded.variant,
-            "source": str(self.loaded.source),
-            "verdict": self.verdict,
-            "findings": [asdict(f) for f in self.findings],
-            "offers": [asdict(o) for o in self.offers],
-            "model": {
-                "identifier": self.model.identifier,
-                "source": self.model.describe(),
-                "bytes": self.model.hub.bytes if self.model.hub else None,
-                "commit": self.model.hub.commit if self.model.hub else None,
-            },
-            "engine": {"name": self.engine.name, "version": self.engine_version},
-            "workload": {"name": self.workload.name, **asdict(self.estimate)},
-            "memory": None,
-            "steps": self.steps(),
-            "forecast": None,
-        }
+async def make_plan(
+    loaded: LoadedRecipe, env: Mapping[str, str], *, leased: Offer | None = None, forced: Sequence[str] = ()
+) -> Plan:
+    """Ask for offers, look the model up, read the inputs, and judge. Changes nothing and costs nothing.
+
+    No offers are asked for if one is `leased` already. Blocks with a `forced` code are let pass as warnings. Raises
+    Refused if the model cannot be had; every other block is a finding of the plan, whose verdict is then "refuse".
+    """
+    recipe = loaded.recipe
+    provisioner = registry.provisioner(recipe.resources.provisioner)
+    engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
+    asking = asyncio.ensure_future(_offers(provisioner, recipe.resources, leased))
+    try:
+        model = await in_thread(resolve_model, recipe, engine)
+        counter = await in_thread(TokenCounter.from_path, model.tokenizer)
+        prepared = await in_thread(workload.prepare, recipe, counter)
+        estimate = await in_thread(workload.estimate, prepared)
+        offers, no_machine = await asking
+    finally:
+        asking.cancel()
+    question = Question(
+        recipe=recipe,
+        engine=engine,
+        model=model.facts,
+        estimate=estimate,
+        download_bytes=model.hub.bytes if model.hub else 0,
+        commit=model.hub.commit if model.hub else None,
+        billable=provisioner.billable,
+        installed=True if engine.model_form == "none" else None,
+        history=await in_thread(_history, recipe, registry.site().home),
+    )
+    # Without an offer the model is still judged on what the recipe asks for, as the table knows it.
+    judged = [judge_offer(question, offer, forced) for offer in offers or assumed_offers(recipe.resources)]
+    passed = [one for one in judged if one.passed]
+    chosen = passed or judged
+    findings = [
+        *_no_offer(no_machine),
+        *_reserved_flags(recipe, engine),
+        *(chosen[0].findings if chosen else ()),
+        *recipe_findings(recipe, env, billable=provisioner.billable),
+        *_nothing_to_force(judged, forced),
+    ]
+    if judged and not passed and leased is None:
+        findings = await _with_remedies(findings, question, judged[0], provisioner)
+    return Plan(
+        loaded=loaded,
+        provisioner=provisioner,
+        engine=engine,
+        workload=workload,
+        model=model,
+        offers=tuple(one.offer for one in chosen) if offers else (),
+        findings=tuple(force(findings, [code for code in forced if code != NO_OFFER])),
+        prepared=prepared,
+        estimate=estimate,
+        passed_over=tuple(PassedOver(one.offer, _why(one)) for one in judged if passed and not one.passed),
+        memory=chosen[0].memory if chosen else None,
+        forecast=chosen[0].forecast if chosen else None,
+        forced=tuple(forced),
+        no_machine=no_machine,
+    )
+
+
+async def _offers(
+    provisioner: Provisioner, resources: Resources, leased: Offer | None
+) -> tuple[list[Offer], NoMachine | None]:
+    if leased is not None:
+        return [leased], None
+    try:
+        return await provisioner.offers(resources), None
+    except NoMachine as error:
+        return [], error
+
+
+def _history(recipe: Recipe, home: Path) -> list[PastRun]:
+    """What earlier runs of this model and engine say; nothing is made where there were none."""
+    if not (home / "ledger.db").is_file():
+        return []
+    results = Ledger(home).completed(model=recipe.model.identifier, engine=recipe.engine.name)
+    return [run for result in results if (run := past_run(result))]
+
+
+def _no_offer(error: NoMachine | None) -> Iterator[Finding]:
+    if error is not None:
+        yield Finding(level="block", code=NO_OFFER, message=error.message, suggestion=error.advice, path="resources")
 
 
 def _reserved_flags(recipe: Recipe, engine: Engine) -> Iterator[Finding]:
@@ -135,45 +203,31 @@ def _reserved_flags(recipe: Recipe, engine: Engine) -> Iterator[Finding]:
             message = f"engine.args.{key} is set by recipe itself"
             suggestion = f"try --set engine.args.{key}=null"
             if recipe.engine.args[key] is not None:
-                yield Finding(level="block", code="reserved", message=message, suggestion=suggestion)
+                path = f"engine.args.{key}"
+                yield Finding(level="block", code="reserved", message=message, suggestion=suggestion, path=path)
 
 
-def _affordable(offers: list[Offer], limits: Limits) -> list[Offer]:
-    """The offers at or below max_price; all of them if there is none, so that the refusal can name a price."""
-    within = [o for o in offers if limits.max_price is None or (o.price_usd_per_h or 0) <= limits.max_price]
-    return within or offers
+def _nothing_to_force(judged: Sequence[Judged], forced: Sequence[str]) -> Iterator[Finding]:
+    found = {finding.code for one in judged for finding in one.findings if finding.level != "ok"}
+    for code in forced:
+        if code not in found:
+            yield Finding(level="warn", code="force", message=f"--force {code}: no check of this name had to be forced")
 
 
-async def make_plan(loaded: LoadedRecipe, env: Mapping[str, str], *, leased: Offer | None = None) -> Plan:
-    """Ask for offers, look the model up, read the inputs, and judge. Changes nothing and costs nothing.
+def _why(judged: Judged) -> str:
+    """Why an offer is not tried, in a few words."""
+    block = next(finding for finding in judged.findings if finding.level == "block")
+    return block.message
 
-    No offers are asked for if one is `leased` already. Raises Refused or NoMachine if there is nothing to judge; a plan
-    with blocks is returned, with the verdict "refuse".
-    """
-    recipe = loaded.recipe
-    provisioner = registry.provisioner(recipe.resources.provisioner)
-    engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
-    offers = [leased] if leased else _affordable(await provisioner.offers(recipe.resources), recipe.limits)
-    model = await in_thread(resolve_model, recipe, engine)
-    counter = await in_thread(TokenCounter.from_path, model.tokenizer)
-    prepared = await in_thread(workload.prepare, recipe, counter)
-    estimate = await in_thread(workload.estimate, prepared)
-    spec = recipe.engine
-    needs = Requirements(
-        accelerators=spec.tensor_parallel_size * spec.pipeline_parallel_size * spec.data_parallel_size,
-        context_tokens=engine.context_tokens(recipe),
-        longest_request_tokens=estimate.longest_request_tokens,
-        tokens_around_chunk=estimate.tokens_around_chunk,
-    )
-    findings = judge(recipe, offers, needs, env, billable=provisioner.billable)
-    return Plan(
-        loaded=loaded,
-        provisioner=provisioner,
-        engine=engine,
-        workload=workload,
-        model=model,
-        offers=tuple(offers),
-        findings=(*_reserved_flags(recipe, engine), *findings),
-        prepared=prepared,
-        estimate=estimate,
-    )
+
+async def _with_remedies(
+    findings: list[Finding], question: Question, refused: Judged, provisioner: Provisioner
+) -> list[Finding]:
+    """What would work, told with the first block of the offer."""
+    try:
+        catalogue = await provisioner.catalogue(cloud=question.recipe.resources.cloud)
+    except NoMachine:
+        catalogue = known_offers(provisioner.name)
+    works = await in_thread(remedies, question, refused, catalogue)
+    first = next(finding for finding in refused.findings if finding.level == "block")
+    return [replace(finding, works=works) if finding is first else finding for finding in findings]

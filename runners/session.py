@@ -27,7 +27,8 @@ from runners.masking import Mask
 from runners.ordering import host_env, order_of
 from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code, masked
 from runners.plan import Plan
-from runners.prepare import prepare
+from runners.plan_document import document_of
+from runners.prepare import Prepared, prepare
 from runners.result import Facts, build_result
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
@@ -71,6 +72,7 @@ class Session:
         self._host: Host | None = None
         self._watching: asyncio.Task[None] | None = None
         self._log: EngineLog | None = None
+        self._prepared: Prepared | None = None
         self._running: Running | None = None
         self._bill: Bill | None = None
         self._measured = Measured()
@@ -130,7 +132,7 @@ class Session:
             )
             folder.write_text("recipe.yaml", self._plan.loaded.text)
             folder.write_json("resolved.json", recipe.resolved())
-            folder.write_json("plan.json", self._plan.document())
+            folder.write_json("plan.json", document_of(self._plan))
         else:
             self._adopt(self._adopted)
         deadline = self._deadline.at.isoformat(timespec="seconds") if self._deadline else None
@@ -185,7 +187,8 @@ class Session:
         async with self._timed("provision"):
             host = await self._provision()
         async with self._timed("prepare"):
-            prepared = await prepare(plan, host, env, folder.free_for("install.log"), self._mask, self._emit)
+            log_path = folder.free_for("install.log")
+            self._prepared = prepared = await prepare(plan, host, env, log_path, self._mask, self._emit)
         async with open_session() as session:
             async with self._timed("launch"):
                 self._log = EngineLog(folder.free_for("engine.log"), plan.engine, self._mask)
@@ -328,6 +331,7 @@ class Session:
             way=self._running.way if self._running else None,
             bill=self._bill,
             adopted=self._adopted is not None,
+            prepared=self._prepared,
         )
         result = build_result(
             self._plan,

@@ -111,14 +111,17 @@ def _read(path):
 
 
 def gpus():
-    argv = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    argv = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
         listed = subprocess.check_output(argv, universal_newlines=True, timeout=20, **quiet)
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = (line.rsplit(",", 1) for line in listed.splitlines() if "," in line)
-    return [{"name": name.strip(), "memory_mib": int(float(memory))} for name, memory in rows]
+    rows = (line.rsplit(",", 2) for line in listed.splitlines() if line.count(",") >= 2)
+    return [
+        {"name": name.strip(), "memory_mib": int(float(memory)), "driver": driver.strip()}
+        for name, memory, driver in rows
+    ]
 
 
 def port(state):

@@ -38,7 +38,7 @@ from provisioners.contract import (
     Release,
     Site,
 )
-from provisioners.hardware import Gpu, Hardware, match, no_match, shortage
+from provisioners.hardware import Gpu, Hardware, cuda_of, match, no_match, shortage
 from provisioners.onhost import guard
 from provisioners.threads import in_thread
 from recipes.errors import HostCommandFailed, NoMachine
@@ -75,16 +75,31 @@ class LocalProvisioner:
             id=socket.gethostname(),
             memory_gib=has.memory_bytes / GIB,
             cpus=has.cpus,
+            disk_gib=has.disk_free_bytes / GIB,
             price_usd_per_h=resources.price_per_hour,
         )
         if resources.accelerators is None:
             return [here]
-        gpus = [Gpu(*gpu) for gpu in await asyncio.to_thread(_accelerators)]
+        listed = await asyncio.to_thread(_accelerators)
+        gpus = [Gpu(name, memory_gib) for name, memory_gib, _ in listed]
         found = match(resources, gpus)
         if found is None:
             advice = "leave resources.accelerators out to run on the CPU"
             raise NoMachine(no_match(resources, gpus), advice=advice)
-        return [replace(here, accelerator=found.asked.name, count=found.asked.count, memory_gib=found.memory_gib)]
+        return [
+            replace(
+                here,
+                accelerator=found.asked.name,
+                count=found.asked.count,
+                memory_gib=found.memory_gib,
+                usable_gib=found.memory_gib,
+                cuda=cuda_of(listed[0][2]),
+            )
+        ]
+
+    async def catalogue(self, *, cloud: str | None = None, accelerator: str | None = None) -> list[Offer]:
+        """Nothing: such machines are there or not, and cannot be chosen from."""
+        return []
 
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         """Make the work directory and start the guard, which leads the lease's process group."""
@@ -384,15 +399,15 @@ def _hardware(home: Path) -> Hardware:
     )
 
 
-def _accelerators() -> list[tuple[str, float]]:
-    """Name and memory in GiB of each NVIDIA GPU of this machine."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+def _accelerators() -> list[tuple[str, float, str]]:
+    """Name, memory in GiB and driver of each NVIDIA GPU of this machine."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = (row.rsplit(",", 1) for row in listed.splitlines() if "," in row)
-    return [(name.strip(), float(memory) / 1024) for name, memory in rows]
+    rows = (row.rsplit(",", 2) for row in listed.splitlines() if row.count(",") >= 2)
+    return [(name.strip(), float(memory) / 1024, driver.strip()) for name, memory, driver in rows]
 
 
 PLUGIN = LocalProvisioner

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ from runners.events import Event, Listener
 from runners.ledger import Ledger
 from runners.machines import journalled
 from runners.plan import Plan, make_plan
+from runners.plan_document import document_of
 from runners.registry import site
 from runners.run_folder import RunFolder
 from runners.session import Session
@@ -37,8 +39,8 @@ _LAST = sys.maxsize
 class Runs:
     """Nothing is leased before every plan has passed."""
 
-    def __init__(self, *, as_json: bool, parallel: int = 1) -> None:
-        self._as_json, self._parallel = as_json, parallel
+    def __init__(self, *, as_json: bool, parallel: int = 1, forced: Sequence[str] = ()) -> None:
+        self._as_json, self._parallel, self._forced = as_json, parallel, forced
         self._results: dict[int, dict[str, Any]] = {}
         self._refused: list[dict[str, Any]] = []
         self._codes: list[tuple[int, int]] = []
@@ -133,9 +135,11 @@ class Runs:
         """The plans, or the first of very many; None if one of them was refused."""
         kept: dict[int, Plan] = {}
         for i, one in enumerate(loaded):
-            plan = await make_plan(one, os.environ)
+            plan = await make_plan(one, os.environ, forced=self._forced)
+            if plan.no_machine is not None and plan.exit_code == ExitCode.NO_MACHINE:
+                raise plan.no_machine
             if plan.verdict == "refuse":
-                self._refused.append(plan.document())
+                self._refused.append(document_of(plan))
                 self._say(*refusal_lines(self._refused[-1]))
             if i < _KEPT_PLANS:
                 kept[i] = plan
@@ -146,7 +150,7 @@ class Runs:
         for i, one in enumerate(loaded):
             clock = Clock()
             try:
-                plan = await make_plan(one, os.environ)
+                plan = await make_plan(one, os.environ, forced=self._forced)
                 with following(console(stderr=True)) as listener:
                     await self._run_one(i, plan, clock, listener)
                 self._show_ends(only=i)
@@ -167,7 +171,7 @@ class Runs:
                 try:
                     plan = plans.pop(i, None)
                     if plan is None and not self._stopped:
-                        plan = await make_plan(loaded[i], os.environ)
+                        plan = await make_plan(loaded[i], os.environ, forced=self._forced)
                     if plan is None or self._stopped:
                         self._codes.append((i, ExitCode.INTERRUPTED))
                         return

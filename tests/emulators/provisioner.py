@@ -74,6 +74,9 @@ class ProvisionerDouble:
     async def offers(self, resources: Resources) -> list[Offer]:
         return [Offer(provider=self.name, id="one")]
 
+    async def catalogue(self, *, cloud: str | None = None, accelerator: str | None = None) -> list[Offer]:
+        return []
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         self.orders.append(order)
         await self.asked("create")

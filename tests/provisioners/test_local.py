@@ -246,7 +246,9 @@ def test_what_this_machine_lacks_is_said(
 def test_gpus_are_recognised_by_the_names_that_the_driver_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_accelerators", lambda: [("NVIDIA A100 80GB PCIe", 80.0), ("NVIDIA A40", 45.0)])
+    driver = "550.54.14"
+    found = [("NVIDIA A100 80GB PCIe", 80.0, driver), ("NVIDIA A40", 45.0, driver)]
+    monkeypatch.setattr(local, "_accelerators", lambda: found)
     provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
     (offer,) = asyncio.run(provisioner.offers(Resources.model_validate({"accelerators": "A100-80GB:1"})))
-    assert (offer.accelerator, offer.count, offer.memory_gib) == ("A100-80GB", 1, 80.0)
+    assert (offer.accelerator, offer.count, offer.memory_gib, offer.cuda) == ("A100-80GB", 1, 80.0, "12.4")

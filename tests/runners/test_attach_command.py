@@ -19,6 +19,7 @@ from recipes.errors import NoMachine, UsageError
 from recipes.load import LoadedRecipe, load, load_resolved
 from runners import registry
 from runners.cli.commands import attach
+from runners.plan_document import document_of
 from tests.emulators.forsaken import NOBODY, Bench, Machine
 from tests.emulators.provisioner import COMMAND
 
@@ -101,7 +102,7 @@ def test_the_offer_of_an_adopted_lease_is_the_plans_at_the_price_of_the_lease(be
             provider="double", id="second", accelerator="A100", count=1, price_usd_per_h=2.0, spot=True, cloud="secure"
         ),
     )
-    bench.folder.write_json("plan.json", replace(bench.plan(), offers=offers).document())
+    bench.folder.write_json("plan.json", document_of(replace(bench.plan(), offers=offers)))
     assert offer_of(bench, entry_of()) == replace(offers[0], price_usd_per_h=3.5)
     assert offer_of(bench, entry_of(offer="second")) == replace(offers[1], price_usd_per_h=3.5)
     assert offer_of(bench, entry_of(offer="unheard of")) == replace(offers[0], price_usd_per_h=3.5)

@@ -57,7 +57,7 @@ class Bench:
         return plan_of(self.provisioners[name], self._folder, url, name=name, findings=findings)
 
     def _planning(self, plans: dict[str, Plan]) -> Planning:
-        async def make_plan(loaded: LoadedRecipe, _: object) -> Plan:
+        async def make_plan(loaded: LoadedRecipe, _: object, **__: object) -> Plan:
             name = loaded.recipe.name
             self.planned_so_far.append(name)
             await stumble(self.planned.get((name, self.planned_so_far.count(name))))

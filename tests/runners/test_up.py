@@ -52,7 +52,7 @@ class Bench:
     def _planning(self, plans: dict[str, Plan]) -> Planning:
         planned: set[str] = set()
 
-        async def make_plan(loaded: LoadedRecipe, _: object) -> Plan:
+        async def make_plan(loaded: LoadedRecipe, _: object, **__: object) -> Plan:
             name = loaded.recipe.name
             if name in planned:
                 await stumble(self.replanned.get(name))

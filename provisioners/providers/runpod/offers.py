@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provisioners.contract import Offer
 from provisioners.providers.runpod.matching import full_name, matching
+from provisioners.providers.runpod.storage import disk_gb
 from provisioners.providers.runpod.values import CLOUDS, CloudName, Gpu
 from recipes.errors import NoMachine
 from recipes.explain import did_you_mean
 from recipes.spec import Fallback, Resources
-from recipes.units import Accelerators
+from recipes.units import GIB, Accelerators
 
 _DATA_CENTER = re.compile(r"[A-Za-z]+(-[A-Za-z]+)+-\d+")
 _STOCK = {"high": 0, "medium": 1, "low": 2, "none": 3}
@@ -26,6 +27,8 @@ class Entry:
     clouds: tuple[CloudName, ...]
     regions: tuple[str, ...]
     spot: bool
+    disk_gib: float | None = None
+    """Of the container."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def entries_of(resources: Resources, *, only_region: str | None = None) -> list[
             f"the network volume lies in {only_region}, which is not among resources.regions",
             advice=f"write regions: [{only_region}], or leave regions out",
         )
-    return [Entry(entry.accelerators, entry.clouds, (only_region,), entry.spot) for entry in there]
+    return [replace(entry, regions=(only_region,)) for entry in there]
 
 
 def questions_of(entries: Iterable[Entry]) -> list[Question]:
@@ -84,12 +87,35 @@ def offers_of(entries: Sequence[Entry], catalogues: Catalogues, provider: str) -
     raise _nothing(entries, catalogues)
 
 
+USUAL_COUNTS = (1, 2, 4, 8)
+
+
+def catalogue_questions(cloud: str | None) -> list[Question]:
+    """What has to be asked for the whole catalogue, in the usual counts."""
+    clouds = [known for known in CLOUDS if cloud in (None, known)]
+    return [Question(count, known, spot=False) for count in USUAL_COUNTS for known in clouds]
+
+
+def catalogue_of(catalogues: Catalogues, accelerator: str | None, provider: str) -> list[Offer]:
+    """Every kind of GPU in each count that a pod can have, the cheapest first."""
+    found = [
+        offer
+        for question, gpus in catalogues.items()
+        for gpu in (matching(accelerator, gpus) if accelerator else gpus)
+        for offer in _offers_of(
+            Entry(Accelerators(gpu.id, question.count), (question.cloud,), (), question.spot), catalogues, provider
+        )
+    ]
+    return sorted(found, key=_order)
+
+
 def _entry(resources: Resources, fallback: Fallback) -> Entry:
     cloud = fallback.cloud or resources.cloud
     accelerators = fallback.accelerators or resources.accelerators
     assert accelerators is not None
     spot = resources.use_spot if fallback.use_spot is None else fallback.use_spot
-    return Entry(accelerators, (cloud,) if cloud else CLOUDS, fallback.regions or resources.regions, spot)
+    disk_gib = disk_gb(resources) * 10**9 / GIB
+    return Entry(accelerators, (cloud,) if cloud else CLOUDS, fallback.regions or resources.regions, spot, disk_gib)
 
 
 def _offers_of(entry: Entry, catalogues: Catalogues, provider: str) -> list[Offer]:
@@ -109,6 +135,7 @@ def _offers_of(entry: Entry, catalogues: Catalogues, provider: str) -> list[Offe
                 stock=stock,
                 cloud=cloud,
                 spot=entry.spot,
+                disk_gib=entry.disk_gib,
             )
             for gpu in gpus
             if gpu.most is None or count <= gpu.most

@@ -55,11 +55,17 @@ def wish_for(order: Order, start: StartCommand, gpu: Gpu, volumes: Iterable[Netw
         ports=("22/tcp", *(f"{port}/tcp" for port in order.ports)),
         args=start.args,
         env=start.env,
-        min_cuda=images.min_cuda(image),
+        min_cuda=newer_of(images.min_cuda(image), order.min_cuda),
         min_cpus=resources.cpus.value if resources.cpus else None,
         min_memory_gb=storage.gigabytes(resources.memory.value) if resources.memory else None,
         bid_usd_per_gpu_h=gpu.price_usd_per_h if offer.spot else None,
     )
+
+
+def newer_of(*releases: str | None) -> str | None:
+    """The newest of these releases, each major.minor or unknown."""
+    known = [release for release in releases if release]
+    return max(known, key=lambda release: tuple(map(int, release.split("."))), default=None)
 
 
 def cloud_of(name: str | None) -> CloudName:

@@ -82,6 +82,13 @@ class RunPodProvisioner:
             found = await asyncio.gather(*(cloud.gpus(count=q.count, cloud=q.cloud, spot=q.spot) for q in asked))
         return offers.offers_of(entries, dict(zip(asked, found, strict=True)), self.name)
 
+    async def catalogue(self, *, cloud: str | None = None, accelerator: str | None = None) -> list[Offer]:
+        """RunPod's catalogue as it is now. Raises NoMachine, also without a key."""
+        asked = offers.catalogue_questions(cloud)
+        async with self._cloud("rest") as client:
+            found = await asyncio.gather(*(client.gpus(count=q.count, cloud=q.cloud, spot=q.spot) for q in asked))
+        return offers.catalogue_of(dict(zip(asked, found, strict=True)), accelerator, self.name)
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         """One pod for this offer, if its price of this moment is still allowed."""
         lease, offer = order.lease, order.offer

@@ -9,7 +9,7 @@ from typing import Any
 
 from provisioners import naming
 from provisioners.contract import Offer
-from provisioners.hardware import Gpu, Hardware, Match, match, no_match, shortage
+from provisioners.hardware import Gpu, Hardware, Match, cuda_of, match, no_match, shortage
 from recipes.errors import NoMachine
 from recipes.spec import Resources
 from recipes.units import GIB
@@ -31,7 +31,11 @@ def judge(address: str, said: dict[str, Any], resources: Resources) -> Seen:
     """Raises NoMachine if the host is not what is asked for."""
     gpus = tuple(Gpu(gpu["name"], gpu["memory_mib"] / 1024) for gpu in said["gpus"])
     has = Hardware(
-        cpus=said["cpus"], memory_bytes=said["memory_bytes"], disk_free_bytes=said["disk_free_bytes"], gpus=gpus
+        cpus=said["cpus"],
+        memory_bytes=said["memory_bytes"],
+        disk_free_bytes=said["disk_free_bytes"],
+        gpus=gpus,
+        cuda=next((cuda_of(gpu.get("driver", "")) for gpu in said["gpus"]), None),
     )
     if not said["venv"]:
         raise NoMachine("its python3 cannot make environments", advice="install it there: apt-get install python3-venv")
@@ -54,6 +58,9 @@ def offers_of(seen: Sequence[Seen], provider: str, price_usd_per_h: float | None
             count=one.match.asked.count if one.match else 0,
             memory_gib=one.match.memory_gib if one.match else one.has.memory_bytes / GIB,
             cpus=one.has.cpus,
+            usable_gib=one.match.memory_gib if one.match else None,
+            disk_gib=one.has.disk_free_bytes / GIB,
+            cuda=one.has.cuda,
             price_usd_per_h=price_usd_per_h,
             stock=TAKEN if one.taken else FREE,
         )

@@ -60,6 +60,10 @@ class SshProvisioner:
             raise none_left(list(zip(places, refusals, strict=True)))
         return offers_of(list(seen.values()), self.name, resources.price_per_hour)
 
+    async def catalogue(self, *, cloud: str | None = None, accelerator: str | None = None) -> list[Offer]:
+        """Nothing: such machines are there or not, and cannot be chosen from."""
+        return []
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         """Take the host of this offer, with the switch armed and the boot's jobs started."""
         from provisioners.providers.ssh import contact, taking  # SSH libraries take long to load

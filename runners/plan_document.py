@@ -1,0 +1,135 @@
+"""plan.json: a plan as plain data, with the exact steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from provisioners.contract import Finding
+from recipes.errors import ExitCode, Refused
+from recipes.load import LoadedRecipe
+from recipes.units import GIB
+from runners.plan import Plan
+
+SCHEMA_VERSION = 1
+
+
+def document_of(plan: Plan) -> dict[str, Any]:
+    """Everything that people and programs want to see before a run begins."""
+    return {
+        **_head(plan.loaded),
+        "verdict": plan.verdict,
+        "exit_code": int(plan.exit_code),
+        "forced": list(plan.forced),
+        "findings": [_finding(finding, plan.loaded) for finding in plan.findings],
+        "offers": [asdict(offer) for offer in plan.offers],
+        "passed_over": [{"offer": asdict(one.offer), "reason": one.reason} for one in plan.passed_over],
+        "model": _model(plan),
+        "engine": {"name": plan.engine.name, "version": plan.engine_version},
+        "workload": {"name": plan.workload.name, **asdict(plan.estimate)},
+        "memory": asdict(plan.memory) if plan.memory else None,
+        "steps": list(steps_of(plan)),
+        "forecast": plan.forecast.document() if plan.forecast else None,
+        "limits": plan.recipe.limits.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def refused_document(loaded: LoadedRecipe, refusal: Refused) -> dict[str, Any]:
+    """The same for a recipe that was refused before there was a plan: its model could not be had."""
+    recipe = loaded.recipe
+    finding = Finding(level="block", code="access", message=refusal.message, suggestion=refusal.advice, path="model")
+    return {
+        **_head(loaded),
+        "verdict": "refuse",
+        "exit_code": int(ExitCode.REFUSED),
+        "forced": [],
+        "findings": [_finding(finding, loaded)],
+        "offers": [],
+        "passed_over": [],
+        "model": {"identifier": recipe.model.identifier, "source": recipe.model.repo or recipe.model.identifier},
+        "engine": {"name": recipe.engine.name, "version": recipe.engine.version},
+        "workload": None,
+        "memory": None,
+        "steps": [],
+        "forecast": None,
+        "limits": recipe.limits.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _head(loaded: LoadedRecipe) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "recipe": loaded.recipe.name,
+        "command": loaded.command,
+        "recipe_digest": loaded.digest,
+        "variant": loaded.variant,
+        "source": str(loaded.source),
+    }
+
+
+def _finding(finding: Finding, loaded: LoadedRecipe) -> dict[str, Any]:
+    return {**asdict(finding), "place": _place(finding.path, loaded)}
+
+
+def _place(path: str, loaded: LoadedRecipe) -> str:
+    """Where the field, or what is nearest above it, is written; empty if nowhere."""
+    while path:
+        if path in loaded.places:
+            return loaded.places[path]
+        path = path.rpartition(".")[0]
+    return ""
+
+
+def _model(plan: Plan) -> dict[str, Any]:
+    source, facts = plan.model, plan.model.facts
+    said: dict[str, Any] = {
+        "identifier": source.identifier,
+        "source": source.describe(),
+        "bytes": source.hub.bytes if source.hub else None,
+        "commit": source.hub.commit if source.hub else None,
+    }
+    if facts is None:
+        return said
+    return {
+        **said,
+        "architecture": facts.architecture,
+        "parameters": facts.parameters,
+        "weights_gib": round(facts.weight_bytes / GIB, 3),
+        "weights_from": facts.weights_from,
+        "max_positions": facts.max_positions,
+        "dtype": facts.dtype,
+        "quantization": facts.quantization.method if facts.quantization else None,
+        "layers": facts.layer_count,
+        "hidden_size": facts.hidden_size,
+        "heads": facts.heads,
+        "kv_heads": facts.kv_heads,
+        "vocab_size": facts.vocab_size,
+        "assumptions": list(facts.assumptions),
+    }
+
+
+def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
+    """What will be done, phase by phase; commands as they will be run, with what is not known yet in braces."""
+    if installation := plan.installation():
+        yield from ({"phase": "prepare", "argv": list(step.argv)} for step in installation.steps)
+    if hub := plan.model.hub:
+        yield {"phase": "prepare", "action": f"download {plan.model.describe()}", "bytes": hub.bytes}
+    folder = Path("{model}") if plan.model.hub else None
+    launch = plan.launch(
+        python="{env}/bin/python",
+        onhost=Path("{onhost}"),
+        model_path=plan.model.loaded_from(folder),
+        port="{port}",
+        key="",
+    )
+    if launch:
+        yield {"phase": "launch", "argv": list(launch.argv), "env": {k: v for k, v in launch.env.items() if v}}
+    yield {"phase": "launch", "action": f"GET {plan.engine.health_path} answers 200, and one token is generated"}
+    work = plan.estimate
+    drive = f"{plan.workload.name}: {work.documents} documents, {work.requests} requests at first"
+    yield {"phase": "drive", "action": drive}
+    if plan.recipe.collect:
+        yield {"phase": "collect", "action": f"bring back {', '.join(plan.recipe.collect)}"}
+    yield {"phase": "release", "action": f"let go of the machine ({plan.provisioner.name}), with proof"}

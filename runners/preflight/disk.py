@@ -1,0 +1,78 @@
+"""The model and the engine's environment against the disks that they are put on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from provisioners.contract import Finding, Offer
+from recipes.spec import Volume
+from recipes.units import GIB
+from runners.preflight.question import Question
+
+_GB = 10**9
+_RESERVED_GB = 1.0
+"""Logs, the agent, a package manager's cache: what a run writes besides."""
+
+
+@dataclass(frozen=True)
+class _Load:
+    """What comes onto one disk, in 10⁹ bytes."""
+
+    name: Literal["disk", "volume"]
+    has_gb: float
+    model_gb: float
+    engine_gb: float
+    path: str
+
+    @property
+    def needed_gb(self) -> float:
+        return self.model_gb + self.engine_gb
+
+
+def findings(question: Question, offer: Offer) -> Iterator[Finding]:
+    """Whether everything that will be written has room. On a machine of one's own it may lie there already."""
+    for load in _loads(question, offer):
+        what = f"{load.model_gb:.1f} GB model"
+        if load.engine_gb:
+            what += f" + {load.engine_gb:.1f} GB {question.engine.name}"
+        numbers = {"needed_gb": round(load.needed_gb, 2), "available_gb": round(load.has_gb, 2)}
+        if load.needed_gb + _RESERVED_GB <= load.has_gb:
+            message = f"{what} of {load.has_gb:.0f} GB {load.name}"
+            yield Finding(level="ok", code=load.name, message=message, numbers=numbers)
+            continue
+        short = load.model_gb > load.has_gb
+        size = f"{-(-int(load.needed_gb * 1.1 + _RESERVED_GB) // 10) * 10 + 10}GB"
+        change = f"try --set {load.path}={size}" if load.name == "disk" else f"give the volume size: {size}"
+        yield Finding(
+            level="block" if short and question.billable else "warn",
+            code=load.name,
+            message=f"{what} {'do' if load.engine_gb else 'does'} not fit the {load.has_gb:.0f} GB {load.name}",
+            suggestion=change if question.billable else "free some of it, unless the files are there already",
+            numbers=numbers,
+            quote="No space left on device",
+            path=load.path,
+        )
+
+
+def _loads(question: Question, offer: Offer) -> Iterator[_Load]:
+    """A mounted volume takes the caches too; the model, unless its path lies elsewhere."""
+    model_gb = question.download_bytes / _GB
+    engine_gb = question.engine.install_gb(question.version, accelerated=offer.count > 0) or 0.0
+    volume = next(iter(question.recipe.resources.volumes), None)
+    on_volume = volume is not None and _lies_on(question.recipe.model.path, volume)
+    if volume is not None and volume.size is not None:
+        yield _Load("volume", volume.size / _GB, model_gb if on_volume else 0.0, engine_gb, "resources.volumes")
+    asked = question.recipe.resources.disk_size if question.billable else None
+    disk_gib = asked / GIB if asked else offer.disk_gib
+    if disk_gib is None or (volume is not None and on_volume):
+        return
+    engine_here = 0.0 if volume is not None else engine_gb
+    if model_gb or engine_here:
+        yield _Load("disk", disk_gib * GIB / _GB, model_gb, engine_here, "resources.disk_size")
+
+
+def _lies_on(path: str | None, volume: Volume) -> bool:
+    return path is None or PurePosixPath(path).is_relative_to(volume.path)

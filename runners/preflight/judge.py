@@ -1,0 +1,118 @@
+"""What is found of a recipe on one offer: every check, the memory, the time and the money. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from provisioners import accelerators
+from provisioners.accelerators import Machine
+from provisioners.contract import Finding, Offer
+from provisioners.preflight import price_findings
+from runners.case import Assessment, Memory
+from runners.forecast.forecast import forecast
+from runners.forecast.values import Forecast
+from runners.preflight import cuda, disk, requests
+from runners.preflight.question import Question
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One offer, and what follows for the run."""
+
+    offer: Offer
+    machine: Machine
+    findings: tuple[Finding, ...]
+    memory: Memory | None
+    forecast: Forecast
+
+    @property
+    def passed(self) -> bool:
+        return not any(finding.level == "block" for finding in self.findings)
+
+
+def machine_of(offer: Offer) -> Machine:
+    """What an offer's machine has; its accelerator's facts from the table, else from the offer's own label."""
+    if not offer.count:
+        return Machine(cpus=offer.cpus, ram_gib=offer.memory_gib, disk_gib=offer.disk_gib, cuda=offer.cuda)
+    found = accelerators.find(offer.id) or accelerators.find(offer.accelerator or "", memory_gb=offer.memory_gib)
+    if found is None:
+        found = accelerators.from_label(offer.accelerator or offer.id, offer.memory_gib)
+    if offer.usable_gib:
+        found = replace(found, usable_gib=offer.usable_gib)
+    return Machine(accelerator=found, count=offer.count, cpus=offer.cpus, disk_gib=offer.disk_gib, cuda=offer.cuda)
+
+
+def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) -> Judged:
+    """Every check of this offer, in the order in which people read them."""
+    machine = machine_of(offer)
+    case = question.case(machine)
+    said = question.engine.assess(case) if case else Assessment()
+    findings = [*_known(machine), *_count(question, machine), *said.findings]
+    findings += requests.findings(question, said.memory)
+    findings += [*disk.findings(question, offer), *cuda.findings(question, machine)]
+    findings += [*_stock(offer), *price_findings(question.recipe, offer)]
+    expected = forecast(question.situation(offer, machine, said.memory))
+    return Judged(
+        offer=offer,
+        machine=machine,
+        findings=tuple(force(findings, forced)),
+        memory=said.memory,
+        forecast=expected,
+    )
+
+
+def force(findings: Iterable[Finding], codes: Sequence[str]) -> Iterator[Finding]:
+    """The findings, with the blocks of these codes let pass as warnings."""
+    for finding in findings:
+        if finding.level == "block" and finding.code in codes:
+            yield replace(finding, level="warn", message=f"{finding.message} (forced)")
+        else:
+            yield finding
+
+
+def _known(machine: Machine) -> Iterator[Finding]:
+    accelerator = machine.accelerator
+    if accelerator is not None and accelerator.assumed:
+        yield Finding(
+            level="warn",
+            code="assumption",
+            message=f"{accelerator.name} is not in the table of accelerators; "
+            f"assumed {accelerator.usable_gib:.1f} GiB of usable memory from its label, and no speed",
+            numbers={"usable_gib": round(accelerator.usable_gib, 2)},
+        )
+
+
+def _count(question: Question, machine: Machine) -> Iterator[Finding]:
+    spec = question.recipe.engine
+    needed = spec.tensor_parallel_size * spec.pipeline_parallel_size * spec.data_parallel_size
+    have = machine.count * machine.hosts
+    numbers = {"needed": needed, "available": have}
+    if have and needed > have:
+        yield Finding(
+            level="block",
+            code="parallelism",
+            message=f"the parallel sizes need {needed} accelerators; the machine has {have}",
+            suggestion=f"try --set engine.tensor_parallel_size={have}" if have > 1 or needed > 1 else "",
+            numbers=numbers,
+            path="engine.tensor_parallel_size",
+        )
+    elif question.engine.splits_tensors and needed < have:
+        yield Finding(
+            level="warn",
+            code="idle-accelerators",
+            message=f"{needed} of {have} accelerators are used; the others are paid for",
+            suggestion=f"try --set engine.tensor_parallel_size={have}, or ask for {needed}",
+            numbers=numbers,
+            path="engine.tensor_parallel_size",
+        )
+
+
+def _stock(offer: Offer) -> Iterator[Finding]:
+    if offer.stock == "none":
+        yield Finding(
+            level="warn",
+            code="stock",
+            message=f"the provider has no {offer.accelerator or offer.id} ×{offer.count} in stock now",
+            suggestion="wait for it with --set resources.retry=30m, or add fallbacks under resources.any_of",
+        )

@@ -1,0 +1,100 @@
+"""A recipe with everything that is known of it before a machine is, and how it looks with a change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from provisioners.accelerators import Machine
+from provisioners.contract import Offer
+from recipes.spec import Recipe
+from runners.case import Case, Demand, Memory
+from runners.engine import Engine
+from runners.forecast.forecast import Situation
+from runners.forecast.history import PastRun
+from runners.modelfacts.facts import ModelFacts
+from runners.workload import Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is judged for each offer."""
+
+    recipe: Recipe
+    engine: Engine
+    model: ModelFacts | None
+    """None if the engine runs elsewhere."""
+    estimate: Estimate
+    download_bytes: int = 0
+    """From the Hub, onto a fresh disk."""
+    commit: str | None = None
+    billable: bool = False
+    installed: bool | None = None
+    """Whether the machine has the engine; None if nobody knows."""
+    history: Sequence[PastRun] = ()
+    """Completed runs of this model, the newest first."""
+
+    @property
+    def version(self) -> str:
+        return self.recipe.engine.version or self.engine.default_version or ""
+
+    def case(self, machine: Machine) -> Case | None:
+        """What the engine is asked; None where nothing is launched."""
+        if self.model is None:
+            return None
+        demand = Demand(
+            longest_request_tokens=self.estimate.longest_request_tokens,
+            mean_request_tokens=self.estimate.mean_request_tokens,
+            concurrency=self.recipe.workload.concurrency,
+        )
+        return Case(spec=self.recipe.engine, version=self.version, model=self.model, machine=machine, demand=demand)
+
+    def situation(self, offer: Offer, machine: Machine, memory: Memory | None) -> Situation:
+        """What the forecast depends on."""
+        install_gb = self.engine.install_gb(self.version, accelerated=offer.count > 0) or 0.0
+        return Situation(
+            recipe=self.recipe,
+            engine=self.engine.name,
+            version=self.version or None,
+            offer=offer,
+            machine=machine,
+            work=self.estimate.work,
+            model=self.model,
+            memory=memory,
+            commit=self.commit,
+            download_bytes=self.download_bytes,
+            install_bytes=round(install_gb * 1e9),
+            installed=self.installed,
+            billable=self.billable,
+            history=self.history,
+        )
+
+    def changed(self, overrides: Iterable[str]) -> Question:
+        """The same with changes as for --set, whose values are JSON. Raises ValueError if they make no valid recipe.
+
+        A smaller chunk_size makes the longest request shorter, by the bound that holds for every text.
+        """
+        data = self.recipe.resolved()
+        for override in overrides:
+            path, _, value = override.partition("=")
+            _assign(data, path.split("."), _parsed(value))
+        recipe = Recipe.model_validate_json(json.dumps(data))
+        bound = recipe.workload.chunk_size + self.estimate.tokens_around_chunk
+        around = recipe.workload.max_tokens - self.recipe.workload.max_tokens
+        longest = min(self.estimate.longest_request_tokens + around, bound + around)
+        return replace(self, recipe=recipe, estimate=replace(self.estimate, longest_request_tokens=longest))
+
+
+def _assign(data: dict[str, Any], path: list[str], value: Any) -> None:
+    for step in path[:-1]:
+        data = data.setdefault(step, {})
+    data[path[-1]] = value
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -1,0 +1,54 @@
+"""The workload's requests against what the engine accepts, and how many of them run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from provisioners.contract import Finding
+from runners.case import Memory
+from runners.preflight.question import Question
+
+
+def findings(question: Question, memory: Memory | None) -> Iterator[Finding]:
+    """Whether the longest request is accepted, and whether as many run at once as are asked for."""
+    limit = memory.max_model_len if memory else question.engine.context_tokens(question.recipe)
+    if limit is not None:
+        yield from _context(question, limit)
+    if memory is not None:
+        yield from _concurrency(question, memory)
+
+
+def _context(question: Question, limit: int) -> Iterator[Finding]:
+    longest, settings = question.estimate.longest_request_tokens, question.recipe.workload
+    numbers = {"context_tokens": limit, "longest_request_tokens": longest}
+    if longest <= limit:
+        message = f"longest request {longest:,} of {limit:,} tokens"
+        yield Finding(level="ok", code="context", message=message, numbers=numbers)
+        return
+    smaller = limit - question.estimate.tokens_around_chunk
+    if smaller > max(settings.chunk_overlap, 1):
+        suggestion = f"try --set workload.chunk_size={smaller}"
+    else:
+        suggestion = "raise the engine's context, or lower workload.max_tokens and workload.chunk_size"
+    yield Finding(
+        level="block",
+        code="context",
+        message=f"the longest request needs {longest:,} tokens; the engine's context holds {limit:,}",
+        suggestion=suggestion,
+        numbers=numbers,
+        path="workload.chunk_size",
+    )
+
+
+def _concurrency(question: Question, memory: Memory) -> Iterator[Finding]:
+    asked, at_once = question.recipe.workload.concurrency, min(memory.max_running, memory.slots)
+    if 0 < at_once < asked:
+        yield Finding(
+            level="warn",
+            code="concurrency",
+            message=f"concurrency {asked} will queue: {at_once} requests of "
+            f"{question.estimate.longest_request_tokens:,} tokens run at once",
+            suggestion=f"try --set workload.concurrency={at_once}",
+            numbers={"concurrency": asked, "max_running": memory.max_running, "slots": memory.slots},
+            path="workload.concurrency",
+        )
