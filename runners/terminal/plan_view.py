@@ -1,72 +1,117 @@
-"""A plan on one screen, and a refusal."""
+"""A plan on one screen: the offers, what was checked, the forecast, the exact steps, the verdict."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from runners.terminal.words import dollars, plural
+from rich.text import Text
+
+from runners.terminal.checks_view import check_lines, warning_lines
+from runners.terminal.forecast_view import forecast_lines
+from runners.terminal.layout import LABEL, columns, in_parts, labelled, room, wrapped, wrapped_command
+from runners.terminal.refusal_view import nothing_rented, reason_lines
+from runners.terminal.words import amount, dollars, plural
+
+_TRIED, _PASSED_OVER = 6, 3
+"""So many offers are shown of each kind."""
+_PHASE = 10
 
 
-def plan_lines(plan: dict[str, Any]) -> Iterator[str]:
-    """Offers, findings, the exact steps, the verdict."""
-    work, engine = plan["workload"], plan["engine"]
-    name = " ".join(filter(None, (engine["name"], engine["version"])))
-    yield "   ".join(
-        [plan["recipe"], plan["model"]["source"], name, f"{work['name']} {plural(work['documents'], 'file')}"]
-    )
-    yield ""
-    yield from _offers(plan["offers"])
-    yield (
-        f"{'work':<10}{plural(work['requests'], 'request')} at first, {work['prompt_tokens']:,} prompt tokens, "
-        f"the longest {work['longest_request_tokens']:,} tokens with its answer"
-    )
-    for i, finding in enumerate(plan["findings"]):
-        label = "checks" if i == 0 else ""
-        advice = f"; {finding['suggestion']}" if finding["suggestion"] else ""
-        yield f"{label:<10}{finding['code']:<12} {finding['level']:<6} {finding['message']}{advice}"
+def plan_lines(plan: dict[str, Any], width: int | None = None) -> Iterator[Text]:
+    """The screen of a plan that goes, or of one that is refused. Lines are broken at the width, if there is one."""
+    blocks = _refused_blocks(plan, width) if plan["verdict"] == "refuse" else _going_blocks(plan, width)
+    for i, block in enumerate(filter(None, blocks)):
+        if i:
+            yield Text()
+        yield from block
+
+
+def _going_blocks(plan: dict[str, Any], width: int | None) -> Iterator[list[Text]]:
+    yield _title(plan, width)
+    yield [*_offers(plan, width), *check_lines(plan, width), *forecast_lines(plan, width), *_steps(plan, width)]
+    forced = "".join(f" --force {code}" for code in plan.get("forced", ()))
+    yield list(labelled("go:", plan["command"] + forced, None, indent=4, style="bold green"))
+
+
+def _refused_blocks(plan: dict[str, Any], width: int | None) -> Iterator[list[Text]]:
+    """The reasons first, then what else would help to decide."""
+    yield list(reason_lines(plan, width))
+    yield [*(_offers(plan, width) if plan["offers"] else ()), *warning_lines(plan, width)]
+    yield list(nothing_rented(plan, width))
+
+
+def _title(plan: dict[str, Any], width: int | None) -> list[Text]:
+    model, work = plan["model"], plan["workload"]
+    engine = " ".join(filter(None, (plan["engine"]["name"], plan["engine"]["version"])))
+    done = f"{work['name']} {plural(work['documents'], 'file')}, {plural(work['requests'], 'request')}"
+    told = [plan["recipe"], model["source"], engine, f"{done}, {amount(work['prompt_tokens'])} tokens"]
+    lines = [Text(line, style="bold") for line in in_parts(told, width)]
+    return lines + [Text(line, style="dim") for line in in_parts(_model_facts(model), width)]
+
+
+def _model_facts(model: dict[str, Any]) -> Iterator[str]:
+    """What the model is made of, as far as it is known."""
+    if model.get("architecture"):
+        yield model["architecture"]
+    if model.get("parameters"):
+        yield f"{amount(model['parameters'])} parameters"
+    if model.get("weights_gib"):
+        kind = model.get("quantization") or model.get("dtype") or ""
+        yield f"{model['weights_gib']:.1f} GiB {kind}".rstrip()
+    if model.get("heads"):
+        kv_heads = model.get("kv_heads") or model["heads"]
+        yield f"{plural(model['heads'], 'head')}, {plural(kv_heads, 'KV head')}"
+    if model.get("max_positions"):
+        yield f"context {model['max_positions']:,}"
+
+
+def _offers(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
+    """A line each, in the order in which they are tried; then those that are not, with the reason."""
+    tried, passed = plan["offers"], plan.get("passed_over", ())
+    shown = [*tried[:_TRIED], *(one["offer"] for one in passed[:_PASSED_OVER])]
+    marks = ["← first" if i == 0 and len(tried) > 1 else "" for i in range(len(tried[:_TRIED]))]
+    marks += [f"skipped: {one['reason']}" for one in passed[:_PASSED_OVER]]
+    between = "  " if width is not None and width < 100 else "   "
+    for i, (row, mark) in enumerate(zip(columns(_cells(shown), between=between), marks, strict=True)):
+        line, indent = ("offers" if i == 0 else "").ljust(LABEL) + row, LABEL + len(row) + len(between)
+        if not mark:
+            yield Text(line.rstrip())
+        elif width is None or indent + len(mark) <= width:
+            yield Text(f"{line}{between}{mark}")
+        else:
+            yield Text(line.rstrip())
+            yield from (Text(" " * (LABEL + 2) + more) for more in wrapped(mark, room(width, LABEL + 2)))
+    more = [(len(tried) - _TRIED, "tried after them"), (len(passed) - _PASSED_OVER, "passed over")]
+    told = [f"and {count:,} more {what}" for count, what in more if count > 0]
+    if told:
+        yield Text(" " * LABEL + ", ".join(told))
+
+
+def _cells(offers: list[dict[str, Any]]) -> list[list[str]]:
+    rows = []
+    for offer in offers:
+        what = (
+            f"{offer['accelerator']} ×{offer['count']}" if offer["accelerator"] else plural(offer["cpus"] or 1, "CPU")
+        )
+        price = f"{dollars(offer['price_usd_per_h'])}/h" if offer["price_usd_per_h"] is not None else "no price given"
+        memory = f"{offer['memory_gib']:.1f} GiB" if offer["memory_gib"] and not offer["accelerator"] else ""
+        kind = " ".join(filter(None, (offer["cloud"], "spot" if offer["spot"] else "")))
+        rows.append([offer["provider"], what, memory, kind, offer["region"] or "", offer["stock"] or "", price])
+    return rows
+
+
+def _steps(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
+    """The exact commands, whole; what a shell could run stays so where a line is broken."""
+    phase = ""
     for i, step in enumerate(plan["steps"]):
-        label = "steps" if i == 0 else ""
-        yield f"{label:<10}{step['phase']:<10} {step.get('action') or shlex.join(step['argv'])}"
-    yield ""
-    yield f"go: {plan['command']}" if plan["verdict"] == "go" else "refused; nothing was rented"
-
-
-def _offers(offers: list[dict[str, Any]]) -> Iterator[str]:
-    """A line each, in the order in which they are tried."""
-    rows = [_offer_cells(offer) for offer in offers]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for i, row in enumerate(rows):
-        label, mark = ("offers", "   ← first" if len(rows) > 1 else "") if i == 0 else ("", "")
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width)
-        yield f"{label:<10}{'   '.join(cells).rstrip()}{mark}"
-
-
-def _offer_cells(offer: dict[str, Any]) -> list[str]:
-    what = f"{offer['accelerator']} ×{offer['count']}" if offer["accelerator"] else f"{offer['cpus']} CPUs"
-    price = f"{dollars(offer['price_usd_per_h'])}/h" if offer["price_usd_per_h"] is not None else "no price given"
-    own = offer["id"] if offer["id"] != offer["accelerator"] else ""
-    memory = f"{offer['memory_gib']:.1f} GiB" if offer["memory_gib"] else ""
-    spot = "spot" if offer["spot"] else ""
-    return [
-        offer["provider"],
-        what,
-        own,
-        memory,
-        offer["cloud"] or "",
-        offer["region"] or "",
-        offer["stock"] or "",
-        spot,
-        price,
-    ]
-
-
-def refusal_lines(plan: dict[str, Any]) -> Iterator[str]:
-    """Why nothing was rented, and what would work."""
-    blocks = [finding for finding in plan["findings"] if finding["level"] == "block"]
-    for finding in blocks:
-        yield f"refused   {finding['message']}"
-        if finding["suggestion"]:
-            yield f"          {finding['suggestion']}"
-    yield f"nothing was rented for {plan['recipe']}      exit 3"
+        indent = LABEL + _PHASE
+        if "argv" in step:
+            env = [f"{name}={value}" for name, value in step.get("env", {}).items()]
+            lines = wrapped_command([*(["env", *env] if env else []), *step["argv"]], room(width, indent))
+        else:
+            lines = wrapped(step["action"], room(width, indent))
+        for line in lines:
+            named = step["phase"] if step["phase"] != phase else ""
+            phase = step["phase"]
+            yield Text(f"{'steps' if i == 0 and line is lines[0] else '':<{LABEL}}{named:<{_PHASE}}{line}")

@@ -14,6 +14,11 @@ def clock_time(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def whole_seconds(seconds: float) -> str:
+    """The same without tenths: 0:04, 36:51, 1:00:30."""
+    return clock_time(seconds) if seconds >= 9.95 else f"0:{round(seconds):02d}"
+
+
 def dollars(usd: float | None) -> str:
     """$2.20; small sums with two significant digits; nothing if the price is unknown."""
     if usd is None:
@@ -48,3 +53,11 @@ def shortened(text: str, width: int) -> str:
     """The text on one line, at most so wide."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def amount(count: float) -> str:
+    """58,300; from a million on 3.1 M, from a thousand million on 69.0 B, as parameters and tokens are told."""
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:,.0f}"

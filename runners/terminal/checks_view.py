@@ -1,0 +1,174 @@
+"""What was checked: a line each with its level, and how one accelerator's memory will be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from runners.terminal.layout import LABEL, room, wrapped
+from runners.terminal.words import amount
+
+STYLES = {"ok": "green", "warn": "yellow", "block": "bold red"}
+_TOPICS = {
+    "kv-cache": "KV cache",
+    "max-model-len": "max_model_len",
+    "cuda": "CUDA",
+    "ram": "RAM",
+    "dtype": "data type",
+}
+_MEMORY = ("weights", "kv-cache", "ram", "max-model-len", "context", "concurrency")
+"""Topics beside which the memory is shown."""
+_TOLD_BY_MEMORY = ("weights", "kv-cache", "ram")
+_BAR, _NARROWEST_BAR = 26, 12
+_WIDEST_MESSAGE = 84
+"""Columns of a message, however wide the terminal is: the level stands near what it is about."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    topic: str
+    message: Text
+    level: str = ""
+    advice: str = ""
+    memory: dict[str, Any] | None = None
+    """Shown as a bar, as wide as there is room."""
+    below: str = ""
+
+
+def check_lines(document: dict[str, Any], width: int | None) -> list[Text]:
+    """The block `checks` of a plan: every finding that is no block, and the memory."""
+    findings = [f for f in _distinct(document["findings"]) if f["level"] != "block"]
+    return _laid_out(list(_rows(document, findings)), width)
+
+
+def warning_lines(document: dict[str, Any], width: int | None) -> list[Text]:
+    """The same for a refused plan, where only what helps is told: warnings, and the memory where it is the reason."""
+    findings = [f for f in _distinct(document["findings"]) if f["level"] == "warn"]
+    blocked = {f["code"] for f in document["findings"] if f["level"] == "block"}
+    shown = document if blocked & set(_MEMORY) else {**document, "memory": None}
+    return _laid_out(list(_rows(shown, findings)), width)
+
+
+def topic(code: str) -> str:
+    """A finding's code as people read it."""
+    return _TOPICS.get(code, code.replace("-", " "))
+
+
+def _distinct(findings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({(f["code"], f["message"]): f for f in findings}.values())
+
+
+def _rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[_Row]:
+    memory, shown = document["memory"], False
+    for finding in findings:
+        code, level = finding["code"], finding["level"]
+        if memory and code in _MEMORY and not shown:
+            shown = True
+            yield from _memory_rows(document, findings)
+        if memory and ((level == "ok" and code in _TOLD_BY_MEMORY) or code == "concurrency"):
+            continue
+        yield _Row(topic(code), Text(finding["message"]), level, finding["suggestion"] if level != "ok" else "")
+    if memory and not shown:
+        yield from _memory_rows(document, findings)
+    said = " ".join(finding["message"] for finding in document["findings"])
+    for assumption in document["model"].get("assumptions") or ():
+        if assumption not in said:
+            yield _Row("assumption", Text(assumption), "warn")
+
+
+def _laid_out(rows: list[_Row], width: int | None) -> list[Text]:
+    """Topics and messages below each other, the levels behind the widest message."""
+    if not rows:
+        return []
+    topics = max(cell_len(row.topic) for row in rows) + 2
+    indent = LABEL + topics
+    most = min(_WIDEST_MESSAGE, room(width, indent + 6) or _WIDEST_MESSAGE)
+    rows = [_with_bar(row, most) if row.memory else row for row in rows]
+    bodies = [wrapped(row.message.plain, most) for row in rows]
+    column = max(min(most, cell_len(line)) for lines in bodies for line in lines)
+    lines: list[Text] = []
+    for row, body in zip(rows, bodies, strict=True):
+        label = "checks" if not lines else ""
+        first = row.message if len(body) == 1 else Text(body[0])
+        line = Text.assemble(label.ljust(LABEL), row.topic.ljust(topics), first)
+        if row.level:
+            line.append(" " * max(2, indent + column + 2 - line.cell_len))
+            line.append(row.level, STYLES.get(row.level, ""))
+        lines.append(line)
+        advice = wrapped(f"→ {row.advice}", most) if row.advice else []
+        below = [row.below] if row.below else []
+        lines += [Text(" " * indent + more) for more in [*body[1:], *below, *advice]]
+    return lines
+
+
+def _memory_rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[_Row]:
+    memory = document["memory"]
+    warned = {finding["code"] for finding in findings if finding["level"] == "warn"}
+    of_gpu = any(offer["count"] for offer in document["offers"]) or "gpu" in memory.get("basis", "").lower()
+    name = "memory per GPU" if of_gpu else "memory"
+    tight = memory["kv_gib_per_gpu"] <= 0 or warned & {"weights", "ram"}
+    yield _Row(name, Text(), "" if tight else "ok", memory=memory)
+    queued = next((finding for finding in findings if finding["code"] == "concurrency"), None)
+    level = "" if "kv-cache" in warned or memory["kv_tokens"] <= 0 else "ok"
+    if queued is None:
+        yield _Row(topic("kv-cache"), Text(_capacity(document)), level)
+        return
+    asked = queued["numbers"].get("concurrency")
+    what = f"; of {asked} asked for, the others queue" if asked else ""
+    yield _Row(topic("kv-cache"), Text(_capacity(document) + what), queued["level"], queued["suggestion"])
+
+
+def _with_bar(row: _Row, most: int) -> _Row:
+    """The bar and its figures on one line, or below each other."""
+    assert row.memory is not None
+    legend = memory_legend(row.memory)
+    left = most - len(legend) - 2
+    if left >= _NARROWEST_BAR:
+        return replace(row, message=memory_bar(row.memory, min(_BAR, left)).append(f"  {legend}"))
+    return replace(row, message=memory_bar(row.memory, _BAR), below=legend)
+
+
+def memory_legend(memory: dict[str, Any]) -> str:
+    """The parts in figures: weights, KV cache, and the rest that the engine takes."""
+    parts = (
+        ("weights", memory["weights_gib_per_gpu"]),
+        ("KV", max(0.0, memory["kv_gib_per_gpu"])),
+        ("rest", _rest(memory)),
+    )
+    return " · ".join(f"{gib:.1f} {name}" for name, gib in parts) + f" of {memory['usable_gib_per_gpu']:.1f} GiB"
+
+
+def memory_bar(memory: dict[str, Any], cells: int) -> Text:
+    """One accelerator's memory, drawn: weights, KV cache, the rest that the engine takes, and what stays free."""
+    usable = memory["usable_gib_per_gpu"]
+    parts = (
+        ("█", memory["weights_gib_per_gpu"], "blue"),
+        ("░", max(0.0, memory["kv_gib_per_gpu"]), "green"),
+        ("▒", _rest(memory), "yellow"),
+    )
+    bar, filled, sum_gib = Text(), 0, 0.0
+    for sign, gib, style in parts:
+        sum_gib += gib
+        end = min(cells, round(cells * sum_gib / usable)) if usable else 0
+        bar.append(sign * (end - filled), style)
+        filled = max(filled, end)
+    return bar.append("·" * (cells - filled), "dim")
+
+
+def _rest(memory: dict[str, Any]) -> float:
+    rest: float = memory["activation_gib_per_gpu"] + memory["other_gib_per_gpu"]
+    return rest
+
+
+def _capacity(document: dict[str, Any]) -> str:
+    memory, work = document["memory"], document["workload"] or {}
+    if memory["kv_tokens"] <= 0:
+        return "no room for a single request"
+    at_once = min(memory["max_running"], memory["slots"])
+    longest = work.get("longest_request_tokens") or memory["max_model_len"]
+    requests = "1 request" if at_once == 1 else f"{at_once:,} requests"
+    return f"{amount(memory['kv_tokens'])} tokens → {requests} of {longest:,} at once"

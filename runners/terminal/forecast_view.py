@@ -1,0 +1,54 @@
+"""How long a run will take and what it will cost, phase by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.text import Text
+
+from runners.terminal.layout import LABEL, columns, labelled
+from runners.terminal.words import dollars, whole_seconds
+
+_FIGURES = ("low", "likely", "high")
+_CENTS_FROM_USD = 0.1
+"""A bill from here on is told to the cent, in each of its rows; a smaller one with two digits."""
+
+
+def forecast_lines(document: dict[str, Any], width: int | None) -> Iterator[Text]:
+    """A row for each phase with its low, likely and high time and its likely cost; their sum; where it comes from."""
+    forecast = document["forecast"]
+    if not forecast or not forecast["phases"]:
+        return
+    rows = [["", *_FIGURES, ""]]
+    total_usd = forecast["total_usd"]
+    cents = bool(total_usd) and total_usd["likely"] >= _CENTS_FROM_USD
+    rows += [_row(phase["name"], phase["seconds"], phase["usd"], cents=cents) for phase in forecast["phases"]]
+    rows.append(_row("total", forecast["total_seconds"], total_usd, cents=cents))
+    table = columns(rows, right=(1, 2, 3, 4))
+    for i, line in enumerate(table[:-1]):
+        yield Text(("forecast" if i == 0 else "").ljust(LABEL) + line.rstrip())
+    total, bounds = " " * LABEL + table[-1], _bounds(document)
+    if width is None or len(total) + len(bounds) <= width:
+        yield Text(total.rstrip() + bounds, style="bold")
+    else:
+        yield Text(total.rstrip(), style="bold")
+        yield from labelled("", bounds.strip(), width)
+    yield from labelled("", f"drive from {_basis(forecast)}", width, style="dim")
+
+
+def _row(name: str, seconds: dict[str, float], usd: dict[str, float] | None, *, cents: bool) -> list[str]:
+    cost = "" if usd is None else f"${usd['likely']:,.2f}" if cents else dollars(usd["likely"])
+    return [name, *(whole_seconds(seconds[figure]) for figure in _FIGURES), cost]
+
+
+def _bounds(document: dict[str, Any]) -> str:
+    """The range of the cost, and what it is allowed to be."""
+    usd, most = document["forecast"]["total_usd"], document.get("limits", {}).get("max_cost")
+    span = f"   {dollars(usd['low'])} to {dollars(usd['high'])}" if usd and usd["high"] else ""
+    return f"{span}   of max_cost {dollars(float(most))}" if usd and most is not None else span
+
+
+def _basis(forecast: dict[str, Any]) -> str:
+    phases = {phase["name"]: phase["basis"] for phase in forecast["phases"]}
+    return phases.get("drive") or next(reversed(phases.values()))
