@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from recipes import catalogue
 from recipes.errors import Refused
 from recipes.spec import Recipe
 from runners.engine import Engine
-from runners.onhost import fetch_model
-
-T = TypeVar("T")
+from runners.modelfacts.facts import File, ModelFacts
+from runners.modelfacts.hub import TOKENIZER, Repository
+from runners.modelfacts.read import facts_in
+from runners.run_folder import recipe_cache
 
 # What a repository holds besides the weights that are loaded.
 _NEVER = ("*.onnx", "*.pth", "*.msgpack", "*.h5", "*.tflite", "*.ot", "original/*", "*.md", ".gitattributes")
 
-
-@dataclass(frozen=True)
-class HubFile:
-    name: str
-    bytes: int
+HubFile = File
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,16 @@ class ModelSource:
     """What the engine will load, and the tokenizer to count with."""
 
     identifier: str
-    tokenizer: Path
+    tokenizer: Path | None
+    """None where there is none; then `tokenizer_missing` says why."""
     path: Path | None = None
     """A file or folder of the client."""
     hub: HubModel | None = None
+    facts: ModelFacts | None = None
+    """None if the model lies where nobody can look: behind an endpoint."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how it was found: offline, at a commit that was seen before."""
+    tokenizer_missing: str | None = None
 
     def describe(self) -> str:
         if self.hub:
@@ -62,61 +63,101 @@ class ModelSource:
             return str(folder / ggufs[0]) if ggufs else str(folder)
         return str(self.path)
 
+    def counting_tokenizer(self) -> Path:
+        """The tokenizer. Raises Refused if there is none."""
+        if self.tokenizer is None:
+            raise Refused(self.tokenizer_missing or "no tokenizer to count with", advice=TOKENIZER_ADVICE)
+        return self.tokenizer
+
 
 @dataclass(frozen=True)
 class Hub:
-    """The Hub that is asked, and where its small files are kept; as HF_ENDPOINT and HF_HOME say, if left out."""
+    """The Hub that is asked, and where its answers are kept; as HF_ENDPOINT and the user's cache say, if left out."""
 
     endpoint: str | None = None
     cache: Path | None = None
 
-    def model(self, repo: str, revision: str, pattern: str | None, engine: Engine) -> HubModel:
-        """The repository at the commit that the revision means now. Raises Refused, also if its files are not given."""
-        from huggingface_hub import HfApi
+    def repository(self, repo: str) -> Repository:
+        return Repository(repo, endpoint=self.endpoint, cache=self.cache or recipe_cache(os.environ) / "hub")
 
-        api = HfApi(endpoint=self.endpoint)
-        info = _asked(lambda: api.model_info(repo, revision=revision, files_metadata=True), repo, revision)
-        if info.gated:
-            # Of a gated repository everyone may read the description; only this tells who gets its files.
-            _asked(lambda: api.auth_check(repo), repo, revision)
-        files = [HubFile(s.rfilename, s.size or 0) for s in info.siblings or ()]
-        return HubModel(repo, info.sha or revision, tuple(_wanted(repo, files, pattern, engine)))
 
-    def tokenizer(self, repo: str, revision: str) -> Path:
-        """Its tokenizer.json, brought here. Raises Refused."""
-        from huggingface_hub import errors, hf_hub_download
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        def download() -> str | None:
-            try:
-                return hf_hub_download(
-                    repo, "tokenizer.json", revision=revision, endpoint=self.endpoint, cache_dir=self.cache
-                )
-            except errors.RemoteEntryNotFoundError:
-                return None
-
-        disable_progress_bars()
-        path = _asked(download, repo, revision)
-        if path is None:
-            raise Refused(f"{repo} has no tokenizer.json, so chunks cannot be counted in tokens", advice=_TOKENIZER)
-        return Path(path)
+@dataclass(frozen=True)
+class _Tokenizer:
+    path: Path | None
+    missing: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 _LIBRARY_DEFAULTS = Hub()
-_TOKENIZER = "write workload.tokenizer: a tokenizer.json, a folder that holds one, or owner/name"
+TOKENIZER_ADVICE = "write workload.tokenizer: a tokenizer.json, a folder that holds one, or owner/name"
 
 
 def resolve_model(recipe: Recipe, engine: Engine, hub: Hub = _LIBRARY_DEFAULTS) -> ModelSource:
-    """Find the model and its tokenizer. Asks the Hub only for what it has, not for weights. Raises Refused."""
+    """Find the model, its facts and its tokenizer. Asks the Hub for descriptions, not for weights. Raises Refused."""
     model = recipe.model
     if engine.model_form == "none":
-        return ModelSource(model.identifier, _tokenizer(recipe, hub))
+        return _sourced(
+            model.identifier, _named_tokenizer(recipe, hub) or _Tokenizer(None, "no tokenizer to count with")
+        )
     if model.repo:
-        found = hub.model(model.repo, model.revision or "main", model.file, engine)
-        return ModelSource(model.identifier, _tokenizer(recipe, hub, commit=found.commit), hub=found)
+        return _at_hub(recipe, engine, hub)
     folder = catalogue.builtin_model(model.builtin) if model.builtin else Path(model.path or "")
     path = _form_in(folder, engine)
-    return ModelSource(model.identifier, _tokenizer(recipe, hub, folder=folder), path=path)
+    tokenizer = _named_tokenizer(recipe, hub) or _Tokenizer(folder if folder.is_dir() else folder.parent)
+    return _sourced(model.identifier, tokenizer, path=path, facts=facts_in(path, identifier=model.identifier))
+
+
+def _sourced(
+    identifier: str,
+    tokenizer: _Tokenizer,
+    *,
+    path: Path | None = None,
+    hub: HubModel | None = None,
+    facts: ModelFacts | None = None,
+    notes: tuple[str, ...] = (),
+) -> ModelSource:
+    return ModelSource(
+        identifier, tokenizer.path, path, hub, facts, (*notes, *tokenizer.notes), tokenizer_missing=tokenizer.missing
+    )
+
+
+def _at_hub(recipe: Recipe, engine: Engine, hub: Hub) -> ModelSource:
+    model = recipe.model
+    repo = model.repo or ""
+    repository = hub.repository(repo)
+    try:
+        found = repository.describe(model.revision or "main")
+        files = tuple(_wanted(repo, list(found.files), model.file, engine))
+        facts = repository.facts(found, files, gguf=engine.model_form == "gguf", identifier=model.identifier)
+        tokenizer = _named_tokenizer(recipe, hub)
+        if tokenizer is None and (size := found.size(TOKENIZER)) is not None:
+            tokenizer = _Tokenizer(repository.tokenizer(found.commit, size))
+    finally:
+        repository.close()
+    tokenizer = tokenizer or _Tokenizer(None, _without_tokenizer(repo))
+    at_commit = HubModel(repo, found.commit, files)
+    return _sourced(model.identifier, tokenizer, hub=at_commit, facts=facts, notes=found.notes)
+
+
+def _named_tokenizer(recipe: Recipe, hub: Hub) -> _Tokenizer | None:
+    """The one that the recipe names: a path, or a repository."""
+    named = recipe.workload.tokenizer
+    if not named:
+        return None
+    if Path(named).exists():
+        return _Tokenizer(Path(named))
+    repository = hub.repository(named)
+    try:
+        found = repository.describe("main")
+        if (size := found.size(TOKENIZER)) is None:
+            return _Tokenizer(None, _without_tokenizer(named))
+        return _Tokenizer(repository.tokenizer(found.commit, size), notes=found.notes)
+    finally:
+        repository.close()
+
+
+def _without_tokenizer(repo: str) -> str:
+    return f"{repo} has no {TOKENIZER}, so chunks cannot be counted in tokens"
 
 
 def _form_in(path: Path, engine: Engine) -> Path:
@@ -149,19 +190,6 @@ def _with_magic(path: Path) -> Path:
     return path
 
 
-def _tokenizer(recipe: Recipe, hub: Hub, *, commit: str | None = None, folder: Path | None = None) -> Path:
-    named, model = recipe.workload.tokenizer, recipe.model
-    if named and Path(named).exists():
-        return Path(named)
-    if named:
-        return hub.tokenizer(named, "main")
-    if folder is not None:
-        return folder if folder.is_dir() else folder.parent
-    if model.repo:
-        return hub.tokenizer(model.repo, commit or model.revision or "main")
-    raise Refused("no tokenizer to count with", advice=_TOKENIZER)
-
-
 def _wanted(repo: str, files: list[HubFile], pattern: str | None, engine: Engine) -> list[HubFile]:
     if engine.model_form == "gguf":
         found = [f for f in files if fnmatch.fnmatch(f.name, pattern or "*.gguf")]
@@ -181,16 +209,3 @@ def _wanted(repo: str, files: list[HubFile], pattern: str | None, engine: Engine
             advice="name a repository in the format of transformers, or choose engine llamacpp for GGUF files",
         )
     return wanted
-
-
-def _asked(call: Callable[[], T], repo: str, revision: str) -> T:
-    """A look-up at the Hub, tried again where that helps. Raises Refused with the reason."""
-    # The library tells of each of its own tries; what matters comes as the error.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        found: T = fetch_model.persistently(call, repo, revision)
-    except Exception as error:
-        silence = ("silent", f"the Hub did not answer for {repo}: {error}", "check the network and HF_ENDPOINT")
-        _, message, advice = fetch_model.explain(error, repo, revision) or silence
-        raise Refused(message, advice=advice) from error
-    return found

@@ -35,9 +35,9 @@ class Stored:
 
     @property
     def total_bytes(self) -> int | None:
-        if self.elements:
-            return sum(storage.bytes_of(dtype, count) for dtype, count in self.elements.items())
-        return self.bytes
+        if self.bytes:
+            return self.bytes
+        return sum(storage.bytes_of(dtype, count) for dtype, count in self.elements.items()) or None
 
 
 def facts_of(
@@ -108,12 +108,6 @@ def language_model(config: Mapping[str, Any]) -> tuple[Fields, str]:
         kind = str(part[key].get("model_type") or type_defaults().get(kind, {}).get(key) or kind)
         part = part[key]
     return Fields(part, kind), outer
-
-
-def agrees(facts: ModelFacts, stored: Stored) -> bool:
-    """Whether what was computed is what is stored."""
-    total = stored.total_bytes
-    return bool(total) and facts.known and abs(facts.weight_bytes - (total or 0)) <= _AGREE * (total or 0)
 
 
 def layers_of(found: Iterable[Block]) -> tuple[Layers, ...]:

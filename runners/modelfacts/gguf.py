@@ -34,7 +34,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
     20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
     24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
     29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
+    40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
 }  # fmt: skip
 """ggml's types: name, weights in a block, bytes of a block."""
 
@@ -44,11 +44,11 @@ class Header:
     metadata: dict[str, Any]
     """Without lists that are longer than a few thousand entries: of those the length, as {"length": n}."""
     tensors: tuple[Tensor, ...] | None
-    """None if the vocabulary was too long to read on."""
+    """None if the vocabulary was too long to read on, or a type is not known here."""
 
 
-class _TooLong(Exception):
-    pass
+class _Unreadable(Exception):
+    """What follows cannot be had, and is no fault of the file's."""
 
 
 class _Reader:
@@ -68,7 +68,7 @@ class _Reader:
     def _more(self, wanted: int) -> None:
         begin = len(self._held)
         if wanted > self._most or begin >= self._most:
-            raise _TooLong
+            raise _Unreadable
         piece = self._fetch(begin, min(PIECE_BYTES, self._most - begin))
         if not piece:
             raise Refused(f"{self._name} is cut off: it ends within its header, at byte {begin:,}", advice=_AGAIN)
@@ -125,7 +125,7 @@ def read_header(fetch: Callable[[int, int], bytes], name: str, *, most: int = 1 
             key = reader.text()
             metadata[key] = reader.value(reader.number("I"))
         return Header(metadata, tuple(_tensor(reader, name) for _ in range(tensors)))
-    except _TooLong:
+    except _Unreadable:
         return Header(metadata, None)
 
 
@@ -137,7 +137,7 @@ def _tensor(reader: _Reader, name: str) -> Tensor:
     kind = reader.number("I")
     reader.number("Q")
     if kind not in TYPES:
-        raise Refused(f"{name}: {key!r:.80} is of type {kind}, which is not known here", advice=_AGAIN)
+        raise _Unreadable  # a type that came after these; the file's size has to do
     label, weights, size = TYPES[kind]
     return Tensor(key, label, elements, -(-elements // weights) * size)
 

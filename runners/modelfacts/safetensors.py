@@ -15,7 +15,7 @@ from typing import Any
 
 from recipes.errors import Refused
 from runners.modelfacts.facts import Module, Quantization, Tensors
-from runners.modelfacts.storage import bytes_of
+from runners.modelfacts.storage import BYTES
 
 LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000
@@ -61,43 +61,44 @@ def _tensor(key: str, value: Any, name: str) -> Tensor:
         right = whole and isinstance(dtype, str) and begin <= end
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"{name}: the header does not say what {key!r:.80} is", advice=_AGAIN) from error
-    if not right or abs(bytes_of(dtype, elements) - (end - begin)) > bytes_of(dtype, elements) * 4:
+    if not right or (dtype in BYTES and elements * BYTES[dtype] != end - begin):
         raise Refused(f"{name}: the header contradicts itself about {key!r:.80}", advice=_AGAIN)
     return Tensor(key, dtype, elements, end - begin)
 
 
-_RULES: tuple[tuple[Module, re.Pattern[str]], ...] = tuple(
-    (module, re.compile(pattern))
-    for module, pattern in (
-        ("mtp", r"^(model\.)?(mtp|nextn)"),
-        (
-            "vision",
-            r"(^|\.)(vision\w*|visual|vit|vpm|image_\w+|img_\w+|audio\w*|apm|speech\w*|multi_modal_projector|mm_projector"
-            r"|multimodal_projector|embed_vision|embed_audio|modality_\w+|connector|resampler|mlp1|patch_merger)\.",
-        ),
-        ("embedding", r"(embed_tokens|tok_embeddings|word_embeddings|embed_in|embed_positions|\bwte|\bwpe)\b"),
-        ("embedding", r"(^|\.)embeddings?\.weight$"),
-        ("lm_head", r"(^|\.)(lm_head|embed_out|output_layer|language_model_head)\.|^(model\.)?output\.weight$"),
-        ("router", r"(router|e_score_correction_bias|shared_expert_gate|\b(mlp|moe|block_sparse_moe|feed_forward)\.gate\.)"),
-        ("mlp", r"shared_experts?|shared_mlp"),
-        ("experts", r"(^|\.)experts\."),
-        ("norm", r"(norm\w*|\bln_\w+|\bln\d)\.(\w+\.)*(weight|bias)$|(_norm|layernorm)$"),
-        (
-            "attention",
-            r"(attn|attention|mamba|mixer|ssm|temporal_block|\bconv|W_pack|linear_attn"
-            r"|[qkv]_proj|qkv_proj|o_proj|query_key_value|\bwqkv|\bwo\b)",
-        ),
-        ("mlp", r"(mlp|feed_forward|ffn|\bfc\d|c_fc|dense|gate_proj|up_proj|down_proj|\bw[123]\b)"),
-    )
-)  # fmt: skip
+_NAMES: tuple[tuple[Module, str], ...] = (
+    ("mtp", r"^(model\.)?(mtp|nextn)"),
+    (
+        "vision",
+        r"(^|\.)(vision\w*|visual|vit|vpm|image_\w+|img_\w+|audio\w*|apm|speech\w*|multi_modal_projector|mm_projector"
+        r"|multimodal_projector|embed_vision|embed_audio|modality_\w+|connector|resampler|mlp1|patch_merger)\.",
+    ),
+    ("embedding", r"(embed_tokens|tok_embeddings|word_embeddings|embed_in|embed_positions|\bwte|\bwpe)\b"),
+    ("embedding", r"(^|\.)embeddings?\.weight$"),
+    ("lm_head", r"(^|\.)(lm_head|embed_out|output_layer|language_model_head)\.|^(model\.)?output\.weight$"),
+    ("router", r"router|e_score_correction_bias|shared_expert_gate"),
+    ("router", r"\b(mlp|moe|block_sparse_moe|feed_forward)\.gate\."),
+    ("mlp", r"shared_experts?|shared_mlp"),
+    ("experts", r"(^|\.)experts\."),
+    ("norm", r"(norm\w*|\bln_\w+|\bln\d)\.(\w+\.)*(weight|bias)$|(_norm|layernorm)$"),
+    (
+        "attention",
+        r"(attn|attention|mamba|mixer|ssm|temporal_block|\bconv|W_pack|linear_attn"
+        r"|[qkv]_proj|qkv_proj|o_proj|query_key_value|\bwqkv|\bwo\b)",
+    ),
+    ("mlp", r"(mlp|feed_forward|ffn|\bfc\d|c_fc|dense|gate_proj|up_proj|down_proj|\bw[123]\b)"),
+)
+_RULES = tuple((module, re.compile(pattern)) for module, pattern in _NAMES)
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 def module_of(name: str, layer_count: int = 0) -> Module:
     """The class of modules that a tensor belongs to, by the names that models give."""
-    number = re.search(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", name)
-    if layer_count and number and int(number[1]) >= layer_count and not _RULES[1][1].search(name):
-        return "mtp"
-    return next((module for module, pattern in _RULES if pattern.search(name)), "other")
+    found: Module = next((module for module, pattern in _RULES if pattern.search(name)), "other")
+    number = _LAYER.search(name)
+    if layer_count and number and int(number[1]) >= layer_count and found != "vision":
+        return "mtp"  # layers after the last
+    return found
 
 
 # What a quantized weight is stored together with; it holds no weights of its own.

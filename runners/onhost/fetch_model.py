@@ -4,7 +4,7 @@ REQUEST.json holds {"repo", "revision", "files": [{"name", "bytes"}], "hf_home":
 this Python has no huggingface_hub, the environment {"directory", "python", "steps", "check"} is made first, and this
 goes on in it. 503 and lost connections are tried again, a file that was cut off from where it was cut; started anew, it
 keeps the files that are finished. Prints one JSON object a line: {"progress": {"bytes", "total"}}, at last
-{"path": folder} or {"error": {"code", "message", "advice"}} (then the exit status is 3).
+{"path": folder, "downloaded": bytes} or {"error": {"code", "message", "advice"}} (then the exit status is 3).
 """
 
 import glob
@@ -29,47 +29,46 @@ def explain(error, repo, revision):
         error = error.__cause__
     known = (
         # A gated repository is also a missing one to the library: the narrower class comes first.
-        (
-            errors.GatedRepoError,
-            "gated",
+        (errors.GatedRepoError, "gated"),
+        (errors.RevisionNotFoundError, "revision-missing"),
+        (errors.RepositoryNotFoundError, "missing"),
+        (errors.RemoteEntryNotFoundError, "file-missing"),
+        (errors.OfflineModeIsEnabled, "offline"),
+        (errors.HFValidationError, "invalid"),
+    )
+    for kind, code in known:
+        if isinstance(error, kind):
+            return reason(code, repo, revision, error)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None and 400 <= status < 500 and status not in (408, 429):
+        return reason("refused", repo, revision, status)
+    if isinstance(error, OSError) and error.errno == 28:
+        return reason("disk-full", repo, revision)
+    return None
+
+
+def reason(code, repo, revision, detail=""):
+    """A refusal for people, as (code, message, advice)."""
+    message, advice = {
+        "gated": (
             "%s is gated: the Hub gives it only to accounts that were let in" % repo,
             "accept its licence on its page at the Hub and set HF_TOKEN to a token of that account",
         ),
-        (
-            errors.RevisionNotFoundError,
-            "revision-missing",
-            "%s has no revision %s" % (repo, revision),
-            "use main, a tag or a commit of it",
-        ),
-        (
-            errors.RepositoryNotFoundError,
-            "missing",
+        "revision-missing": ("%s has no revision %s" % (repo, revision), "use main, a tag or a commit of it"),
+        "missing": (
             "%s: no such repository, or a private one" % repo,
             "check the name; for a private repository set HF_TOKEN",
         ),
-        (
-            errors.RemoteEntryNotFoundError,
-            "file-missing",
-            "%s has no such file: %s" % (repo, error),
-            "check model.file",
-        ),
-        (
-            errors.OfflineModeIsEnabled,
-            "offline",
+        "file-missing": ("%s has no such file: %s" % (repo, detail), "check model.file"),
+        "offline": (
             "HF_HUB_OFFLINE is set, and %s has to be looked up" % repo,
             "unset HF_HUB_OFFLINE, or name a folder in model.path",
         ),
-        (errors.HFValidationError, "invalid", "%s: no name of a repository" % repo, "write owner/name"),
-    )
-    for kind, code, message, advice in known:
-        if isinstance(error, kind):
-            return code, message, advice
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None and 400 <= status < 500 and status not in (408, 429):
-        return "refused", "the Hub answered %s for %s" % (status, repo), "check HF_TOKEN and HF_ENDPOINT"
-    if isinstance(error, OSError) and error.errno == 28:
-        return "disk-full", "no space left on the disk for %s" % repo, "choose a larger disk, or another model.path"
-    return None
+        "invalid": ("%s: no name of a repository" % repo, "write owner/name"),
+        "refused": ("the Hub answered %s for %s" % (detail, repo), "check HF_TOKEN and HF_ENDPOINT"),
+        "disk-full": ("no space left on the disk for %s" % repo, "choose a larger disk, or another model.path"),
+    }[code]
+    return code, message, advice
 
 
 def no_such_address(error):
@@ -162,6 +161,7 @@ def main():
     files = request["files"]
     total = sum(file["bytes"] for file in files)
     names = [glob.escape(file["name"]) for file in files]
+    before = min(stored_bytes(cache, revision, files), total)
     ended = threading.Event()
     threading.Thread(target=report_progress, args=(cache, revision, files, ended), daemon=True).start()
     try:
@@ -171,7 +171,7 @@ def main():
     finally:
         ended.set()
     print(json.dumps({"progress": {"bytes": total, "total": total}}), flush=True)
-    print(json.dumps({"path": path}), flush=True)
+    print(json.dumps({"path": path, "downloaded": total - before}), flush=True)
 
 
 if __name__ == "__main__":

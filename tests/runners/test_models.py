@@ -19,6 +19,7 @@ from runners import registry
 from runners.models import Hub, ModelSource, resolve_model
 from runners.onhost import fetch_model
 from runners.text.tokens import TokenCounter
+from tests.emulators.headers import gguf, safetensors
 from tests.emulators.hub import Hub as Emulator
 from tests.emulators.hub import hub_emulator
 
@@ -26,14 +27,16 @@ REPO = "maker/small"
 TOKEN = "hf_A-secret-that-nobody-sees"
 LEAD = catalogue.builtin_model("lead")
 TOKENIZER = (LEAD / "tokenizer.json").read_bytes()
-FILES = {"config.json": b"{}", "tokenizer.json": TOKENIZER, "model.safetensors": b"weights"}
+WEIGHTS = safetensors({"model.embed_tokens.weight": ("BF16", (16, 8))}, data=True)
+GGUF = gguf({"general.architecture": "llama"}, {"token_embd.weight": (8, (32, 16))})
+FILES = {"config.json": b"{}", "tokenizer.json": TOKENIZER, "model.safetensors": WEIGHTS}
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
     """An emulated Hub; the token of whoever runs the tests stays out of it."""
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no token"))
     with hub_emulator() as emulator:
         yield emulator
 
@@ -67,11 +70,11 @@ def test_a_branch_is_pinned_to_the_commit_that_it_means_now(hub: Emulator, at: H
     assert found.hub
     assert found.hub.commit == then
     assert found.describe() == f"{REPO} @ {then[:7]}"
-    assert found.tokenizer.read_bytes() == TOKENIZER
+    assert found.counting_tokenizer().read_bytes() == TOKENIZER
     assert f"/resolve/{then}/" in hub.asked("get", "tokenizer.json")[0].path
     again = resolve({"repo": REPO, "revision": then}, at)
     assert again.hub == found.hub
-    assert again.tokenizer.read_bytes() == TOKENIZER
+    assert again.counting_tokenizer().read_bytes() == TOKENIZER
 
 
 def test_weights_are_only_counted(hub: Emulator, at: Hub) -> None:
@@ -80,11 +83,12 @@ def test_weights_are_only_counted(hub: Emulator, at: Hub) -> None:
     assert found.hub
     assert found.hub.bytes == sum(map(len, FILES.values()))
     assert {file.name: file.bytes for file in found.hub.files} == {name: len(data) for name, data in FILES.items()}
-    assert not hub.asked("get", "model.safetensors")
+    assert not [r for r in hub.asked("get", "model.safetensors") if not r.range]
     assert found.identifier == "small"
     assert found.loaded_from(Path("/there")) == "/there"
 
 
+TEXTS = {"config.json": b"{}", "tokenizer.json": TOKENIZER}
 OTHERS = ("README.md", ".gitattributes", "model.onnx", "old.pth", "original/consolidated.00.pth", "small.gguf")
 
 
@@ -97,7 +101,8 @@ OTHERS = ("README.md", ".gitattributes", "model.onnx", "old.pth", "original/cons
 )
 def test_one_form_of_the_weights_is_fetched(hub: Emulator, at: Hub, weights: list[str], fetched: list[str]) -> None:
     kept = ["config.json", "tokenizer.json", "merges.txt"]
-    hub.push(REPO, {**dict.fromkeys([*kept, *weights, *OTHERS], b"x"), "tokenizer.json": TOKENIZER})
+    names = dict.fromkeys([*kept, *weights, *OTHERS], b"x")
+    hub.push(REPO, {**names, **FILES, "model.safetensors": WEIGHTS} if len(weights) > 1 else {**names, **TEXTS})
     found = resolve({"repo": REPO}, at)
     assert found.hub
     assert sorted(file.name for file in found.hub.files) == sorted([*kept, *fetched])
@@ -120,7 +125,7 @@ def test_a_repository_that_the_engine_cannot_load_is_refused(hub: Emulator, at: 
     ],
 )
 def test_one_gguf_file_is_chosen(hub: Emulator, at: Hub, files: list[str], pattern: str | None, chosen: str) -> None:
-    hub.push(REPO, {**dict.fromkeys([*files, "README.md"], b"x"), "tokenizer.json": TOKENIZER})
+    hub.push(REPO, {**dict.fromkeys(files, GGUF), "README.md": b"x", "tokenizer.json": TOKENIZER})
     found = resolve({"repo": REPO, "file": pattern}, at, engine="llamacpp")
     assert found.hub
     assert [file.name for file in found.hub.files] == [chosen]
@@ -221,10 +226,10 @@ print(found.hub.commit, found.tokenizer)
 
 
 def test_the_environment_says_which_hub_and_the_terminal_stays_clean(hub: Emulator, tmp_path: Path) -> None:
-    """As a user sets them: HF_ENDPOINT and HF_HOME; and the library draws no progress bar of its own."""
+    """As a user sets them: HF_ENDPOINT and XDG_CACHE_HOME; and nothing draws a progress bar of its own."""
     commit = hub.push(REPO, FILES)
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    env |= {"HF_ENDPOINT": hub.url, "XDG_CACHE_HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)}
     leader, terminal = os.openpty()
     argv = [sys.executable, "-c", DRIVER, recipe({"repo": REPO}).model_dump_json()]
     ended = subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=terminal, text=True, timeout=60)
@@ -254,7 +259,7 @@ def test_a_built_in_model_in_the_form_that_the_engine_loads(engine: str, name: s
     assert found.path == LEAD / name
     assert found.loaded_from(None) == str(LEAD / name)
     assert found.describe() == found.identifier == "lead"
-    assert TokenCounter.from_path(found.tokenizer).count("One two.") > 1
+    assert TokenCounter.from_path(found.counting_tokenizer()).count("One two.") > 1
 
 
 def test_a_gguf_file_with_the_tokenizer_beside_it(tmp_path: Path) -> None:
@@ -305,15 +310,19 @@ def test_a_tokenizer_that_is_named_comes_before_the_models(named: Path, engine: 
 def test_a_tokenizer_of_another_repository(hub: Emulator, at: Hub) -> None:
     hub.push("maker/words", {"tokenizer.json": TOKENIZER})
     found = resolve({"served_name": "theirs"}, at, engine="openai", tokenizer="maker/words")
-    assert found.tokenizer.read_bytes() == TOKENIZER
+    assert found.counting_tokenizer().read_bytes() == TOKENIZER
     assert (found.identifier, found.path, found.hub) == ("theirs", None, None)
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
 def test_a_repository_without_a_tokenizer(hub: Emulator, at: Hub, engine: str) -> None:
-    hub.push(REPO, {"config.json": b"{}", "small.gguf": b"x"})
+    """Its memory can be planned all the same; only who counts has to stop."""
+    hub.push(REPO, {"config.json": b"{}", "small.gguf": GGUF})
+    found = resolve({"repo": REPO}, at, engine=engine)
+    assert (found.tokenizer, found.facts is None) == (None, False)
+    assert found.tokenizer_missing == f"{REPO} has no tokenizer.json, so chunks cannot be counted in tokens"
     with pytest.raises(Refused, match=rf"{REPO} has no tokenizer\.json") as refused:
-        resolve({"repo": REPO}, at, engine=engine)
+        found.counting_tokenizer()
     assert refused.value.advice.startswith("write workload.tokenizer")
     assert resolve({"repo": REPO}, at, engine=engine, tokenizer=str(LEAD)).tokenizer == LEAD
 
@@ -322,11 +331,13 @@ def test_a_path_without_a_tokenizer(tmp_path: Path) -> None:
     shutil.copy(LEAD / "lead.gguf", tmp_path)
     found = resolve({"path": str(tmp_path / "lead.gguf")}, engine="llamacpp")
     with pytest.raises(Refused) as refused:
-        TokenCounter.from_path(found.tokenizer)
+        TokenCounter.from_path(found.counting_tokenizer())
     assert refused.value.advice.startswith("write workload.tokenizer")
 
 
 def test_an_endpoint_of_which_nothing_is_known() -> None:
+    found = resolve({"served_name": "theirs"}, engine="openai")
+    assert (found.tokenizer, found.facts) == (None, None)
     with pytest.raises(Refused, match="no tokenizer to count with") as refused:
-        resolve({"served_name": "theirs"}, engine="openai")
+        found.counting_tokenizer()
     assert refused.value.advice.startswith("write workload.tokenizer")
