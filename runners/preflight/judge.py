@@ -24,7 +24,8 @@ class Judged:
     machine: Machine
     findings: tuple[Finding, ...]
     memory: Memory | None
-    forecast: Forecast
+    forecast: Forecast | None = None
+    """None for an offer that is refused without it."""
 
     @property
     def passed(self) -> bool:
@@ -52,14 +53,11 @@ def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) ->
     findings += requests.findings(question, said.memory)
     findings += [*disk.findings(question, offer), *cuda.findings(question, machine)]
     findings += [*_stock(offer), *price_findings(question.recipe, offer)]
+    judged = Judged(offer=offer, machine=machine, findings=tuple(force(findings, forced)), memory=said.memory)
+    if not judged.passed:
+        return judged
     expected = forecast(question.situation(offer, machine, said.memory))
-    return Judged(
-        offer=offer,
-        machine=machine,
-        findings=tuple(force(findings, forced)),
-        memory=said.memory,
-        forecast=expected,
-    )
+    return replace(judged, forecast=expected)
 
 
 def force(findings: Iterable[Finding], codes: Sequence[str]) -> Iterator[Finding]:

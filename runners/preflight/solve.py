@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from pydantic import ValidationError
 
@@ -11,7 +12,7 @@ from provisioners.contract import Offer, Remedy
 from runners.preflight.judge import Judged, judge_offer
 from runners.preflight.question import Question
 
-_MACHINES, _FLAGS = 3, 2
+_MACHINES, _FLAGS = 3, 3
 """How many suggestions of each kind fit a screen."""
 _ROUND_TO = 16
 """Tokens: suggested context lengths are multiples of a cache block."""
@@ -23,7 +24,8 @@ def remedies(question: Question, refused: Judged, catalogue: Sequence[Offer]) ->
     `catalogue` is the hardware that could be asked for instead, one offer for each kind and count; only what has a
     name that a recipe can write is suggested.
     """
-    flags = list(_passing(question, refused.offer, _flag_changes(question, refused)))
+    kinds_of_change = (_passing(question, refused.offer, changes) for changes in _flag_changes(question, refused))
+    found = list(islice((remedy for passing in kinds_of_change for remedy in islice(passing, 1)), _FLAGS))
     machines: list[Remedy] = []
     kinds: set[str] = set()
     for offer in sorted(catalogue, key=_by_price):
@@ -32,7 +34,9 @@ def remedies(question: Question, refused: Judged, catalogue: Sequence[Offer]) ->
         for remedy in _passing(question, offer, [_machine_change(question, offer)]):
             kinds.add(offer.id)
             machines.append(remedy)
-    return (*flags[:_FLAGS], *machines[:_MACHINES])
+        if len(machines) == _MACHINES:
+            break
+    return (*found, *machines)
 
 
 def _by_price(offer: Offer) -> tuple[float, float]:
@@ -65,21 +69,20 @@ def _machine_change(question: Question, offer: Offer) -> tuple[str, ...]:
     return tuple(changes)
 
 
-def _flag_changes(question: Question, refused: Judged) -> Iterator[tuple[str, ...]]:
-    """Changes that need no other machine, the mildest first."""
+def _flag_changes(question: Question, refused: Judged) -> Iterator[Iterable[tuple[str, ...]]]:
+    """Changes that need no other machine, the mildest first; of each kind the first that passes is enough."""
     spec, engine, count = question.recipe.engine, question.engine, max(1, refused.offer.count)
     if engine.splits_tensors:
         share = spec.pipeline_parallel_size * spec.data_parallel_size
         sizes = [size for size in range(count // share, 0, -1) if size != spec.tensor_parallel_size]
-        yield from ((f"engine.tensor_parallel_size={size}",) for size in sizes)
+        yield [(f"engine.tensor_parallel_size={size}",) for size in sizes]
     lengths = list(_shorter_contexts(question, refused))
-    yield from ((change,) for change in lengths)
-    yield from _smaller_chunks(question, refused)
+    yield [(change,) for change in lengths]
+    yield _smaller_chunks(question, refused)
+    yield _larger_disks(refused)
     for args in engine.quantizations.values():
         changes = tuple(f"engine.args.{key}={json.dumps(value)}" for key, value in args.items())
-        yield changes
-        yield from ((*changes, change) for change in lengths)
-    yield from _larger_disks(refused)
+        yield [changes, *((*changes, change) for change in lengths)]
 
 
 def _shorter_contexts(question: Question, refused: Judged) -> Iterator[str]:

@@ -1,0 +1,142 @@
+"""What is found of a recipe on one offer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from provisioners.contract import Finding, Offer
+from recipes.spec import Recipe
+from runners.preflight.judge import Judged, force, judge_offer, machine_of
+from runners.preflight.question import Question
+from runners.workload import Estimate
+from tests.emulators.engines import MODEL, EngineByArithmetic
+from tests.runners.preflight.questions import estimate, offer, question
+
+
+def judged(found: Question, *, forced: tuple[str, ...] = (), **changes: Any) -> Judged:
+    return judge_offer(found, offer(**changes), forced)
+
+
+def by_code(one: Judged) -> dict[str, Finding]:
+    return {finding.code: finding for finding in one.findings}
+
+
+def test_more_parallelism_than_accelerators_is_a_block_that_says_what_works() -> None:
+    found = by_code(judged(question(tensor_parallel_size=4), count=2))["parallelism"]
+    assert found.level == "block"
+    assert "tensor_parallel_size=2" in found.suggestion
+
+
+def test_accelerators_that_nobody_uses_are_paid_for_all_the_same() -> None:
+    found = by_code(judged(question(tensor_parallel_size=2), count=4))["idle-accelerators"]
+    assert (found.level, found.numbers) == ("warn", {"needed": 2, "available": 4})
+
+
+@pytest.mark.parametrize(("longest", "level"), [(2048, "ok"), (2049, "block")])
+def test_the_longest_request_must_fit_the_context(longest: int, level: str) -> None:
+    asked = question(args={"context": 2048}, estimate=estimate(longest_request_tokens=longest))
+    assert by_code(judged(asked))["context"].level == level
+
+
+def test_the_suggested_chunk_size_fits() -> None:
+    work = {"chunk_size": 2000, "chunk_overlap": 100, "max_tokens": 200}
+    needs = estimate(longest_request_tokens=2300, tokens_around_chunk=300)
+    asked = question(args={"context": 2048}, workload=work, estimate=needs)
+    assert "workload.chunk_size=1748" in by_code(judged(asked))["context"].suggestion
+
+
+def test_more_concurrency_than_the_cache_holds_is_a_warning() -> None:
+    # 2 × 79.15 − 64 GiB at 1,000 tokens each hold 23 requests of 4,000.
+    asked = question(workload={"concurrency": 30}, estimate=estimate(longest_request_tokens=4000))
+    found = by_code(judged(asked))["concurrency"]
+    assert (found.level, found.numbers["max_running"]) == ("warn", 23)
+    assert "concurrency" not in by_code(judged(question(workload={"concurrency": 23})))
+
+
+@pytest.mark.parametrize(
+    ("disk", "download_gb", "level"),
+    [("20GB", 137.9, "block"), ("200GB", 137.9, "ok"), ("145GB", 137.9, "warn"), ("20GB", 5.0, "ok")],
+)
+def test_the_model_must_fit_the_disk(disk: str, download_gb: float, level: str) -> None:
+    asked = question(resources={"disk_size": disk}, download_bytes=round(download_gb * 1e9))
+    assert by_code(judged(asked))["disk"].level == level
+
+
+def test_a_volume_takes_the_model_and_the_caches() -> None:
+    volumes = [{"size": "200GB", "path": "/workspace"}]
+    asked = question(resources={"disk_size": "20GB", "volumes": volumes}, download_bytes=137_900_000_000)
+    found = by_code(judged(asked))
+    assert found["volume"].level == "ok"
+    assert "disk" not in found
+    elsewhere = question(
+        resources={"disk_size": "20GB", "volumes": volumes}, model={"path": "/root"}, download_bytes=137_900_000_000
+    )
+    assert by_code(judged(elsewhere))["disk"].level == "block"
+
+
+def test_files_may_lie_on_a_machine_of_ones_own_already() -> None:
+    asked = replace(question(download_bytes=137_900_000_000), billable=False)
+    assert by_code(judged(asked, disk_gib=20.0))["disk"].level == "warn"
+
+
+@pytest.mark.parametrize(("driver", "level"), [("13.0", "ok"), ("12.8", "ok"), ("12.4", "warn"), ("11.8", "block")])
+def test_the_driver_must_know_the_engines_cuda(driver: str, level: str) -> None:
+    assert by_code(judged(question(), cuda=driver))["cuda"].level == level
+
+
+def test_what_has_no_stock_is_told() -> None:
+    assert by_code(judged(question(), stock="none"))["stock"].level == "warn"
+
+
+def test_a_price_above_the_limit_is_a_block() -> None:
+    asked = question(limits={"max_price": 2.5})
+    assert by_code(judged(asked, price_usd_per_h=3.0))["price"].level == "block"
+
+
+def test_a_forced_block_is_a_warning_that_says_so() -> None:
+    asked = question(args={"context": 2048}, estimate=estimate(longest_request_tokens=4000))
+    assert not judged(asked).passed
+    one = judged(asked, forced=("context",))
+    assert one.passed
+    assert one.forecast is not None
+    assert by_code(one)["context"].message.endswith("(forced)")
+
+
+def test_only_the_named_check_is_forced() -> None:
+    findings = [Finding(level="block", code=code, message=code) for code in ("a", "b")]
+    assert [finding.level for finding in force(findings, ["a"])] == ["warn", "block"]
+
+
+def test_a_machines_memory_is_the_one_that_its_driver_reports() -> None:
+    machine = machine_of(offer(accelerator="RTX4090", id="host", memory_gib=48, usable_gib=47.4))
+    assert machine.accelerator is not None
+    assert machine.accelerator.usable_gib == 47.4
+
+
+def test_an_accelerator_that_nobody_knows_is_assumed_from_its_label_and_told() -> None:
+    found = by_code(judged(question(), accelerator="X900", id="X900", memory_gib=96))
+    assert found["assumption"].level == "warn"
+
+
+def test_an_endpoint_that_runs_elsewhere_is_not_judged() -> None:
+    asked = replace(question(), model=None)
+    assert judged(asked).memory is None
+
+
+def test_a_change_keeps_what_else_the_recipe_says() -> None:
+    asked = question(workload={"chunk_size": 3000, "chunk_overlap": 0}, estimate=estimate(longest_request_tokens=3500))
+    changed = asked.changed(["workload.chunk_size=1000", "engine.args.context=512"])
+    assert changed.recipe.workload.chunk_size == 1000
+    assert changed.recipe.engine.args == {"context": 512}
+    assert changed.estimate.longest_request_tokens <= 1000 + asked.estimate.tokens_around_chunk
+    assert Recipe.model_validate(changed.recipe.resolved()) == changed.recipe
+
+
+def test_the_double_is_an_engine() -> None:
+    assert isinstance(estimate(), Estimate)
+    assert EngineByArithmetic().default_version == "1.0"
+    assert MODEL.weight_bytes == 2**36
+    assert isinstance(offer(), Offer)
