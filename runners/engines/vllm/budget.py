@@ -1,0 +1,125 @@
+"""What of an accelerator's memory is left for the KV cache, as each release counts it.
+
+worker/worker.py (profile_num_available_blocks, determine_num_available_blocks), v1/worker/gpu_worker.py
+(determine_available_memory), utils/mem_utils.py (memory_profiling).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioners.accelerators import Accelerator
+from runners.engines.vllm import releases
+from runners.engines.vllm.activation import Activation
+from runners.engines.vllm.releases import Release
+from runners.engines.vllm.settings import GIB, Settings
+from runners.engines.vllm.weights import Weights
+from runners.modelfacts.facts import ModelFacts
+
+_CONTEXT_GIB = {7: 0.35, 8: 0.45, 9: 0.55, 10: 0.65, 12: 0.6}
+"""The CUDA context with its kernels, by generation (major compute capability)."""
+_KERNELS_GIB = 0.07
+"""What else grows beside PyTorch with one GPU: cuBLAS, loaded modules; 0.02 to 0.1 in published logs."""
+_NCCL_GIB = 0.35
+_SYMMETRIC_GIB = 0.9
+"""NCCL's buffers of a rank; more where NVLink's switch does the sums (Hopper and later, 4 GPUs and more)."""
+_RESERVED_SHARE = 0.25
+"""PyTorch's cached blocks beyond the peak, where the device's free memory is measured."""
+_NCCL_IS_OUTSIDE = Release((0, 11, 0))
+_GRAPH_BYTES_PER_LAYER = 12 * 2**20
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes on the fullest GPU."""
+
+    usable: float
+    asked: float
+    """gpu_memory_utilization × usable."""
+    weights: float
+    activation: float
+    other: float
+    """What is counted besides, and taken off the cache."""
+    outside: float
+    """What lies beside the budget: context, communication, graphs."""
+    available: float
+    """For the KV cache; negative if weights and activations do not fit."""
+    deviation: float
+    """One standard deviation of `available`."""
+
+
+def budget(
+    model: ModelFacts, settings: Settings, accelerator: Accelerator, weights: Weights, activation: Activation
+) -> Budget:
+    usable = accelerator.usable_gib * GIB
+    asked = settings.utilization * usable
+    context = _CONTEXT_GIB.get((accelerator.compute_capability or (8, 0))[0], 0.5) * GIB
+    nccl = _communication(accelerator, settings)
+    graphs = graph_bytes(model, settings)
+    counted, beside, peak = _counted(settings, context, nccl, graphs, activation)
+    available = asked - weights.bytes - peak - counted
+    if settings.flags.kv_cache_memory_bytes and settings.release >= Release((0, 10, 2)):
+        available = float(settings.flags.kv_cache_memory_bytes)
+    deviation = _deviation(accelerator, settings, weights, peak, nccl + graphs)
+    return Budget(usable, asked, weights.bytes, peak, counted, beside, available, deviation)
+
+
+def _counted(
+    settings: Settings, context: float, nccl: float, graphs: float, activation: Activation
+) -> tuple[float, float, float]:
+    """(taken off the cache, beside the budget, activation as it is counted)."""
+    release, kernels = settings.release, _KERNELS_GIB * GIB
+    peak = activation.bytes
+    if settings.v1:
+        if release < releases.INCREASE_COUNTS_V1:
+            return context + kernels + nccl, graphs, peak
+        inside = nccl if release < _NCCL_IS_OUTSIDE else 0.0
+        subtracted = graphs if _estimates_graphs(settings) else 0.0
+        return kernels + inside + subtracted, context + (nccl - inside) + (graphs - subtracted), peak
+    if release < releases.RESERVED_COUNTS:
+        return 0.0, context + nccl + graphs, peak
+    if release < releases.PEAK_COUNTS_AGAIN:
+        reserved = peak * (1 + _RESERVED_SHARE)
+        if release < releases.CONTEXT_IS_OUTSIDE:
+            return context + kernels + nccl, graphs, reserved
+        return kernels + nccl, context + graphs, reserved
+    if release < releases.INCREASE_COUNTS_V0:
+        return context + kernels + nccl, graphs, peak
+    return kernels + nccl, context + graphs, peak
+
+
+def _estimates_graphs(settings: Settings) -> bool:
+    said = settings.flags.env.get("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS")
+    if said is not None and settings.release >= Release((0, 18, 0)):
+        return said not in {"", "0"}
+    return settings.release >= releases.GRAPHS_ARE_SUBTRACTED
+
+
+def _communication(accelerator: Accelerator, settings: Settings) -> float:
+    ranks = settings.tp * settings.pp
+    if ranks == 1:
+        return 0.0
+    hopper = (accelerator.compute_capability or (8, 0))[0] >= 9 and accelerator.nvlink_gb_s
+    return (_SYMMETRIC_GIB if hopper and settings.tp >= 4 else _NCCL_GIB) * GIB
+
+
+def graph_bytes(model: ModelFacts, settings: Settings) -> float:
+    """Roughly, what captured CUDA graphs take."""
+    if not settings.graphs:
+        return 0.0
+    layers = -(-model.layer_count // settings.pp)
+    return layers * _GRAPH_BYTES_PER_LAYER * min(1.0, settings.max_num_seqs / 256)
+
+
+def _deviation(accelerator: Accelerator, settings: Settings, weights: Weights, peak: float, small: float) -> float:
+    low, high = accelerator.usable_range_gib
+    if not high:
+        low = high = accelerator.usable_gib
+    parts = (
+        settings.utilization * (high - low) * GIB / 4,
+        0.006 * weights.bytes,
+        0.15 * peak,
+        0.3 * small,
+        0.1 * GIB,
+    )
+    return float(sum(part**2 for part in parts) ** 0.5)

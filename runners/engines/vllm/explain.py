@@ -1,0 +1,76 @@
+"""How each finding comes about, for `recipe plan --explain CODE`: the formula, and where in vLLM it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EXPLAINS: Mapping[str, str] = {
+    "tensor-parallel": """\
+heads % tp == 0
+kv_heads % tp == 0, or with fewer key/value heads than GPUs: tp % kv_heads == 0 (each GPU then repeats one)
+padded vocabulary % tp == 0 (padded to a multiple of 64), intermediate_size % tp == 0
+
+vLLM: config/model.py, verify_with_parallel_config (before 0.10.2 config.py); model_executor/models/llama.py;
+distributed/utils.py, divide; layers/vocab_parallel_embedding.py. The rule for heads is the same in 0.2.0 to 0.33.""",
+    "pipeline-parallel": """\
+before 0.5.1: layers % pp == 0, and the server has no pipeline parallelism yet
+since: stages differ by at most one layer; the GPU with the most layers and the embedding or the output decides
+
+vLLM: config/model.py, verify_with_parallel_config; distributed/utils.py, get_pp_indices.""",
+    "expert-parallel": """\
+a GPU holds ceil(experts / (tp × dp)) whole experts with enable_expert_parallel; else each expert is split by tp × dp
+
+vLLM: config/model.py, _verify_with_expert_parallelism; layers/fused_moe/config.py.""",
+    "quantization-shards": """\
+AWQ, GPTQ: (intermediate_size / tp) % group_size == 0
+Marlin: a shard's inputs % 128 == 0 and outputs % 64 == 0
+fp8 in blocks: a shard's inputs and outputs are multiples of the block (128 × 128)
+
+vLLM: layers/quantization/{awq,gptq,gptq_marlin,fp8}.py, create_weights; utils/marlin_utils.py; utils/fp8_utils.py.""",
+    "quantization": """\
+compute capability ≥ the method's minimum, in this release
+
+vLLM: layers/quantization/*.py, get_min_capability; config/vllm.py, _get_quantization_config (before 0.5
+model_executor/model_loader.py).""",
+    "dtype": """\
+bfloat16 needs compute capability 8.0; dtype auto falls back to float16 since 0.9.0, and fails before
+gemma2, gemma3 and glm4 are refused in float16 since 0.9.0, and take float32 where bfloat16 is missing
+
+vLLM: config/model.py, _get_and_verify_dtype, _resolve_auto_dtype; platforms/cuda.py, check_if_supports_dtype.""",
+    "capability": """\
+the published wheels hold kernels for compute capability 7.0 and newer; built for CUDA 13 (since 0.20.0), 7.5 and newer
+
+vLLM: CMakeLists.txt, CUDA_SUPPORTED_ARCHS; CUDA 13 dropped Volta.""",
+    "max-model-len": """\
+derived = the smallest of max_position_embeddings, n_positions, max_seq_len, seq_length, model_max_length, … in config.json
+× rope_scaling.factor for linear and dynamic scaling; yarn: original_max_position_embeddings × factor (until 0.28)
+max_model_len ≤ derived, unless VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 (since 0.5.4)
+
+vLLM: config/model.py, _get_and_verify_max_len (before 0.10.2 config.py).""",
+    "weights": """\
+weights per GPU = Σ over modules: embedding and output (vocabulary padded to 64) / tp, attention / tp with at least one
+  key/value head on each GPU, feed-forward / tp, experts / (tp × dp), router and norms whole; layers / pp
+floats are cast to the dtype that is computed in; quantized weights stay as they are stored
+they must fit before anything else: gpu_memory_utilization does not bound loading
+since 0.9.1: gpu_memory_utilization × memory ≤ memory that is free at the start
+
+vLLM: layers/linear.py, QKVParallelLinear; layers/vocab_parallel_embedding.py; layers/fused_moe/layer.py;
+v1/worker/gpu_worker.py, init_device.""",
+    "kv-cache": """\
+available = gpu_memory_utilization × memory − weights − activation − what is not PyTorch's (− CUDA graphs, since 0.20.0)
+activation = max(forward pass, sampling):
+  forward  = b × N × (3…5 × hidden + 3 × intermediate / tp), N = max_num_batched_tokens; with experts their buffers
+  sampling = b × N × hidden + max_num_seqs × vocabulary × 38.7 bytes (sorted by PyTorch: until 0.16; 14 with Triton from
+             0.17, 12 with FlashInfer from 0.21, 4 with Model Runner V2)
+block = block_size × Σ layers 2 × max(1, kv_heads / tp) × head_dim × bytes of the cache's type; MLA: the latent once
+blocks = ⌊available / block⌋; layers with a window, or with a state, are grouped so that blocks have one size
+needed = blocks of one request of max_model_len (a window counts min(window − 1 + N, length))
+
+vLLM: v1/worker/gpu_worker.py, determine_available_memory; worker/worker.py, determine_num_available_blocks;
+utils/mem_utils.py, memory_profiling; v1/sample/ops/topk_topp_sampler.py; layers/fused_moe/fused_moe.py;
+v1/kv_cache_interface.py; v1/core/kv_cache_utils.py.""",
+    "concurrency": """\
+requests at once = min(max_num_seqs, ⌊blocks / blocks of one request⌋), for the longest request and for the mean one
+
+vLLM: core/scheduler.py, v1/core/sched/scheduler.py, v1/core/kv_cache_manager.py.""",
+}
