@@ -37,6 +37,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """For commands that plan: let named checks pass. Each may be given several times."""
+    argument = parser.add_argument(
+        "--force",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="let this check pass where it would refuse, such as kv-cache; may be repeated",
+    )
+    argument.completer = complete_codes  # type: ignore[attr-defined]
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
@@ -63,6 +75,14 @@ def complete_recipes(prefix: str, **_: object) -> list[str]:
 
     files = [str(p) for p in Path().glob(f"{prefix}*") if p.suffix in (".yaml", ".yml") or p.is_dir()]
     return [*catalogue.names(), *files]
+
+
+def complete_codes(prefix: str, **_: object) -> list[str]:
+    from runners import registry
+    from runners.preflight.explanations import known_words
+
+    engines = [registry.engine(name) for name in registry.installed().engines]
+    return [word for word in known_words(engines) if word.startswith(prefix)]
 
 
 def complete_runs(prefix: str, **_: object) -> list[str]:

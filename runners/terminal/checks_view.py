@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from runners.terminal.layout import LABEL, room, wrapped
-from runners.terminal.words import amount
+from runners.terminal.words import amount, gib
 
 STYLES = {"ok": "green", "warn": "yellow", "block": "bold red"}
 _TOPICS = {
@@ -113,7 +113,7 @@ def _memory_rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> It
     tight = memory["kv_gib_per_gpu"] <= 0 or warned & {"weights", "ram"}
     yield _Row(name, Text(), "" if tight else "ok", memory=memory)
     queued = next((finding for finding in findings if finding["code"] == "concurrency"), None)
-    level = "" if "kv-cache" in warned or memory["kv_tokens"] <= 0 else "ok"
+    level = "" if "kv-cache" in warned or not _at_once(memory) else "ok"
     if queued is None:
         yield _Row(topic("kv-cache"), Text(_capacity(document)), level)
         return
@@ -139,7 +139,10 @@ def memory_legend(memory: dict[str, Any]) -> str:
         ("KV", max(0.0, memory["kv_gib_per_gpu"])),
         ("rest", _rest(memory)),
     )
-    return " · ".join(f"{gib:.1f} {name}" for name, gib in parts) + f" of {memory['usable_gib_per_gpu']:.1f} GiB"
+    return (
+        " · ".join(f"{gib(size).removesuffix(' GiB')} {name}" for name, size in parts)
+        + f" of {gib(memory['usable_gib_per_gpu'])}"
+    )
 
 
 def memory_bar(memory: dict[str, Any], cells: int) -> Text:
@@ -151,8 +154,8 @@ def memory_bar(memory: dict[str, Any], cells: int) -> Text:
         ("▒", _rest(memory), "yellow"),
     )
     bar, filled, sum_gib = Text(), 0, 0.0
-    for sign, gib, style in parts:
-        sum_gib += gib
+    for sign, size, style in parts:
+        sum_gib += size
         end = min(cells, round(cells * sum_gib / usable)) if usable else 0
         bar.append(sign * (end - filled), style)
         filled = max(filled, end)
@@ -167,8 +170,12 @@ def _rest(memory: dict[str, Any]) -> float:
 def _capacity(document: dict[str, Any]) -> str:
     memory, work = document["memory"], document["workload"] or {}
     if memory["kv_tokens"] <= 0:
-        return "no room for a single request"
-    at_once = min(memory["max_running"], memory["slots"])
+        return "no room for any request"
+    at_once = _at_once(memory)
     longest = work.get("longest_request_tokens") or memory["max_model_len"]
-    requests = "1 request" if at_once == 1 else f"{at_once:,} requests"
+    requests = {0: "no request", 1: "1 request"}.get(at_once, f"{at_once:,} requests")
     return f"{amount(memory['kv_tokens'])} tokens → {requests} of {longest:,} at once"
+
+
+def _at_once(memory: dict[str, Any]) -> int:
+    return int(min(memory["max_running"], memory["slots"]))

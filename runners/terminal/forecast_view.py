@@ -11,8 +11,8 @@ from runners.terminal.layout import LABEL, columns, labelled
 from runners.terminal.words import dollars, whole_seconds
 
 _FIGURES = ("low", "likely", "high")
-_CENTS_FROM_USD = 0.1
-"""A bill from here on is told to the cent, in each of its rows; a smaller one with two digits."""
+_WORTH_TELLING_USD = 0.05
+"""From here on the phases are told to the cent; of a smaller bill only the sum."""
 
 
 def forecast_lines(document: dict[str, Any], width: int | None) -> Iterator[Text]:
@@ -22,9 +22,11 @@ def forecast_lines(document: dict[str, Any], width: int | None) -> Iterator[Text
         return
     rows = [["", *_FIGURES, ""]]
     total_usd = forecast["total_usd"]
-    cents = bool(total_usd) and total_usd["likely"] >= _CENTS_FROM_USD
-    rows += [_row(phase["name"], phase["seconds"], phase["usd"], cents=cents) for phase in forecast["phases"]]
-    rows.append(_row("total", forecast["total_seconds"], total_usd, cents=cents))
+    worth = bool(total_usd) and total_usd["likely"] >= _WORTH_TELLING_USD
+    rows += [
+        _row(phase["name"], phase["seconds"], _cents(phase["usd"]) if worth else "") for phase in forecast["phases"]
+    ]
+    rows.append(_row("total", forecast["total_seconds"], dollars(total_usd["likely"]) if total_usd else ""))
     table = columns(rows, right=(1, 2, 3, 4))
     for i, line in enumerate(table[:-1]):
         yield Text(("forecast" if i == 0 else "").ljust(LABEL) + line.rstrip())
@@ -37,9 +39,12 @@ def forecast_lines(document: dict[str, Any], width: int | None) -> Iterator[Text
     yield from labelled("", f"drive from {_basis(forecast)}", width, style="dim")
 
 
-def _row(name: str, seconds: dict[str, float], usd: dict[str, float] | None, *, cents: bool) -> list[str]:
-    cost = "" if usd is None else f"${usd['likely']:,.2f}" if cents else dollars(usd["likely"])
+def _row(name: str, seconds: dict[str, float], cost: str) -> list[str]:
     return [name, *(whole_seconds(seconds[figure]) for figure in _FIGURES), cost]
+
+
+def _cents(usd: dict[str, float] | None) -> str:
+    return "" if usd is None else f"${usd['likely']:,.2f}"
 
 
 def _bounds(document: dict[str, Any]) -> str:
@@ -50,5 +55,5 @@ def _bounds(document: dict[str, Any]) -> str:
 
 
 def _basis(forecast: dict[str, Any]) -> str:
-    phases = {phase["name"]: phase["basis"] for phase in forecast["phases"]}
+    phases: dict[str, str] = {phase["name"]: phase["basis"] for phase in forecast["phases"]}
     return phases.get("drive") or next(reversed(phases.values()))

@@ -11,7 +11,7 @@ from runners.terminal.checks_view import check_lines, warning_lines
 from runners.terminal.forecast_view import forecast_lines
 from runners.terminal.layout import LABEL, columns, in_parts, labelled, room, wrapped, wrapped_command
 from runners.terminal.refusal_view import nothing_rented, reason_lines
-from runners.terminal.words import amount, dollars, plural
+from runners.terminal.words import amount, dollars, gib, plural
 
 _TRIED, _PASSED_OVER = 6, 3
 """So many offers are shown of each kind."""
@@ -58,7 +58,7 @@ def _model_facts(model: dict[str, Any]) -> Iterator[str]:
         yield f"{amount(model['parameters'])} parameters"
     if model.get("weights_gib"):
         kind = model.get("quantization") or model.get("dtype") or ""
-        yield f"{model['weights_gib']:.1f} GiB {kind}".rstrip()
+        yield f"{gib(model['weights_gib'])} {kind}".rstrip()
     if model.get("heads"):
         kv_heads = model.get("kv_heads") or model["heads"]
         yield f"{plural(model['heads'], 'head')}, {plural(kv_heads, 'KV head')}"

@@ -44,6 +44,11 @@ def seconds(value: float | None) -> str:
     return f"{value:.2f} s" if value < 9.95 else f"{value:.0f} s"
 
 
+def gib(size_gib: float) -> str:
+    """58.4 GiB; of a small model 3 MiB."""
+    return f"{size_gib:,.1f} GiB" if size_gib >= 0.095 or size_gib <= 0 else f"{max(1, round(size_gib * 1024))} MiB"
+
+
 def plural(count: int, one: str) -> str:
     """1 problem, 3 problems."""
     return f"{count:,} {one if count == 1 else one + 's'}"

@@ -1,18 +1,31 @@
-"""Offers, findings and the exact steps of a run. Changes nothing and costs nothing."""
+"""Offers, checks, forecast and the exact steps of a run. Changes nothing and costs nothing.
+
+Several recipes, or a matrix, are shown as a table. A check can be let pass (--force) and explained (--explain).
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 
-from runners.cli.commands.up import plan_all
-from runners.cli.common import add_json, add_recipes, load_recipes
+from runners.cli.common import add_force, add_json, add_recipes, complete_codes, load_recipes
+from runners.cli.planning import plan_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipes(parser)
+    add_force(parser)
+    argument = parser.add_argument(
+        "--explain",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="the formula, the figures and the sources of a check, of memory or of forecast",
+    )
+    argument.completer = complete_codes  # type: ignore[attr-defined]
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    return asyncio.run(plan_all(load_recipes(options), as_json=options.json))
+    loaded = load_recipes(options)
+    return asyncio.run(plan_all(loaded, as_json=options.json, forced=options.force, explained=options.explain))

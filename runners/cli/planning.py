@@ -1,0 +1,67 @@
+"""Plans recipes and shows what came of it: one on a screen, several in a table, or one JSON document."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recipes.errors import ExitCode, Refused
+from recipes.load import LoadedRecipe
+from runners import registry
+from runners.cli.common import console, print_json
+from runners.plan import make_plan
+from runners.plan_document import document_of, refused_document
+from runners.preflight.explanations import explanation
+from runners.terminal.layout import width_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+async def plan_all(
+    loaded: tuple[LoadedRecipe, ...], *, as_json: bool, forced: Sequence[str] = (), explained: Sequence[str] = ()
+) -> int:
+    """Plan every recipe, also after one that is refused, and show them. Returns the first exit code that is not 0.
+
+    Raises UsageError for a word of `explained` that nobody explains, before anything is planned.
+    """
+    told = [(word, [_explanation(word, one) for one in loaded]) for word in explained]
+    documents = [await plan_document(one, forced) for one in loaded]
+    if as_json:
+        notes = [{"code": word, "texts": sorted(set(texts))} for word, texts in told]
+        print_json({"plans": documents, **({"explanations": notes} if notes else {})})
+    else:
+        out = console()
+        for line in _lines(documents, told, width_of(out)):
+            out.print(line)
+    codes: Iterable[int] = (document["exit_code"] for document in documents)
+    return next((code for code in codes if code), ExitCode.DONE)
+
+
+async def plan_document(one: LoadedRecipe, forced: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe's plan as plain data, also where its model cannot be had."""
+    try:
+        return document_of(await make_plan(one, os.environ, forced=forced))
+    except Refused as error:
+        return refused_document(one, error)
+
+
+def _explanation(word: str, one: LoadedRecipe) -> str:
+    return explanation(word, registry.engine(one.recipe.engine.name))
+
+
+def _lines(
+    documents: list[dict[str, Any]], told: list[tuple[str, list[str]]], width: int | None
+) -> Iterator[RenderableType]:
+    from runners.terminal.explain_view import explanation_lines
+    from runners.terminal.matrix_view import plans_lines
+    from runners.terminal.plan_view import plan_lines
+
+    if told:
+        for word, texts in told:
+            yield from explanation_lines(word, texts, documents, width)
+    elif len(documents) == 1:
+        yield from plan_lines(documents[0], width)
+    else:
+        yield from plans_lines(documents, width)

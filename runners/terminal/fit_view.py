@@ -1,0 +1,102 @@
+"""What serves a model, as people read it: a row for each accelerator and count, the cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.text import Text
+
+from runners.terminal.layout import columns, in_parts, labelled, room, wrapped_command
+from runners.terminal.words import amount, dollars, gib
+
+_HEADER = ["accelerators", "$/h", "stock", "parallel", "weights", "KV tokens", "longest", "at once"]
+_RIGHT = (1, 4, 5, 6, 7)
+_LEFT_OUT_FIRST = (4, 2)
+"""Columns that a narrow terminal goes without."""
+_ROOM_FOR_VERDICT = 8
+
+
+def fit_lines(document: Mapping[str, Any], width: int | None, *, limit: int = 0, why_not: str = "") -> Iterator[Text]:
+    """The table, what had to be assumed, and how to plan with the first row that fits. A limit of 0 shows all."""
+    rows = document["fits"]
+    engine = " ".join(filter(None, (document["engine"]["name"], document["engine"]["version"])))
+    for line in in_parts(
+        [document["model"], engine, f"prices: {document['prices']}" if _has_prices(rows) else ""], width
+    ):
+        yield Text(line, style="bold")
+    if not _has_prices(rows):
+        yield from labelled("", document["prices"], width, indent=0, style="dim")
+    yield Text()
+    if rows:
+        yield from _table(rows[:limit] if limit > 0 else rows, width)
+        yield from _below(rows, width, limit)
+    else:
+        yield from labelled(
+            "none", f"serves it: {why_not}" if why_not else "serves it", width, indent=5, style="bold red"
+        )
+    for warning in document["warnings"]:
+        yield from labelled("warning", warning, width, style="yellow")
+
+
+def _has_prices(rows: list[dict[str, Any]]) -> bool:
+    return any(row["price_usd_per_h"] is not None for row in rows)
+
+
+def _table(rows: list[dict[str, Any]], width: int | None) -> Iterator[Text]:
+    cells = [_HEADER, *map(_cells, rows)]
+    # A heading alone makes no column.
+    empty = {i for i in range(len(_HEADER)) if not any(row[i] for row in cells[1:])}
+    for column in (None, *_LEFT_OUT_FIRST):
+        empty |= set() if column is None else {column}
+        lines = columns([["" if i in empty else cell for i, cell in enumerate(row)] for row in cells], right=_RIGHT)
+        if width is None or len(lines[0]) + 3 + _ROOM_FOR_VERDICT <= width:
+            break
+    yield Text(lines[0].rstrip(), style="bold")
+    for line, row in zip(lines[1:], rows, strict=True):
+        verdict, style = _verdict(row)
+        if width is None or len(line) + 3 + len(verdict) <= width:
+            yield Text.assemble(line, "   ", (verdict, style))
+        else:
+            yield Text(line.rstrip())
+            yield from labelled("", verdict, width, indent=4)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    weights = row["weights_gib_per_gpu"]
+    return [
+        f"{row['accelerator']} ×{row['count']}",
+        dollars(row["price_usd_per_h"]),
+        row["stock"] or "",
+        _spread(row),
+        "" if weights is None else gib(weights),
+        "" if row["kv_tokens"] is None else amount(row["kv_tokens"]),
+        "" if row["longest_context"] is None else amount(row["longest_context"]),
+        "" if row["at_once"] is None else f"{row['at_once']:,}",
+    ]
+
+
+def _spread(row: dict[str, Any]) -> str:
+    tensor, pipeline = row["tensor_parallel_size"], row["pipeline_parallel_size"]
+    parts = [f"TP {tensor}" if tensor > 1 else "", f"PP {pipeline}" if pipeline > 1 else ""]
+    return " ".join(filter(None, parts))
+
+
+def _verdict(row: dict[str, Any]) -> tuple[str, str]:
+    """fits, or what is less than asked for; a warning of the engine's is told with it."""
+    if row["verdict"] == "no":
+        return f"no: {row['reason']}", "red"
+    told = ["fits" if row["verdict"] == "fits" else f"fits {row['reason']}", *row["warnings"][:1]]
+    return "; ".join(told), "green" if len(told) == 1 and row["verdict"] == "fits" else "yellow"
+
+
+def _below(rows: list[dict[str, Any]], width: int | None, limit: int) -> Iterator[Text]:
+    """How many more there are, and the command that goes on from here."""
+    if 0 < limit < len(rows):
+        yield Text(f"and {len(rows) - limit:,} more; --limit 0 shows all", style="dim")
+    best = next((row for row in rows if row["verdict"] == "fits"), None)
+    if best:
+        sets = [part for text in best["overrides"] for part in ("--set", text)]
+        yield Text()
+        for i, line in enumerate(wrapped_command(["recipe", "plan", "RECIPE", *sets], room(width, 6))):
+            yield Text(f"{'try:' if i == 0 else '':<6}{line}")
