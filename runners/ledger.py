@@ -149,6 +149,16 @@ class Ledger:
             rows = db.execute(f"{query}{where} ORDER BY started_at DESC, rowid DESC LIMIT ?", arguments).fetchall()
         return [_row(row) for row in rows]
 
+    def completed(self, *, model: str, engine: str, limit: int = 100) -> list[dict[str, Any]]:
+        """Results of the newest runs of this model and engine that were completed, the newest first."""
+        query = (
+            "SELECT result FROM experiments WHERE status = 'completed' "
+            "AND json_extract(result, '$.model.identifier') = ? AND json_extract(result, '$.engine.name') = ? "
+            "ORDER BY started_at DESC, rowid DESC LIMIT ?"
+        )
+        with self._open() as db:
+            return [json.loads(row[0]) for row in db.execute(query, (model, engine, limit))]
+
     def run(self, run_id: str) -> dict[str, Any] | None:
         """One run's row, as `runs` gives it."""
         with self._open() as db:

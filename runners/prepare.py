@@ -29,6 +29,10 @@ class Prepared:
     """The Python of the engine's environment."""
     onhost: Path
     model_path: str
+    installed: bool = False
+    """Whether the engine was installed now."""
+    downloaded_bytes: int = 0
+    """Of the model, what was not there before."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,17 @@ async def prepare(
                 model = group.create_task(_model(plan, host, jobs.get(FETCH), env, log, emit))
         except* HostCommandFailed as failures:
             raise failures.exceptions[0] from None
-    return Prepared(engine.result(), Path(places.onhost), model.result())
+    python, installed = engine.result()
+    model_path, downloaded_bytes = model.result()
+    return Prepared(python, Path(places.onhost), model_path, installed, downloaded_bytes)
 
 
 async def _engine(
     plan: Plan, host: Host, job: BootJob | None, env: Mapping[str, str], log: _Log, emit: Listener
-) -> str:
+) -> tuple[str, bool]:
+    """Its Python, and whether it was installed now."""
     if job is None:
-        return host.python
+        return host.python, False
     lines: list[str] = []
 
     def heard(line: str) -> None:
@@ -88,18 +95,24 @@ async def _engine(
         )
     done: dict[str, Any] = json.loads(lines[-1])
     emit(Noted("prepare", f"installed in {done['seconds']:.1f} s" if done["installed"] else "already installed"))
-    return str(done["python"])
+    return str(done["python"]), bool(done["installed"])
 
 
-async def _model(plan: Plan, host: Host, job: BootJob | None, env: Mapping[str, str], log: _Log, emit: Listener) -> str:
+async def _model(
+    plan: Plan, host: Host, job: BootJob | None, env: Mapping[str, str], log: _Log, emit: Listener
+) -> tuple[str, int]:
+    """Where it lies, and what had to be downloaded of it."""
     if plan.model.hub and job:
-        return plan.model.loaded_from(await _download(plan.model.hub, job, host, env, log, emit))
+        folder, downloaded_bytes = await _download(plan.model.hub, job, host, env, log, emit)
+        return plan.model.loaded_from(folder), downloaded_bytes
     if plan.model.path:
-        return str(await host.provide(plan.model.path))
-    return ""
+        return str(await host.provide(plan.model.path)), 0
+    return "", 0
 
 
-async def _download(hub: HubModel, job: BootJob, host: Host, env: Mapping[str, str], log: _Log, emit: Listener) -> Path:
+async def _download(
+    hub: HubModel, job: BootJob, host: Host, env: Mapping[str, str], log: _Log, emit: Listener
+) -> tuple[Path, int]:
     said: dict[str, Any] = {}
     speed = _Speed()
 
@@ -113,7 +126,7 @@ async def _download(hub: HubModel, job: BootJob, host: Host, env: Mapping[str, s
     status = await run(host, job.name, job.argv, env, heard, log)
     if "path" in said:
         emit(Noted("prepare", f"{hub.repo} @ {hub.commit[:7]}, {hub.bytes / 1e6:,.1f} MB{speed.average()}"))
-        return Path(said["path"])
+        return Path(said["path"]), int(said.get("downloaded", hub.bytes))
     error = said.get("error") or {
         "message": f"the download ended with exit status {status}",
         "advice": "see install.log",

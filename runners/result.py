@@ -14,9 +14,13 @@ from provisioners.contract import Bill, Gone, Lease, MayStillBill, Offer, Releas
 from recipes.errors import ExitCode
 from runners.clock import Clock
 from runners.drive import Measured
+from runners.forecast.forecast import parallel_sizes
+from runners.forecast.measured import compared, work_row
 from runners.measurement import cost, latency, request_counts, throughput
 from runners.outcome import Outcome, as_row
-from runners.plan import SCHEMA_VERSION, Plan
+from runners.plan import Plan
+from runners.plan_document import SCHEMA_VERSION
+from runners.prepare import Prepared
 from runners.run_folder import RunFolder
 
 
@@ -31,6 +35,7 @@ class Facts:
     bill: Bill | None = None
     adopted: bool = False
     """Whether this client took the run over from one that died."""
+    prepared: Prepared | None = None
 
 
 def build_result(
@@ -47,6 +52,7 @@ def build_result(
 ) -> dict[str, Any]:
     """The result of a run; a failed or interrupted one has the same fields, as far as it came."""
     records = measured.records
+    expected = plan.forecast
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": folder.run_id,
@@ -57,8 +63,17 @@ def build_result(
         "versions": versions(plan),
         "offer": asdict(facts.offer),
         "lease": _lease_row(facts),
-        "model": {"identifier": plan.model.identifier, "source": plan.model.describe()},
-        "engine": {"name": plan.engine.name, "version": plan.engine_version},
+        "model": {
+            "identifier": plan.model.identifier,
+            "source": plan.model.describe(),
+            "commit": plan.model.hub.commit if plan.model.hub else None,
+        },
+        "engine": {
+            "name": plan.engine.name,
+            "version": plan.engine_version,
+            "parallel": list(parallel_sizes(plan.recipe.engine)),
+            "args": dict(plan.recipe.engine.args),
+        },
         "started_at": clock.started_at.isoformat(timespec="milliseconds"),
         "ended_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "outcome": as_row(outcome),
@@ -72,15 +87,26 @@ def build_result(
                 [*measured.earlier, *records],
                 len(measured.outputs),
             ),
+            "forecast_usd": expected.total_usd.likely if expected and expected.total_usd else None,
             **_bill_row(facts.bill, clock),
         },
         "throughput": {**throughput(records, measured.metrics, measured.log), "through": facts.way},
         "latency": latency(records),
         "requests": {**request_counts(records), "resumed": measured.resumed},
+        "prepared": _prepared_row(facts.prepared),
+        "work": None if measured.earlier else work_row(records, plan.recipe.workload),
+        "forecast": compared(expected, clock.phases) if expected else None,
         "documents": {"done": len(measured.outputs), "total": plan.estimate.documents},
         "release": {"name": facts.lease.name if facts.lease else None, **release_row(release)},
         "artifacts": folder.artifacts(),
     }
+
+
+def _prepared_row(prepared: Prepared | None) -> dict[str, Any] | None:
+    """What preparing had to do, on which its time depends."""
+    if prepared is None:
+        return None
+    return {"installed": prepared.installed, "downloaded_bytes": prepared.downloaded_bytes}
 
 
 def _lease_row(facts: Facts) -> dict[str, Any] | None:

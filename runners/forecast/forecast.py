@@ -20,14 +20,14 @@ from runners.forecast.history import (
     median,
     seconds_of,
 )
-from runners.forecast.speed import Parallel, Speed, drive_s, speed_of
+from runners.forecast.speed import Answers, Parallel, Speed, drive_s, speed_of
 from runners.forecast.values import Forecast, PhaseForecast, Range
 from runners.forecast.work import Work, totals
 from runners.modelfacts.facts import ModelFacts
 
 # How far the drive may be off, as factors: by the roofline of a GPU, of a CPU, of nothing; after one run, after more.
 _ROOFLINE, _CPU_ROOFLINE, _GUESS = (0.6, 1.8), (0.2, 5.0), (0.1, 10.0)
-_ONE_RUN, _SEVERAL_RUNS = (0.7, 1.4), (0.8, 1.25)
+_ONE_RUN, _ONE_CPU_RUN, _SEVERAL_RUNS = (0.7, 1.4), (0.6, 1.8), (0.8, 1.25)
 _SPREAD = 0.4
 """Of answers' lengths, as their standard deviation over their mean, where no run has shown it."""
 _DRIVE_ENDS_S = Range(0.01, 0.05, 0.2)
@@ -169,12 +169,13 @@ def _drive(situation: Situation) -> _Drive:
     """The work, at the speed of the roofline or of what was measured."""
     answers, spread, about_answers = _answers(situation)
     speeds, (faster, slower), basis = _speeds(situation)
-    limit = situation.recipe.workload.max_tokens
+    limit, round_trip_s = situation.recipe.workload.max_tokens, phases.round_trip_s(situation.offer.provider)
 
     def seconds(tokens: float) -> float:
         levels = situation.whole_work.levels(tokens)
         slots = _slots(situation, tokens)
-        return median([drive_s(levels, speed, slots, max_tokens=limit, spread=spread) for speed in speeds])
+        how_long = Answers(limit, spread)
+        return median([drive_s(levels, speed, slots, how_long, round_trip_s=round_trip_s) for speed in speeds])
 
     low, likely, high = (seconds(tokens) for tokens in (answers.low, answers.likely, answers.high))
     found = Range(min(low, likely) * faster, likely, max(likely, high) * slower) + _DRIVE_ENDS_S
@@ -207,10 +208,16 @@ def _speeds(situation: Situation) -> tuple[list[Speed], tuple[float, float], str
     )
     roofline = speed_of(situation.model, situation.machine, parallel, situation.engine, situation.version)
     runs = [run for run in situation.history if run.settings.same_engine(here) and run.settings.same_speed(here)]
-    bent = [calibrated(roofline, run.drive, run.settings.slots, run.run_id) for run in runs if run.drive][:_TOLD]
+    pause_s = phases.round_trip_s(here.provider)
+    bent = [
+        calibrated(roofline, run.drive, run.settings.slots, run.run_id, round_trip_s=pause_s)
+        for run in runs
+        if run.drive
+    ][:_TOLD]
     if bent:
         basis = f"roofline, measured in {_told(len(bent), 'of this model on this hardware')}"
-        return bent, _SEVERAL_RUNS if len(bent) >= 3 else _ONE_RUN, basis
+        margin = _ONE_RUN if situation.machine.accelerator else _ONE_CPU_RUN
+        return bent, _SEVERAL_RUNS if len(bent) >= 3 else margin, basis
     if situation.model is None or not situation.model.weight_bytes:
         return [roofline], _GUESS, roofline.basis
     return [roofline], _ROOFLINE if situation.machine.accelerator else _CPU_ROOFLINE, roofline.basis

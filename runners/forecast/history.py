@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runners.forecast.speed import Speed, drive_s
+from runners.forecast.speed import Answers, Speed, drive_s
 from runners.forecast.values import Range
 from runners.forecast.work import Level
 
@@ -173,18 +173,29 @@ def median(values: Sequence[float]) -> float:
 def answer_tokens(drive: Drive, max_tokens: int) -> float:
     """The mean length of answers under another max_tokens.
 
-    Lengths are taken to fall off exponentially: then of a scale s the mean of what is cut at m is s·(1 - exp(-m/s)).
+    Lengths are taken to be normal around a mean of their own, and cut at max_tokens: the mean that the run cut at its
+    own is found first.
     """
-    mean, cut = drive.answer_tokens, drive.max_tokens
-    if mean >= 0.95 * cut:
-        return min(mean, float(max_tokens)) if max_tokens <= cut else mean
-    scale = mean
-    for _ in range(30):
-        scale = mean / (1 - math.exp(-cut / scale))
-    return scale * (1 - math.exp(-max_tokens / scale))
+    spread = max(drive.spread, 0.2)
+    low, high = drive.answer_tokens, 4.0 * drive.max_tokens
+    for _ in range(40):
+        middle = (low + high) / 2
+        if _cut_mean(middle, spread * middle, drive.max_tokens) < drive.answer_tokens:
+            low = middle
+        else:
+            high = middle
+    return max(1.0, _cut_mean(low, spread * low, max_tokens))
 
 
-def calibrated(speed: Speed, drive: Drive, slots: int | None, basis: str) -> Speed:
+def _cut_mean(mean: float, deviation: float, limit: float) -> float:
+    """E[min(X, limit)] of a normal X."""
+    z = (limit - mean) / deviation
+    below = (1 + math.erf(z / math.sqrt(2))) / 2
+    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return mean * below + limit * (1 - below) - deviation * density
+
+
+def calibrated(speed: Speed, drive: Drive, slots: int | None, basis: str, *, round_trip_s: float) -> Speed:
     """The roofline, bent to what one run measured.
 
     Its prompts' and its answers' share of the time are told apart by the time to the first token; then both are scaled
@@ -193,7 +204,8 @@ def calibrated(speed: Speed, drive: Drive, slots: int | None, basis: str) -> Spe
     running = min(drive.concurrency, slots or drive.concurrency)
     prefill, decode = _factors(speed, drive, running)
     bent = speed.scaled(prefill, decode, basis)
-    predicted = drive_s(drive.levels, bent, running, max_tokens=drive.max_tokens, spread=drive.spread)
+    answers = Answers(drive.max_tokens, drive.spread)
+    predicted = drive_s(drive.levels, bent, running, answers, round_trip_s=round_trip_s)
     whole = drive.seconds / predicted if predicted > 0 else 1.0
     return bent.scaled(whole, whole, basis)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provisioners.accelerators import Machine
@@ -25,6 +25,8 @@ _PER_DOUBLING_NVLINK, _PER_DOUBLING_PCIE = 0.95, 0.85
 # A core with AVX2 at 2.6 GHz does 16 multiply-adds per cycle in float32.
 _CORE_TFLOPS, _CORE_GB_S, _SOCKET_GB_S = 0.083, 10.0, 200.0
 _CPU_ARITHMETIC = 0.35
+_CPU_ATTENTION = 3.0
+"""How much longer than in products with weights an operation takes in attention, which has no fast kernels there."""
 _CACHE_BYTES, _CACHE_GB_S = 32 * 2**20, 100.0
 # An accelerator of which nobody has noted them.
 _UNKNOWN_TFLOPS, _UNKNOWN_GB_S = 50.0, 500.0
@@ -122,12 +124,14 @@ def speed_of(model: ModelFacts | None, machine: Machine, parallel: Parallel, eng
         )
     power = _power(machine, parallel, model)
     dense, experts, share = _read_bytes(model)
-    operations = 2.0 * _active_parameters(model)
+    active = _active_parameters(model)
+    operations, slower = 2.0 * active, 1.0 if machine.accelerator else _CPU_ATTENTION
+    of_prompts = 2.0 * max(active - model.vocab_size * model.hidden_size, 1.0)
     width = model.heads * model.head_dim or model.hidden_size
     return Speed(
         request_s=own.request_s,
-        token_s=operations / power.flops,
-        pair_s=4.0 * width * _attending_layers(model) / power.flops,
+        token_s=of_prompts / power.flops,
+        pair_s=4.0 * width * _attending_layers(model) * slower / power.flops,
         step_s=own.step_s,
         scheduling_s=own.sequence_s,
         weights_s=dense / power.bytes_s,
@@ -177,7 +181,7 @@ def _read_bytes(model: ModelFacts) -> tuple[float, float, float]:
 
 
 def _active_parameters(model: ModelFacts) -> float:
-    """Weights that one token is multiplied with."""
+    """Weights that one token is multiplied with; of prompts only the last token is with the output layer."""
     embedding = model.vocab_size * model.hidden_size
     active = float(max(model.parameters - (0 if model.tied else embedding), 1))
     if not model.experts or not model.experts.count:
@@ -238,23 +242,33 @@ def _release(version: str | None) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (998, 0)
 
 
-def drive_s(levels: tuple[Level, ...], speed: Speed, slots: float, *, max_tokens: int, spread: float) -> float:
+@dataclass(frozen=True)
+class Answers:
+    """How long answers are, besides their mean."""
+
+    max_tokens: int
+    spread: float
+    """Their standard deviation over their mean."""
+
+
+def drive_s(levels: Sequence[Level], speed: Speed, slots: float, answers: Answers, *, round_trip_s: float) -> float:
     """Seconds for all levels, with at most `slots` requests running at once.
 
     The client asks first in, first out, so that a document's second level waits behind all first levels: the levels
     follow each other within one request's time. In each, prompts are worked on one after the other and answers grow
-    side by side, and while the last of them are written fewer and fewer run. `spread` is the standard deviation of
-    answers' lengths over their mean; the longest of n is about sqrt(2 ln n) deviations above it.
+    side by side, and while the last of them are written fewer and fewer run: the longest of n is about sqrt(2 ln n)
+    deviations above their mean. Between an answer's end and the next request on its place lies a round trip.
     """
-    return sum(_level_s(level, speed, slots, max_tokens=max_tokens, spread=spread) for level in levels)
+    return sum(_level_s(level, speed, slots, answers, round_trip_s) for level in levels)
 
 
-def _level_s(level: Level, speed: Speed, slots: float, *, max_tokens: int, spread: float) -> float:
-    n = max(level.requests, 1e-9)
-    running = min(max(slots, 1.0), max(n, 1.0))
+def _level_s(level: Level, speed: Speed, slots: float, answers: Answers, round_trip_s: float) -> float:
+    n = level.requests
+    running = min(max(slots, 1.0), n)
     prompt, answer = level.prompt_tokens / n, level.output_tokens / n
     step_s = speed.decode_step_s(running, prompt + answer / 2)
-    longest = min(max(float(max_tokens), answer), answer * (1 + spread * math.sqrt(2 * math.log(running))))
-    together = max(n / running, min(n, 1.0)) * answer * step_s
-    alone = min(n, 1.0) * (longest - answer) * speed.decode_step_s(1, prompt + answer / 2)
+    longest = answer * (1 + answers.spread * math.sqrt(2 * math.log(running)))
+    longest = min(longest, max(float(answers.max_tokens), answer))
+    together = n / running * (answer * step_s + round_trip_s)
+    alone = (longest - answer) * speed.decode_step_s(1, prompt + answer / 2)
     return n * speed.prefill_s(prompt) + together + alone

@@ -1,0 +1,85 @@
+"""What a run's result keeps for forecasts to come, and how far its own was off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from recipes.spec import Workload, digest_of
+from runners.clock import PhaseTime
+from runners.forecast.values import Forecast, Range
+from runners.records import RequestRecord
+
+
+def work_row(records: Sequence[RequestRecord], settings: Workload) -> dict[str, Any] | None:
+    """The work as it was: by level, with means over its requests. None if nothing was answered."""
+    good = [record for record in records if record.status == "ok"]
+    if not good:
+        return None
+    first, last = min(r.started_at for r in good), max(r.ended_at for r in good)
+    timed = [r.ttft_s for r in good if r.ttft_s is not None]
+    outputs = [r.output_tokens for r in good]
+    mean = sum(outputs) / len(outputs)
+    deviation = math.sqrt(sum((tokens - mean) ** 2 for tokens in outputs) / len(outputs))
+    return {
+        "concurrency": settings.concurrency,
+        "max_tokens": settings.max_tokens,
+        "prompt": digest_of(settings.prompt),
+        "seconds": round((last - first).total_seconds(), 6),
+        "ttft_s": sum(timed) / len(timed) if len(timed) == len(good) else None,
+        "e2e_s": sum(r.e2e_s for r in good) / len(good),
+        "output_tokens": mean,
+        "output_spread": deviation / mean if mean else 0.0,
+        "truncated": sum(r.finish_reason == "length" for r in good),
+        "levels": [_level_row(number, good) for number in sorted({r.level for r in good})],
+    }
+
+
+def _level_row(number: int, records: Sequence[RequestRecord]) -> dict[str, int]:
+    level = [r for r in records if r.level == number]
+    return {
+        "level": number,
+        "documents": len({r.document for r in level}),
+        "requests": len(level),
+        "prompt_tokens": sum(r.prompt_tokens for r in level),
+        "cached_prompt_tokens": sum(r.cached_tokens for r in level),
+        "output_tokens": sum(r.output_tokens for r in level),
+    }
+
+
+def compared(forecast: Forecast, phases: Sequence[PhaseTime]) -> dict[str, Any]:
+    """The forecast, and its error: what it took, over what was likely, less one.
+
+    Phases that the forecast does not have (the plan's own) are left out. What was billed counts in dollars.
+    """
+    took: dict[str, tuple[float, float | None]] = {}
+    for phase in phases:
+        seconds, usd = took.get(phase.name, (0.0, 0.0))
+        paid = None if usd is None or phase.usd is None else usd + phase.usd
+        took[phase.name] = (seconds + phase.seconds, paid)
+    rows = [
+        {**asdict(phase), "error": _error(took[phase.name][0], phase.seconds)}
+        for phase in forecast.phases
+        if phase.name in took
+    ]
+    named = {phase.name for phase in forecast.phases}
+    told = [times for name, times in took.items() if name in named]
+    seconds = sum(times[0] for times in told)
+    usd = None if any(times[1] is None for times in told) else sum(times[1] or 0.0 for times in told)
+    total_s, total_usd = forecast.total_s, forecast.total_usd
+    return {
+        "phases": rows,
+        "total_seconds": asdict(total_s),
+        "total_usd": asdict(total_usd) if total_usd else None,
+        "error": {
+            "seconds": _error(seconds, total_s),
+            "usd": None if usd is None or total_usd is None else _error(usd, total_usd),
+            "within": total_s.low <= seconds <= total_s.high,
+        },
+    }
+
+
+def _error(actual: float, forecast: Range) -> float | None:
+    return round(actual / forecast.likely - 1, 4) if forecast.likely > 0 else None
