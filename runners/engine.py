@@ -111,6 +111,8 @@ class Engine(ABC):
     metrics_path: str | None = "/metrics"
     reserved: frozenset[str] = frozenset()
     """Flags that `launch` sets, and a recipe must not."""
+    asks_for_key = True
+    """Whether only clients that show the key are let in; an engine that asks for none is never opened to others."""
     context_flag: str | None = None
     """The key of engine.args that sets the longest request, for suggestions."""
     quantizations: Mapping[str, Mapping[str, JsonValue]] = {}
@@ -133,6 +135,10 @@ class Engine(ABC):
     def health_url(self, endpoint: Endpoint) -> str:
         """The page that answers 200 once it is up."""
         return endpoint.url + self.health_path
+
+    def served_name(self, model_path: str, identifier: str) -> str:
+        """What requests must call the model; by default what people call it."""
+        return identifier
 
     def context_tokens(self, recipe: Recipe) -> int | None:
         """The longest request that it will accept, as far as the recipe's flags say."""

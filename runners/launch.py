@@ -121,6 +121,7 @@ async def _start(
     started_env = {**env, **started.env, **spec.env}
     process = await host.start(ENGINE, started.argv, env=started_env, on_output=log.feed)
     way = await host.forward(port)
+    served = plan.engine.served_name(prepared.model_path, served)
     return Running(Endpoint(f"http://{way.address}", served, host.key), process, log, plan, way.kind)
 
 

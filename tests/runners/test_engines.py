@@ -18,6 +18,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,13 @@ def check_launch(name: str, engine: Engine) -> None:
     assert isinstance(launch.argv, tuple)
     assert all(isinstance(part, str) for part in [*launch.argv, *launch.env, *launch.env.values()])
     assert key not in " ".join(launch.argv)
-    assert key in launch.env.values()
-    assert {"MODEL", "NAME", "8000"} <= set(launch.argv)
+    assert {"MODEL", "8000"} <= set(launch.argv)
+    assert engine.served_name("MODEL", "NAME") in launch.argv
+    if engine.asks_for_key:
+        assert key in launch.env.values()
+    else:
+        everywhere = replace(launch_request(engine_section(name)), bind="0.0.0.0")
+        assert engine.launch(everywhere) == engine.launch(launch_request(engine_section(name))), "loopback only"
     assert " ".join(FLAGS) in " ".join(launch.argv)
 
 
