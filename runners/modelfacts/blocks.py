@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from runners.modelfacts import fields as names
 from runners.modelfacts.families import Family, Flag
 from runners.modelfacts.fields import Fields
@@ -57,6 +59,8 @@ def mixer(fields: Fields, family: Family, layer: int) -> Mixer:
         normed = dim * (heads + kv_heads) if family.qk_norm == "heads" else 2 * dim
         normed *= 2 if family.norm_bias else 1
     reach, window = reach_of(fields, family, layer)
+    if fields.model_type == "gemma4_text" and reach == "full":
+        return _global(fields, heads, kv_heads)
     return Attention(
         heads=heads,
         kv_heads=kv_heads,
@@ -70,6 +74,13 @@ def mixer(fields: Fields, family: Family, layer: int) -> Mixer:
         gated=is_set(fields, family.query_gate),
         extra=heads if fields.model_type == "gpt_oss" else 0,
     )
+
+
+def _global(fields: Fields, heads: int, kv_heads: int) -> Attention:
+    """Gemma 4's layers that see everything have heads of another size."""
+    dim, same = fields.size("global_head_dim"), fields.flag("attention_k_eq_v")
+    grouped = (fields.size("num_global_key_value_heads") or kv_heads) if same else kv_heads
+    return Attention(heads=heads, kv_heads=grouped, head_dim=dim, norms=2 * dim, shared_values=same)
 
 
 def _latent(fields: Fields) -> LatentAttention:
@@ -97,11 +108,11 @@ def kv_heads_of(fields: Fields, layer: int = 0) -> int:
     heads = fields.size_at(layer, *names.HEADS)
     if fields.model_type in ("falcon", "RefinedWeb", "RefinedWebModel"):
         if fields.flag("new_decoder_architecture") or fields.model_type == "RefinedWeb":
-            return fields.size("num_kv_heads", "n_head_kv", default=heads)
+            return fields.size("num_kv_heads", "n_head_kv", "num_key_value_heads", default=heads)
         return 1 if fields.flag("multi_query", default=True) else heads
     if fields.model_type == "gpt_bigcode":
         return 1 if fields.flag("multi_query", default=True) else heads
-    if fields.model_type == "chatglm" and not fields.flag("multi_query_attention"):
+    if fields.model_type == "chatglm" and not fields.flag("multi_query_attention", default=True):
         return heads
     inner = fields.inner("attn_config")
     return inner.size("kv_n_heads") or fields.size_at(layer, *names.KV_HEADS) or heads
@@ -142,18 +153,17 @@ def _reach(fields: Fields, family: Family, layer: int) -> Window:
 
 
 def feed_forward(fields: Fields, family: Family, layer: int) -> FeedForward | None:
-    dense = Mlp(
-        intermediate=intermediate(fields, family, layer),
-        gated=family.gated,
-        bias=is_set(fields, family.mlp_bias),
-    )
+    plain = dense(fields, family, layer)
     count = experts_of(fields)
+    shared = _shared(fields, plain.intermediate)
     if not count or not _has_experts(fields, layer):
         if fields.model_type == "llama4_text":
             return Mlp(intermediate=fields.size("intermediate_size_mlp"))
-        return dense
+        if fields.model_type == "granitemoehybrid" and shared:
+            return replace(plain, intermediate=shared)
+        return plain
     own = fields.size("moe_intermediate_size", "moe_ffn_hidden_size", "expert_ffn_hidden_size")
-    own = own or fields.inner("ffn_config").size("ffn_hidden_size") or dense.intermediate
+    own = own or fields.inner("ffn_config").size("ffn_hidden_size") or plain.intermediate
     shared = _shared(fields, own)
     return MoE(
         count=count,
@@ -165,6 +175,13 @@ def feed_forward(fields: Fields, family: Family, layer: int) -> FeedForward | No
         score_bias=family.score_bias,
         shared=shared,
         shared_gate=family.shared_gate and bool(shared),
+        dense=plain if fields.model_type == "gemma4_text" else None,
+    )
+
+
+def dense(fields: Fields, family: Family, layer: int) -> Mlp:
+    return Mlp(
+        intermediate=intermediate(fields, family, layer), gated=family.gated, bias=is_set(fields, family.mlp_bias)
     )
 
 
@@ -191,6 +208,8 @@ def _has_experts(fields: Fields, layer: int) -> bool:
         return layer in listed
     if layer in (fields.items("mlp_only_layers") or ()):
         return False
+    if (kinds := fields.items("mlp_layer_types")) is not None and layer < len(kinds):
+        return str(kinds[layer]) == "sparse"
     if layer < fields.size("first_k_dense_replace"):
         return False
     frequency = fields.any("moe_layer_freq")
@@ -212,4 +231,8 @@ def intermediate(fields: Fields, family: Family, layer: int = 0) -> int:
     stated = fields.size_at(layer, *names.FEED_FORWARD) or fields.inner("ffn_config").size("ffn_hidden_size")
     if fields.model_type == "qwen":
         return stated // 2  # the config counts gate and up together
+    if fields.model_type == "lfm2" and fields.flag("block_auto_adjust_ff_dim", default=True):
+        share = int(2 * stated / 3 * (fields.any("block_ffn_dim_multiplier") or 1))
+        multiple = max(1, fields.size("block_multiple_of", default=256))
+        return -(-share // multiple) * multiple
     return stated or family.wide * hidden

@@ -10,16 +10,20 @@ from typing import Any
 from runners.modelfacts import blocks, storage
 from runners.modelfacts import fields as names
 from runners.modelfacts.decoder import decoder as build
-from runners.modelfacts.facts import Experts, File, Layers, ModelFacts, Module, Source, Tensors
+from runners.modelfacts.decoder import layer_count
+from runners.modelfacts.facts import Experts, File, Layers, ModelFacts, Module, Quantization, Source, Tensors
 from runners.modelfacts.families import FAMILIES
 from runners.modelfacts.fields import Fields, type_defaults
 from runners.modelfacts.quantization import quantization_of
-from runners.modelfacts.structure import Attention, Block, Decoder, LatentAttention, MoE, Recurrent
+from runners.modelfacts.structure import Attention, Block, LatentAttention, MoE, Recurrent
 from runners.modelfacts.weights import Weight, weights_of
 
 _INNER = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
 _AGREE = 0.005
 """A sum that differs less than this share from what is stored is taken as right: prediction heads, buffers, padding."""
+_PREDICTING = 0.05
+"""The largest share of a checkpoint that layers for predicting further tokens take."""
+_PREDICTING_TYPES = frozenset({"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +61,29 @@ def facts_of(
     with what is `stored`. `side` is hf_quant_config.json.
     """
     text, outer = language_model(config)
-    known = text.model_type in FAMILIES and bool(text.size(*names.HIDDEN)) and bool(text.layers())
+    known = text.model_type in FAMILIES and bool(text.size(*names.HIDDEN)) and bool(layer_count(text))
     quantization = quantization_of(config, side)
-    shape = build(text, tied=_outer_tied(config, outer))
+    shape = build(text, tied=_outer_tied(config, text))
     dtype = _dtype(config, text)
     architectures = config.get("architectures")
     notes = list(shape.unknown)
     if not known:
         notes.append(_unknown(text, architectures))
-    weights = list(weights_of(shape))
-    sized = _sized(shape, weights, quantization, dtype, stored, known, multimodal=_multimodal(config, outer))
-    notes += sized.notes if not tensors else []
+    multimodal = _multimodal(config, outer)
+    if tensors:
+        sized = _Sized(tuple(tensors), parameters, "headers")
+    else:
+        confirmed = known and shape.exact
+        sized = _sized(
+            list(weights_of(shape)),
+            quantization,
+            storage.stored_name(dtype),
+            stored or Stored(),
+            confirmed=confirmed,
+            rest="mtp" if _predicts(text) and confirmed else "vision" if multimodal else None,
+            multimodal=multimodal,
+        )
+    notes += sized.notes
     return ModelFacts(
         identifier=identifier,
         commit=commit,
@@ -87,13 +103,13 @@ def facts_of(
         layers=layers_of(shape.blocks),
         experts=_experts(shape.blocks),
         quantization=quantization,
-        multimodal=_multimodal(config, outer),
-        tensors=tuple(tensors) or sized.tensors,
-        weights_from="headers" if tensors else sized.source,
+        multimodal=multimodal,
+        tensors=sized.tensors,
+        weights_from=sized.source,
         files=tuple(files),
         config=config,
         assumptions=tuple(notes),
-        parameters=parameters or sized.parameters,
+        parameters=sized.parameters,
     )
 
 
@@ -107,7 +123,9 @@ def language_model(config: Mapping[str, Any]) -> tuple[Fields, str]:
             break
         kind = str(part[key].get("model_type") or type_defaults().get(kind, {}).get(key) or kind)
         part = part[key]
-    return Fields(part, kind), outer
+    inner = next((types[key] for key in _INNER if (types := type_defaults().get(kind, {})).get(key)), None)
+    # Some write the language model's fields beside the others.
+    return Fields(part, inner if inner and any(part.get(name) for name in names.HIDDEN) else kind), outer
 
 
 def layers_of(found: Iterable[Block]) -> tuple[Layers, ...]:
@@ -170,52 +188,81 @@ class _Sized:
 
 
 def _sized(
-    shape: Decoder,
     weights: Sequence[Weight],
-    quantization: Any,
-    dtype: str | None,
-    stored: Stored | None,
-    known: bool,
+    quantization: Quantization | None,
+    dtype: str,
+    stored: Stored,
     *,
+    confirmed: bool,
+    rest: Module | None,
     multimodal: bool,
 ) -> _Sized:
-    """The weights by arithmetic; what is stored beyond them is put to vision, or said."""
-    plain = storage.stored_name(dtype)
-    if stored and stored.elements:
-        # The type of most floating-point elements is that of the unquantized weights, whatever the config says.
-        floats = {kind: n for kind, n in stored.elements.items() if kind in ("BF16", "F16", "F32")}
-        if floats and quantization is None:
-            plain = max(floats, key=lambda kind: floats[kind])
-    counted: Counter[tuple[Module, str]] = Counter()
-    for weight, (kind, elements) in storage.all_pieces(iter(weights), quantization, plain):
-        counted[weight.module, kind] += elements
+    """The weights by arithmetic; what is stored beyond them is put to the `rest`, or said.
+
+    `confirmed`: the arithmetic is exact for this family, so that it needs no more than a total that agrees.
+    """
+    total_bytes = stored.total_bytes
+    dtype, counted = _in_stored_type(weights, quantization, dtype, stored)
     parameters = sum(weight.elements for weight in weights)
-    total = sum(storage.bytes_of(kind, elements) for (_, kind), elements in counted.items())
-    stored_bytes = stored.total_bytes if stored else None
-    notes: list[str] = []
-    source: Source = "arithmetic"
-    if stored_bytes and not (known and shape.exact and abs(total - stored_bytes) <= _AGREE * stored_bytes):
-        source = "index" if stored and stored.exact else "sizes"
-        rest = stored_bytes - total
-        if multimodal and 0 < rest < stored_bytes:
-            elements = rest // storage.bytes_of(plain, 1)
-            counted["vision", plain] += elements
-            parameters += elements
-        else:
-            notes.append(
-                f"The stored weights take {stored_bytes:,} bytes, and the config gives {total:,}: "
-                "their parts are in proportion to what the config gives."
-            )
-            return _Sized(_spread(counted, total, stored_bytes, plain), parameters, source, tuple(notes))
-    elif not stored_bytes and not (known and shape.exact):
-        notes.append("How much the weights take is what the config gives, and nothing confirms it.")
-    if multimodal and not stored_bytes:
-        notes.append("The size of the part that sees or hears is not known; only the language model is counted.")
-    tensors = tuple(
+    total = _bytes(counted)
+    beyond = (total_bytes or 0) - total
+    if not total_bytes:
+        notes = [] if confirmed else ["How much the weights take is what the config gives, and nothing confirms it."]
+        if multimodal:
+            notes.append("The size of the part that sees or hears is not known; only the language model is counted.")
+        return _Sized(_tensors(counted), parameters, "arithmetic", tuple(notes))
+    if confirmed and abs(beyond) <= _AGREE * total_bytes:
+        return _Sized(_tensors(counted), parameters, "arithmetic")
+    elements = beyond // storage.bytes_of(dtype, 1)
+    if rest == "mtp" and 0 < beyond < _PREDICTING * total_bytes and not multimodal:
+        counted["mtp", dtype] += elements
+        return _Sized(_tensors(counted), parameters, "arithmetic")
+    source: Source = "index" if stored.exact else "sizes"
+    if multimodal and 0 < beyond < total_bytes / 2:
+        counted["vision", dtype] += elements
+        return _Sized(_tensors(counted), parameters + elements, source)
+    note = (
+        f"The stored weights take {total_bytes:,} bytes, and the config gives {total:,}: "
+        "their parts are in proportion to what the config gives."
+    )
+    return _Sized(_spread(counted, total, total_bytes, dtype), parameters, source, (note,))
+
+
+def _in_stored_type(
+    weights: Sequence[Weight], quantization: Quantization | None, dtype: str, stored: Stored
+) -> tuple[str, Counter[tuple[Module, str]]]:
+    """Elements by class and type; unquantized weights in the type that most are stored in, whatever the config says."""
+    floats = {kind: n for kind, n in stored.elements.items() if kind in ("BF16", "F16", "F32")}
+    if floats and quantization is None:
+        dtype = max(floats, key=lambda kind: floats[kind])
+    total = stored.total_bytes
+    counted = _counted(weights, quantization, dtype)
+    if total and not floats and quantization is None:
+        for kind in ("F32", "F16"):
+            other = _counted(weights, quantization, kind)
+            if abs(_bytes(other) - total) <= _AGREE * total < abs(_bytes(counted) - total):
+                return kind, other
+    return dtype, counted
+
+
+def _counted(weights: Sequence[Weight], quantization: Quantization | None, dtype: str) -> Counter[tuple[Module, str]]:
+    counted: Counter[tuple[Module, str]] = Counter()
+    for weight in weights:
+        for kind, elements in storage.pieces(weight, quantization, dtype):
+            counted[weight.module, kind] += elements
+    return counted
+
+
+def _bytes(counted: Mapping[tuple[Module, str], int]) -> int:
+    return sum(storage.bytes_of(kind, elements) for (_, kind), elements in counted.items())
+
+
+def _tensors(counted: Mapping[tuple[Module, str], int]) -> tuple[Tensors, ...]:
+    return tuple(
         Tensors(module=module, dtype=kind, elements=elements, bytes=storage.bytes_of(kind, elements))
         for (module, kind), elements in counted.items()
+        if elements
     )
-    return _Sized(tensors, parameters, source, tuple(notes))
 
 
 def _spread(counted: Mapping[tuple[Module, str], int], total: int, stored: int, plain: str) -> tuple[Tensors, ...]:
@@ -236,7 +283,7 @@ def _spread(counted: Mapping[tuple[Module, str], int], total: int, stored: int, 
 
 def _unknown(text: Fields, architectures: Any) -> str:
     name = str(architectures[0]) if isinstance(architectures, list) and architectures else text.model_type or "?"
-    if not text.size(*names.HIDDEN) or not text.layers():
+    if not text.size(*names.HIDDEN) or not layer_count(text):
         return f"The config of {name} does not say how large the model is (hidden_size, num_hidden_layers)."
     return (
         f"The architecture {name} ({text.model_type or 'no model_type'}) is not known here: it is taken for one with "
@@ -250,18 +297,18 @@ def _multimodal(config: Mapping[str, Any], outer: str) -> bool:
     return any(config.get(part) for part in parts) or bool(family and family.multimodal)
 
 
-def _outer_tied(config: Mapping[str, Any], outer: str) -> bool | None:
-    """What the config of the whole says of tied embeddings; the inner one speaks for itself otherwise."""
-    nested = any(isinstance(config.get(key), Mapping) for key in _INNER)
-    if not nested:
+def _outer_tied(config: Mapping[str, Any], text: Fields) -> bool | None:
+    """What the config of the whole says of tied embeddings, where the language model's own says nothing."""
+    if text.config is config or text.gives("tie_word_embeddings"):
         return None
-    if (stated := config.get("tie_word_embeddings")) is not None:
-        return bool(stated)
-    inner = next(config[key] for key in _INNER if isinstance(config.get(key), Mapping))
-    if inner.get("tie_word_embeddings") is not None:
-        return None
-    default = type_defaults().get(outer, {}).get("tie_word_embeddings")
-    return bool(default) if default is not None else None
+    stated = config.get("tie_word_embeddings")
+    return None if stated is None else bool(stated)
+
+
+def _predicts(text: Fields) -> bool:
+    """Whether a checkpoint of this kind comes with layers that predict further tokens."""
+    stated = text.size("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+    return bool(stated) or text.model_type in _PREDICTING_TYPES
 
 
 def _dtype(config: Mapping[str, Any], text: Fields) -> str | None:

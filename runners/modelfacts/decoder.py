@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
-from runners.modelfacts import blocks
+from dataclasses import replace
+
+from runners.modelfacts import blocks, hybrids
 from runners.modelfacts import fields as names
 from runners.modelfacts.families import FAMILIES, Family
 from runners.modelfacts.fields import Fields
-from runners.modelfacts.structure import Block, Decoder
+from runners.modelfacts.structure import Attention, Block, Decoder
 
 _UNFAMILIAR = Family(exact=False)
+_CROSS = "The layers that look at images keep keys and values of the images too, which are not counted."
 
 
 def decoder(fields: Fields, *, tied: bool | None = None) -> Decoder:
     """The decoder that a (text) config describes; `tied` is what an outer config says of the embeddings."""
     family = FAMILIES.get(fields.model_type, _UNFAMILIAR)
-    hidden = fields.size(*names.HIDDEN)
+    hidden, count = fields.size(*names.HIDDEN), layer_count(fields)
     norm = hidden * (2 if family.norm_bias else 1)
+    mllama = fields.model_type == "mllama_text_model"
     return Decoder(
         hidden=hidden,
         vocabulary=fields.size(*names.VOCABULARY),
-        blocks=tuple(_block(fields, family, layer) for layer in range(fields.layers())),
+        blocks=tuple(_block(fields, family, layer, count) for layer in range(count)),
         tied=is_tied(fields, family) if tied is None else tied,
         positions=_positions(fields, family) * hidden,
         embedding=fields.size("word_embed_proj_dim") or hidden,
-        final_norms=(norm if family.final_norm else 0) + (norm if family.embedding_norm else 0),
+        extra_rows=8 if mllama else 0,
+        final_norms=norm * (_has_final_norm(fields, family) + family.embedding_norm),
         head_bias=blocks.is_set(fields, family.head_bias),
         exact=family.exact,
+        unknown=(_CROSS,) if mllama else (),
     )
 
 
-def _block(fields: Fields, family: Family, layer: int) -> Block:
-    return blocks.block(fields, family, layer)
+def layer_count(fields: Fields) -> int:
+    """As it is said, or as many as are listed."""
+    pattern = fields.text("hybrid_override_pattern")
+    listed = fields.items("layers_block_type")
+    if fields.gives(*names.LAYERS) or not (pattern or listed):
+        return fields.layers()
+    return len(pattern or listed or ())
+
+
+def _block(fields: Fields, family: Family, layer: int, count: int) -> Block:
+    found = hybrids.block(fields, family, layer) or blocks.block(fields, family, layer)
+    if fields.model_type == "mllama_text_model" and layer in (fields.items("cross_attention_layers") or ()):
+        mixers = tuple(_crossing(mixer) if isinstance(mixer, Attention) else mixer for mixer in found.mixers)
+        return replace(found, mixers=mixers, other=2)
+    if layer >= count - fields.size("num_kv_shared_layers") > 0:
+        # The last layers use the keys and values of earlier ones.
+        mixers = tuple(replace(m, keeps=False) if isinstance(m, Attention) else m for m in found.mixers)
+        return replace(found, mixers=mixers)
+    return found
+
+
+def _crossing(mixer: Attention) -> Attention:
+    """Attention to an image: with norms of queries and keys."""
+    return replace(mixer, keeps=False, norms=2 * mixer.head_dim)
+
+
+def _has_final_norm(fields: Fields, family: Family) -> bool:
+    return family.final_norm and fields.flag("do_layer_norm_before", default=True)
 
 
 def _positions(fields: Fields, family: Family) -> int:

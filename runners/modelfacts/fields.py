@@ -27,7 +27,15 @@ POSITIONS = (
 )  # fmt: skip
 HEAD_DIM = ("head_dim", "kv_channels", "attention_head_dim")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k")
+EXPERTS_PER_TOKEN = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "moe_topk",
+    "moe_k",
+    "moe_top_k",
+    "top_k_experts",
+    "top_k",
+)
 
 
 @cache

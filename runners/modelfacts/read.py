@@ -10,6 +10,7 @@ from typing import Any
 from recipes.errors import Refused
 from runners.modelfacts import gguf, safetensors
 from runners.modelfacts.config import Stored, facts_of, language_model
+from runners.modelfacts.decoder import layer_count
 from runners.modelfacts.facts import File, ModelFacts
 from runners.modelfacts.gguf_facts import facts_of_gguf
 from runners.modelfacts.quantization import quantization_of
@@ -37,7 +38,8 @@ def facts_in(path: Path, *, identifier: str | None = None) -> ModelFacts:
 
 def _of_folder(path: Path, identifier: str) -> ModelFacts:
     config = read_object(path / "config.json")
-    tensors = [tensor for file in _weight_files(path) for tensor in header_of(file)]
+    stored = _stored(path)
+    tensors = [tensor for file in (() if stored else _weight_files(path)) for tensor in header_of(file)]
     side = next((read_object(path / name) for name in SIDE_FILES if (path / name).is_file()), None)
     return facts_from(
         config,
@@ -45,7 +47,7 @@ def _of_folder(path: Path, identifier: str) -> ModelFacts:
         identifier=identifier,
         side=side,
         files=_files(path),
-        stored=None if tensors else _bin_files(path),
+        stored=stored,
     )
 
 
@@ -61,7 +63,7 @@ def facts_from(
 ) -> ModelFacts:
     """The facts of a config and the headers' tensors; without any, of what is stored."""
     listed = list(tensors)
-    layers = language_model(config)[0].layers()
+    layers = layer_count(language_model(config)[0])
     return facts_of(
         config,
         identifier=identifier,
@@ -105,16 +107,28 @@ def read_object(path: Path) -> dict[str, Any]:
 def _weight_files(path: Path) -> list[Path]:
     """The safetensors files that an engine loads: those of the index, else all but a second copy of the weights."""
     found = sorted(file for file in path.glob("*.safetensors") if file.is_file())
-    if (path / INDEX).is_file():
-        named = set(dict(read_object(path / INDEX).get("weight_map") or {}).values())
-        return [file for file in found if file.name in named] or found
-    return [file for file in found if not file.name.startswith("consolidated")] or found
+    if named := _indexed(path):
+        return [file for file in found if file.name in named]
+    return [file for file in found if not file.name.startswith(("consolidated", "adapter"))] or found
+
+
+def _indexed(path: Path) -> set[str]:
+    """The files that an index lists."""
+    listed = read_object(path / INDEX).get("weight_map") if (path / INDEX).is_file() else None
+    return {str(name) for name in listed.values()} if isinstance(listed, Mapping) else set()
+
+
+def _stored(path: Path) -> Stored | None:
+    """A total, where the headers cannot tell it: files that an index lists are not all here, or have no headers."""
+    if any(not (path / name).is_file() for name in _indexed(path)):
+        metadata = read_object(path / INDEX).get("metadata")
+        total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
+        return Stored(bytes=int(total)) if isinstance(total, int | float) and total > 0 else None
+    if any(path.glob("*.safetensors")):
+        return None
+    size = sum(file.stat().st_size for file in path.glob("*.bin") if file.name != "training_args.bin")
+    return Stored(bytes=size, exact=False) if size else None
 
 
 def _files(path: Path) -> tuple[File, ...]:
     return tuple(File(file.name, file.stat().st_size) for file in sorted(path.iterdir()) if file.is_file())
-
-
-def _bin_files(path: Path) -> Stored | None:
-    size = sum(file.stat().st_size for file in path.glob("*.bin"))
-    return Stored(bytes=size, exact=False) if size else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -33,11 +33,6 @@ def bytes_of(dtype: str, elements: int) -> int:
 def stored_name(dtype: str | None) -> str:
     """torch's name of a type as safetensors writes it."""
     return _NAMES.get((dtype or "").removeprefix("torch."), "BF16")
-
-
-def is_computable(quantization: Quantization | None) -> bool:
-    """Whether this module knows how the method stores its weights."""
-    return quantization is None or quantization.method in _METHODS
 
 
 def pieces(weight: Weight, quantization: Quantization | None, dtype: str) -> list[Piece]:
@@ -134,6 +129,11 @@ class _Scheme:
 def _scheme(weight: Weight, q: Quantization) -> _Scheme | None:
     """The group of compressed-tensors that a weight belongs to."""
     groups = q.raw.get("config_groups")
+    if not groups and weight.module != "lm_head":
+        written = str(q.raw.get("format") or "")
+        return _Scheme(
+            {"num_bits": 4 if "pack" in written else 8, "type": "float" if "float" in written else "int"}, {}, written
+        )
     for group in groups.values() if isinstance(groups, Mapping) else ():
         if not isinstance(group, Mapping) or not isinstance(weights := group.get("weights"), Mapping):
             continue
@@ -153,7 +153,8 @@ def _compressed_tensors(weight: Weight, q: Quantization, dtype: str) -> list[Pie
     group_size = scheme.weights.get("group_size")
     if scheme.format.startswith("nvfp4"):
         return _nvfp4(weight)
-    size, strategy = weight.rows * weight.columns, str(scheme.weights.get("strategy") or "tensor")
+    size, strategy = weight.rows * weight.columns, str(scheme.weights.get("strategy") or "")
+    strategy = strategy or ("group" if group_size else "tensor")
     scales = {
         "tensor": 1,
         "channel": weight.rows,
@@ -191,11 +192,3 @@ _METHODS = {
     "modelopt": _modelopt,
     "compressed-tensors": _compressed_tensors,
 }
-
-
-def all_pieces(
-    weights: Iterator[Weight], quantization: Quantization | None, dtype: str
-) -> Iterator[tuple[Weight, Piece]]:
-    for weight in weights:
-        for piece in pieces(weight, quantization, dtype):
-            yield weight, piece

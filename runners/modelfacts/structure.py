@@ -25,6 +25,8 @@ class Attention:
     """Queries come with a gate of their size."""
     extra: int = 0
     """Other weights: sinks, gates."""
+    shared_values: bool = False
+    """Values are the keys' projection."""
     keeps: bool = True
     """Whether it keeps keys and values of its own for each token; False where another layer's are used."""
 
@@ -110,6 +112,8 @@ class Decoder:
     """Elements of a learned table of positions."""
     embedding: int = 0
     """Width of the embedding, where it is not the hidden size."""
+    extra_rows: int = 0
+    """Rows of the embedding that the head has not."""
     final_norms: int = 0
     head_bias: bool = False
     other: int = 0

@@ -40,7 +40,9 @@ class Weight:
 
 def weights_of(decoder: Decoder) -> Iterator[Weight]:
     width = decoder.embedding or decoder.hidden
-    yield Weight(module="embedding", name="model.embed_tokens", rows=decoder.vocabulary, columns=width)
+    yield Weight(
+        module="embedding", name="model.embed_tokens", rows=decoder.vocabulary + decoder.extra_rows, columns=width
+    )
     if decoder.positions:
         yield Weight(module="embedding", name="model.embed_positions", rows=decoder.positions)
     if width != decoder.hidden:
@@ -91,7 +93,8 @@ def _attention(a: Attention, at: str, hidden: int) -> Iterator[Weight]:
     queries = a.heads * a.head_dim * (2 if a.gated else 1)
     yield from _linear("attention", f"{at}.q_proj", queries, hidden, bias=a.qkv_bias)
     yield from _linear("attention", f"{at}.k_proj", a.kv_heads * a.head_dim, hidden, bias=a.qkv_bias)
-    yield from _linear("attention", f"{at}.v_proj", a.kv_heads * a.values, hidden, bias=a.qkv_bias)
+    if not a.shared_values:
+        yield from _linear("attention", f"{at}.v_proj", a.kv_heads * a.values, hidden, bias=a.qkv_bias)
     yield from _linear("attention", f"{at}.o_proj", hidden, a.heads * a.values, bias=a.o_bias)
     yield Weight(module="norm", name=f"{at}.q_norm", rows=a.norms)
     yield Weight(module="attention", name=f"{at}.sinks", rows=a.extra)

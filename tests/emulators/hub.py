@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import prod
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
@@ -48,6 +49,37 @@ class Denied(Exception):
         self.headers = {"X-Error-Code": code, "X-Error-Message": message, "Content-Length": "0"}
 
 
+class Beginning(bytes):
+    """The beginning of a file that is `size` bytes long; the rest can be described, but not had."""
+
+    size: int
+
+    def __new__(cls, data: bytes, size: int) -> Beginning:
+        made = super().__new__(cls, data)
+        made.size = size
+        return made
+
+
+def size_of(data: bytes) -> int:
+    return data.size if isinstance(data, Beginning) else len(data)
+
+
+def elements_by_type(files: Mapping[str, bytes]) -> dict[str, int]:
+    """As the Hub counts them, from the headers of all safetensors files that have one."""
+    counted: Counter[str] = Counter()
+    for name, data in files.items():
+        if name.endswith(".safetensors"):
+            try:
+                header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+                rows = [row for key, row in header.items() if key != "__metadata__"]
+                counted.update(Counter({row["dtype"]: 0 for row in rows}))
+                for row in rows:
+                    counted[row["dtype"]] += prod(row["shape"])
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+    return dict(counted)
+
+
 @dataclass
 class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -70,6 +102,10 @@ class Hub:
         self.url = f"http://127.0.0.1:{port}"
         self.blobs_url = f"http://localhost:{port}/blobs"
         self.requests: list[Request] = []
+        self.answered: list[tuple[str, int]] = []
+        """What was asked for, and the bytes of the answer's body."""
+        self.counts_elements = True
+        """Whether descriptions say how many elements of which types the safetensors files hold."""
         self.repos: dict[str, Repo] = {}
         self.tokens: dict[str, frozenset[str]] = {}
         self.blobs: dict[str, bytes] = {}
@@ -185,11 +221,16 @@ class Handler(BaseHTTPRequestHandler):
         files = repo.commits[commit]
         if kind == "tree":
             oids = {path: hashlib.sha1(data).hexdigest() for path, data in files.items()}
-            return [{"type": "file", "path": p, "size": len(files[p]), "oid": oid} for p, oid in oids.items()]
-        sizes = "blobs=" in self.path
-        siblings = [{"rfilename": path, **({"size": len(data)} if sizes else {})} for path, data in files.items()]
+            return [{"type": "file", "path": p, "size": size_of(files[p]), "oid": oid} for p, oid in oids.items()]
         gated = "manual" if repo.gated else False
-        return {"id": name, "sha": commit, "gated": gated, "private": repo.private, "siblings": siblings}
+        if "expand=" in self.path:
+            return {"id": name, "sha": commit, "gated": gated}
+        sizes = "blobs=" in self.path
+        siblings = [{"rfilename": path, **({"size": size_of(data)} if sizes else {})} for path, data in files.items()]
+        found = {"id": name, "sha": commit, "gated": gated, "private": repo.private, "siblings": siblings}
+        if self.server.hub.counts_elements and (elements := elements_by_type(files)):
+            found["safetensors"] = {"parameters": elements, "total": sum(elements.values())}
+        return found
 
     def _file(self, name: str, revision: str, path: str, token: str | None) -> None:
         repo = self.server.hub.repo_for(name, token, content=True)
@@ -202,7 +243,7 @@ class Handler(BaseHTTPRequestHandler):
             self._content(path, data, headers)
             return
         digest = hashlib.sha256(data).hexdigest()
-        linked = {"X-Linked-Size": str(len(data)), "X-Linked-Etag": f'"{digest}"', "Content-Length": "0"}
+        linked = {"X-Linked-Size": str(size_of(data)), "X-Linked-Etag": f'"{digest}"', "Content-Length": "0"}
         self._head(302, {**headers, **linked, "Location": f"{self.server.hub.blobs_url}/{digest}/{quote(path)}"})
 
     def _content(self, name: str, data: bytes, headers: Mapping[str, str]) -> None:
@@ -210,10 +251,11 @@ class Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         start = int(match[1]) if match else 0
         wanted = data[start : int(match[2]) + 1] if match and match[2] else data[start:]
-        span = {"Content-Range": f"bytes {start}-{start + len(wanted) - 1}/{len(data)}"} if match else {}
+        span = {"Content-Range": f"bytes {start}-{start + len(wanted) - 1}/{size_of(data)}"} if match else {}
         self._head(206 if match else 200, {**headers, **span, "Content-Length": str(len(wanted))})
         if self.command == "HEAD":
             return
+        self.server.hub.answered.append((self.path, len(wanted)))
         sent = 0
         for piece in self.server.hub.pieces(name, wanted):
             self.wfile.write(piece)
