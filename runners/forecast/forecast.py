@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -122,20 +123,41 @@ def _phase(situation: Situation, name: str, otherwise: Range) -> tuple[Range, st
 
 
 def _prepare(situation: Situation) -> tuple[Range, str]:
-    here, installs = situation.settings, not situation.installed
+    here, known = situation.settings, _known_to_be_installed(situation)
+    installs = not known
     alike = [
         run
         for run in situation.history
         if run.settings.provider == here.provider
         and run.settings.same_engine(here)
         and run.installed is installs
-        and (run.downloaded_bytes or 0) == situation.download_bytes
+        and _about_equal(run.downloaded_bytes or 0, situation.download_bytes)
     ]
     if seconds := [run.phases["prepare"] for run in alike if "prepare" in run.phases][:_TOLD]:
         return seconds_of(seconds), _told(len(seconds), "that had as much to install and download")
-    install_bytes = 0 if situation.installed else situation.install_bytes
+    install_bytes = 0 if known else situation.install_bytes
     found = phases.prepare_s(here.provider, install_bytes=install_bytes, download_bytes=situation.download_bytes)
+    if known is None:
+        without = phases.prepare_s(here.provider, install_bytes=0, download_bytes=situation.download_bytes)
+        found = Range(without.low, found.likely, found.high)
     return found, "sizes" if install_bytes or situation.download_bytes else "assumed"
+
+
+def _known_to_be_installed(situation: Situation) -> bool | None:
+    """Whether the engine is there; a machine of one's own keeps what an earlier run has installed."""
+    if situation.installed is not None or situation.billable:
+        return situation.installed
+    here = situation.settings
+    before = (
+        run.settings
+        for run in situation.history
+        if (run.settings.provider, run.settings.machine) == (here.provider, here.machine)
+    )
+    return True if any((one.engine, one.version) == (here.engine, here.version) for one in before) else None
+
+
+def _about_equal(one: int, other: int) -> bool:
+    return abs(one - other) <= 0.1 * max(one, other)
 
 
 def _launch(situation: Situation) -> tuple[Range, str]:
@@ -178,8 +200,17 @@ def _drive(situation: Situation) -> _Drive:
         return median([drive_s(levels, speed, slots, how_long, round_trip_s=round_trip_s) for speed in speeds])
 
     low, likely, high = (seconds(tokens) for tokens in (answers.low, answers.likely, answers.high))
-    found = Range(min(low, likely) * faster, likely, max(likely, high) * slower) + _DRIVE_ENDS_S
-    return _Drive(found, answers, f"{basis}; {about_answers}")
+    found = Range(
+        likely * _apart(min(1.0, low / likely), faster), likely, likely * _apart(max(1.0, high / likely), slower)
+    )
+    return _Drive(found + _DRIVE_ENDS_S, answers, f"{basis}; {about_answers}")
+
+
+def _apart(one: float, other: float) -> float:
+    """How far two independent errors lead, both given as factors to the same side of one: as logarithms they add up
+    like the sides of a right triangle."""
+    length = math.hypot(math.log(one), math.log(other))
+    return math.exp(length if other > 1 else -length)
 
 
 def _answers(situation: Situation) -> tuple[Range, float, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from recipes.spec import Workload, digest_of
 from runners.clock import PhaseTime
+from runners.forecast.history import median
 from runners.forecast.values import Forecast, Range
 from runners.records import RequestRecord
 
@@ -73,6 +74,7 @@ def compared(forecast: Forecast, phases: Sequence[PhaseTime]) -> dict[str, Any]:
         "phases": rows,
         "total_seconds": asdict(total_s),
         "total_usd": asdict(total_usd) if total_usd else None,
+        "took": {"seconds": round(seconds, 3), "usd": None if usd is None else round(usd, 8)},
         "error": {
             "seconds": _error(seconds, total_s),
             "usd": None if usd is None or total_usd is None else _error(usd, total_usd),
@@ -83,3 +85,24 @@ def compared(forecast: Forecast, phases: Sequence[PhaseTime]) -> dict[str, Any]:
 
 def _error(actual: float, forecast: Range) -> float | None:
     return round(actual / forecast.likely - 1, 4) if forecast.likely > 0 else None
+
+
+def accuracy(forecasts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How good the forecasts of completed runs were: the median of their errors without sign, and the share of runs
+    whose time lay between low and high. Rows are those of `compared`."""
+    errors = {
+        kind: [abs(row["error"][kind]) for row in forecasts if row["error"][kind] is not None]
+        for kind in ("seconds", "usd")
+    }
+    phases: dict[str, list[float]] = {}
+    for row in forecasts:
+        for phase in row["phases"]:
+            if phase["error"] is not None:
+                phases.setdefault(phase["name"], []).append(abs(phase["error"]))
+    within = [bool(row["error"]["within"]) for row in forecasts]
+    return {
+        "runs": len(forecasts),
+        "median_error": {kind: median(found) if found else None for kind, found in errors.items()},
+        "median_error_of_phases": {name: median(found) for name, found in phases.items()},
+        "within": sum(within) / len(within) if within else None,
+    }

@@ -9,7 +9,7 @@ from runners.forecast.values import Range
 
 LIKELY_SHARE = 0.35
 """Of max_tokens, for an answer of which nothing is known: the published runs of this workload lie near a third."""
-_LOW_SHARE, _HIGH_SHARE = 0.1, 0.9
+_LOW_SHARE, _HIGH_SHARE = 0.15, 0.75
 
 
 @dataclass(frozen=True)
