@@ -9,12 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
-
-import aiohttp
+from typing import TYPE_CHECKING, Any, Literal
 
 from recipes.spec import Workload, digest_of
 from runners.lines import LineBuffer
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _LONGEST_PAUSE_S = 300.0
 _RETRIED = (408, 409, 425, 429)
@@ -64,6 +65,7 @@ class _Wire:
 
 def open_session() -> aiohttp.ClientSession:
     """A session for clients: connections are kept, and as many are opened as the client's own slots ask for."""
+    import aiohttp  # slow to load, and a plan does not need it
 
     async def on_reuse(_: aiohttp.ClientSession, context: Any, __: object) -> None:
         if isinstance(context.trace_request_ctx, _Wire):
@@ -122,6 +124,8 @@ class Client:
 
     async def complete(self, prompt: str, *, max_tokens: int | None = None) -> Answer:
         """The answer to a prompt. Raises RequestFailed when it cannot be had."""
+        import aiohttp
+
         async with self._slots:
             tries = 0
             stale = self._workload.concurrency  # so many kept connections there may be

@@ -11,7 +11,7 @@ from typing import Any
 from provisioners.contract import Finding, Offer, Provisioner
 from provisioners.preflight import recipe_findings
 from provisioners.threads import in_thread
-from recipes.errors import ExitCode, NoMachine
+from recipes.errors import ExitCode, NoMachine, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe, Resources
 from runners import registry
@@ -25,7 +25,7 @@ from runners.preflight.judge import Judged, force, judge_offer
 from runners.preflight.question import Question
 from runners.preflight.solve import remedies
 from runners.preflight.table import assumed_offers, known_offers
-from runners.text.tokens import TokenCounter
+from runners.text.tokens import RoughCounter, TokenCounter
 from runners.workload import Estimate, Workload
 
 NO_OFFER = "machine"
@@ -124,7 +124,7 @@ async def make_plan(
     asking = asyncio.ensure_future(_offers(provisioner, recipe.resources, leased))
     try:
         model = await in_thread(resolve_model, recipe, engine)
-        counter = await in_thread(TokenCounter.from_path, model.tokenizer)
+        counter, uncounted = await in_thread(_counter, model)
         prepared = await in_thread(workload.prepare, recipe, counter)
         estimate = await in_thread(workload.estimate, prepared)
         offers, no_machine = await asking
@@ -147,6 +147,7 @@ async def make_plan(
     chosen = passed or judged
     findings = [
         *_no_offer(no_machine),
+        *_of_model(model, uncounted),
         *_reserved_flags(recipe, engine),
         *(chosen[0].findings if chosen else ()),
         *recipe_findings(recipe, env, billable=provisioner.billable),
@@ -189,6 +190,29 @@ def _history(recipe: Recipe, home: Path) -> list[PastRun]:
         return []
     results = Ledger(home).completed(model=recipe.model.identifier, engine=recipe.engine.name)
     return [run for result in results if (run := past_run(result))]
+
+
+def _counter(model: ModelSource) -> tuple[TokenCounter, Refused | None]:
+    """What counts tokens. Without a tokenizer a rough measure, so that everything else can still be planned."""
+    try:
+        return TokenCounter.from_path(model.counting_tokenizer()), None
+    except Refused as refusal:
+        return RoughCounter(), refusal
+
+
+def _of_model(model: ModelSource, uncounted: Refused | None) -> Iterator[Finding]:
+    """How sure it is what the model is."""
+    if uncounted is not None:
+        yield Finding(
+            level="block",
+            code="tokenizer",
+            message=uncounted.message,
+            suggestion=uncounted.advice,
+            path="workload.tokenizer",
+        )
+    yield from (Finding(level="warn", code="offline", message=note, path="model") for note in model.notes)
+    if model.facts is not None:
+        yield from (Finding(level="warn", code="assumption", message=one, path="model") for one in model.facts.assumptions)
 
 
 def _no_offer(error: NoMachine | None) -> Iterator[Finding]:

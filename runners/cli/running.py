@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from rich.text import Text
+
 from provisioners.journal import Entry
 from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
@@ -25,9 +27,10 @@ from runners.run_folder import RunFolder
 from runners.session import Session
 from runners.signals import WISH, handled
 from runners.terminal.board import Board, board
-from runners.terminal.plan_view import refusal_lines
+from runners.terminal.layout import width_of
 from runners.terminal.problems import error_lines
 from runners.terminal.progress import following
+from runners.terminal.refusal_view import refusal_lines
 from runners.terminal.summary import brief_lines, still_billing_lines, summary_lines
 from runners.terminal.words import plural
 
@@ -140,7 +143,7 @@ class Runs:
                 raise plan.no_machine
             if plan.verdict == "refuse":
                 self._refused.append(document_of(plan))
-                self._say(*refusal_lines(self._refused[-1]))
+                self._say(*refusal_lines(self._refused[-1], width_of(console(stderr=True))))
             if i < _KEPT_PLANS:
                 kept[i] = plan
         return None if self._refused else kept
@@ -229,7 +232,7 @@ class Runs:
             sys.stdout.flush()
 
     @staticmethod
-    def _say(*lines: str) -> None:
+    def _say(*lines: str | Text) -> None:
         out = console(stderr=True)
         with suppress(OSError):
             for line in lines:

@@ -52,3 +52,15 @@ class TokenCounter:
             fresh = {text: len(encoding) for text, encoding in zip(missing, encodings, strict=True)}
             self._counts |= {text: n for text, n in fresh.items() if len(text) <= self._REMEMBERED_LENGTH}
         return [fresh[text] if text in fresh else self._counts[text] for text in texts]
+
+
+class RoughCounter(TokenCounter):
+    """Four characters a token: a measure for planning where there is no tokenizer; nothing is run on it."""
+
+    _CHARACTERS = 4
+
+    def __init__(self) -> None:
+        self.name = "four characters a token"
+
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        return [1 + -(-len(text) // self._CHARACTERS) for text in texts]
