@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -94,9 +95,11 @@ class Fit:
 def fits(wish: Wish, offers: Iterable[Offer]) -> list[Fit]:
     """Every offer judged, the cheapest first; without prices the one with the least memory first.
 
-    Of several offers of the same accelerators, as in two clouds, the cheapest that is in stock is kept.
+    Of several offers of the same accelerators, as in two clouds, the cheapest that is in stock is kept. More of them
+    are left out where they hold no more than fewer do.
     """
-    return sorted((_judged(wish, offer) for offer in _one_of_each(offers)), key=_order)
+    found = [_judged(wish, offer) for offer in _one_of_each(offers)]
+    return sorted((fit for fit in found if not any(_as_good(fewer, fit) for fewer in found)), key=_order)
 
 
 def quantization_args(engine: Engine, name: str | None) -> dict[str, JsonValue]:
@@ -106,7 +109,7 @@ def quantization_args(engine: Engine, name: str | None) -> dict[str, JsonValue]:
     for label, args in engine.quantizations.items():
         if label.casefold() == name.casefold():
             return dict(args)
-    if not engine.quantizations:
+    if engine.model_form == "gguf":
         raise UsageError(
             f"--quantization {name}: {engine.name} does not quantize while loading",
             advice="name a repository or file that is quantized already",
@@ -121,6 +124,12 @@ def model_warnings(wish: Wish, offers: Sequence[Offer]) -> tuple[str, ...]:
         found = _assessed(wish, offer, 1, 1, wish.context).findings
         said += [f.message for f in found if f.level == "warn" and f.code in _OF_THE_MODEL]
     return tuple(dict.fromkeys(said))
+
+
+def _as_good(fewer: Fit, fit: Fit) -> bool:
+    """Whether the same accelerators, but fewer of them, serve as well."""
+    same = fewer.offer.id == fit.offer.id and fewer.offer.count < fit.offer.count
+    return same and "no" not in (fewer.verdict, fit.verdict) and (fewer.kv_tokens or 0) >= (fit.kv_tokens or 0)
 
 
 def _one_of_each(offers: Iterable[Offer]) -> list[Offer]:
@@ -187,6 +196,9 @@ def _served(
     wish: Wish, offer: Offer, tensor: int, pipeline: int, said: Assessment, *, shortened: int | None = None
 ) -> Fit:
     at_once = min(said.memory.max_running, said.memory.slots) if said.memory else None
+    if at_once == 0:
+        reason = next(_warnings(said.findings), "the cache may not hold a single request")
+        return _fit(wish, offer, tensor, pipeline, said, verdict="no", reason=reason)
     if shortened is not None:
         reason = f"only {shortened:,} tokens of context"
         return _fit(wish, offer, tensor, pipeline, said, verdict="shorter", reason=reason, context=shortened)
@@ -235,6 +247,7 @@ def _warnings(findings: Iterable[Finding]) -> Iterator[str]:
 
 def _overrides(wish: Wish, offer: Offer, tensor: int, pipeline: int, context: int | None) -> tuple[str, ...]:
     found = [f"resources.accelerators={written(offer)}:{offer.count}"]
+    found += [f"engine.args.{name}={_as_set(value)}" for name, value in wish.args.items()]
     if wish.engine.splits_tensors:
         found.append(f"engine.tensor_parallel_size={tensor}")
     if pipeline > 1:
@@ -242,3 +255,7 @@ def _overrides(wish: Wish, offer: Offer, tensor: int, pipeline: int, context: in
     if context is not None and wish.engine.context_flag:
         found.append(f"engine.args.{wish.engine.context_flag}={context}")
     return tuple(found)
+
+
+def _as_set(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
@@ -31,12 +31,11 @@ _WIDEST_MESSAGE = 84
 @dataclass(frozen=True)
 class _Row:
     topic: str
-    message: Text
+    message: str
     level: str = ""
     advice: str = ""
     memory: dict[str, Any] | None = None
     """Shown as a bar, as wide as there is room."""
-    below: str = ""
 
 
 def check_lines(document: dict[str, Any], width: int | None) -> list[Text]:
@@ -71,38 +70,44 @@ def _rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[
             yield from _memory_rows(document, findings)
         if memory and ((level == "ok" and code in _TOLD_BY_MEMORY) or code == "concurrency"):
             continue
-        yield _Row(topic(code), Text(finding["message"]), level, finding["suggestion"] if level != "ok" else "")
+        yield _Row(topic(code), finding["message"], level, finding["suggestion"] if level != "ok" else "")
     if memory and not shown:
         yield from _memory_rows(document, findings)
     said = " ".join(finding["message"] for finding in document["findings"])
     for assumption in document["model"].get("assumptions") or ():
         if assumption not in said:
-            yield _Row("assumption", Text(assumption), "warn")
+            yield _Row("assumption", assumption, "warn")
 
 
 def _laid_out(rows: list[_Row], width: int | None) -> list[Text]:
-    """Topics and messages below each other, the levels behind the widest message."""
+    """Topics and messages below each other; each level behind the end of its message, all in one column."""
     if not rows:
         return []
-    topics = max(cell_len(row.topic) for row in rows) + 2
-    indent = LABEL + topics
+    indent = LABEL + max(cell_len(row.topic) for row in rows) + 2
     most = min(_WIDEST_MESSAGE, room(width, indent + 6) or _WIDEST_MESSAGE)
-    rows = [_with_bar(row, most) if row.memory else row for row in rows]
-    bodies = [wrapped(row.message.plain, most) for row in rows]
-    column = max(min(most, cell_len(line)) for lines in bodies for line in lines)
+    bodies = [_body(row, most) for row in rows]
+    column = indent + 2 + max(min(most, line.cell_len) for body in bodies for line in body)
     lines: list[Text] = []
     for row, body in zip(rows, bodies, strict=True):
-        label = "checks" if not lines else ""
-        first = row.message if len(body) == 1 else Text(body[0])
-        line = Text.assemble(label.ljust(LABEL), row.topic.ljust(topics), first)
+        head = ("" if lines else "checks").ljust(LABEL) + row.topic
+        placed = [Text((head if i == 0 else "").ljust(indent)).append_text(line) for i, line in enumerate(body)]
         if row.level:
-            line.append(" " * max(2, indent + column + 2 - line.cell_len))
-            line.append(row.level, STYLES.get(row.level, ""))
-        lines.append(line)
+            placed[-1].append(" " * max(2, column - placed[-1].cell_len))
+            placed[-1].append(row.level, STYLES.get(row.level, ""))
         advice = wrapped(f"→ {row.advice}", most) if row.advice else []
-        below = [row.below] if row.below else []
-        lines += [Text(" " * indent + more) for more in [*body[1:], *below, *advice]]
+        lines += [*placed, *(Text(" " * indent + more) for more in advice)]
     return lines
+
+
+def _body(row: _Row, most: int) -> list[Text]:
+    """The message on as many lines as it needs; or the bar, with its figures beside or below it."""
+    if row.memory is None:
+        return [Text(line) for line in wrapped(row.message, most)]
+    legend = memory_legend(row.memory)
+    left = most - cell_len(legend) - 2
+    if left >= _NARROWEST_BAR:
+        return [memory_bar(row.memory, min(_BAR, left)).append(f"  {legend}")]
+    return [memory_bar(row.memory, _BAR), *(Text(line) for line in wrapped(legend, most))]
 
 
 def _memory_rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[_Row]:
@@ -111,25 +116,15 @@ def _memory_rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> It
     of_gpu = any(offer["count"] for offer in document["offers"]) or "gpu" in memory.get("basis", "").lower()
     name = "memory per GPU" if of_gpu else "memory"
     tight = memory["kv_gib_per_gpu"] <= 0 or warned & {"weights", "ram"}
-    yield _Row(name, Text(), "" if tight else "ok", memory=memory)
+    yield _Row(name, "", "" if tight else "ok", memory=memory)
     queued = next((finding for finding in findings if finding["code"] == "concurrency"), None)
     level = "" if "kv-cache" in warned or not _at_once(memory) else "ok"
     if queued is None:
-        yield _Row(topic("kv-cache"), Text(_capacity(document)), level)
+        yield _Row(topic("kv-cache"), _capacity(document), level)
         return
     asked = queued["numbers"].get("concurrency")
     what = f"; of {asked} asked for, the others queue" if asked else ""
-    yield _Row(topic("kv-cache"), Text(_capacity(document) + what), queued["level"], queued["suggestion"])
-
-
-def _with_bar(row: _Row, most: int) -> _Row:
-    """The bar and its figures on one line, or below each other."""
-    assert row.memory is not None
-    legend = memory_legend(row.memory)
-    left = most - len(legend) - 2
-    if left >= _NARROWEST_BAR:
-        return replace(row, message=memory_bar(row.memory, min(_BAR, left)).append(f"  {legend}"))
-    return replace(row, message=memory_bar(row.memory, _BAR), below=legend)
+    yield _Row(topic("kv-cache"), _capacity(document) + what, queued["level"], queued["suggestion"])
 
 
 def memory_legend(memory: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from runners.terminal.checks_view import STYLES, memory_bar, memory_legend
 from runners.terminal.forecast_view import forecast_lines
 from runners.terminal.layout import LABEL, columns, labelled
 
+_ABOUT_MEMORY = ("memory", "weights", "kv-cache", "ram")
 _FIGURES_OF_MEMORY = (
     ("usable", "usable_gib_per_gpu", "GiB, as the driver gives it"),
     ("budget", "budget_gib_per_gpu", "GiB that the engine takes"),
@@ -48,13 +49,14 @@ def explanation_lines(
 
 def _of_this_plan(word: str, plan: dict[str, Any], width: int | None) -> Iterator[Text]:
     found = [finding for finding in plan["findings"] if finding["code"] == word]
+    memory = plan["memory"] if word in _ABOUT_MEMORY else None
     for finding in found:
         yield from labelled(finding["level"], finding["message"], width, style=STYLES[finding["level"]])
         if finding["quote"]:
             yield from labelled("", f"{plan['engine']['name']} would say: {finding['quote']}", width)
-        yield from _figures([(name.replace("_", " "), value, "") for name, value in finding["numbers"].items()])
-    if word in ("memory", "weights", "kv-cache") and plan["memory"]:
-        memory = plan["memory"]
+        if not memory:
+            yield from _figures([(name.replace("_", " "), value, "") for name, value in finding["numbers"].items()])
+    if memory:
         yield Text.assemble("".ljust(LABEL), memory_bar(memory, 26))
         yield Text(" " * LABEL + memory_legend(memory))
         yield from _figures([(name, memory[key], unit) for name, key, unit in _FIGURES_OF_MEMORY if key in memory])
@@ -63,7 +65,7 @@ def _of_this_plan(word: str, plan: dict[str, Any], width: int | None) -> Iterato
         yield from forecast_lines(plan, width)
         bases = [[phase["name"], phase["basis"]] for phase in plan["forecast"]["phases"]]
         for i, line in enumerate(columns(bases)):
-            yield from labelled("from" if i == 0 else "", line, width)
+            yield from labelled("from" if i == 0 else "", line.rstrip(), width)
     elif not found:
         yield from labelled("", f"this plan has no finding of {word}", width)
 

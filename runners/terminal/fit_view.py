@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from runners.terminal.layout import columns, in_parts, labelled, room, wrapped_command
+from runners.terminal.layout import in_parts, labelled, room, table, wrapped_command
 from runners.terminal.words import amount, dollars, gib
 
 _HEADER = ["accelerators", "$/h", "stock", "parallel", "weights", "KV tokens", "longest", "at once"]
@@ -15,6 +15,7 @@ _RIGHT = (1, 4, 5, 6, 7)
 _LEFT_OUT_FIRST = (4, 2)
 """Columns that a narrow terminal goes without."""
 _ROOM_FOR_VERDICT = 8
+_WARNINGS = 3
 
 
 def fit_lines(document: Mapping[str, Any], width: int | None, *, limit: int = 0, why_not: str = "") -> Iterator[Text]:
@@ -45,13 +46,7 @@ def _has_prices(rows: list[dict[str, Any]]) -> bool:
 
 def _table(rows: list[dict[str, Any]], width: int | None) -> Iterator[Text]:
     cells = [_HEADER, *map(_cells, rows)]
-    # A heading alone makes no column.
-    empty = {i for i in range(len(_HEADER)) if not any(row[i] for row in cells[1:])}
-    for column in (None, *_LEFT_OUT_FIRST):
-        empty |= set() if column is None else {column}
-        lines = columns([["" if i in empty else cell for i, cell in enumerate(row)] for row in cells], right=_RIGHT)
-        if width is None or len(lines[0]) + 3 + _ROOM_FOR_VERDICT <= width:
-            break
+    lines = table(cells, width, right=_RIGHT, drop=_LEFT_OUT_FIRST, spare=3 + _ROOM_FOR_VERDICT)
     yield Text(lines[0].rstrip(), style="bold")
     for line, row in zip(lines[1:], rows, strict=True):
         verdict, style = _verdict(row)
@@ -83,20 +78,33 @@ def _spread(row: dict[str, Any]) -> str:
 
 
 def _verdict(row: dict[str, Any]) -> tuple[str, str]:
-    """fits, or what is less than asked for; a warning of the engine's is told with it."""
+    """fits, or what is less than asked for; a star where the engine warns of something."""
     if row["verdict"] == "no":
         return f"no: {row['reason']}", "red"
-    told = ["fits" if row["verdict"] == "fits" else f"fits {row['reason']}", *row["warnings"][:1]]
-    return "; ".join(told), "green" if len(told) == 1 and row["verdict"] == "fits" else "yellow"
+    star = " *" if row["warnings"] else ""
+    if row["verdict"] == "fits":
+        return f"fits{star}", "yellow" if star else "green"
+    return f"fits {row['reason']}{star}", "yellow"
 
 
 def _below(rows: list[dict[str, Any]], width: int | None, limit: int) -> Iterator[Text]:
-    """How many more there are, and the command that goes on from here."""
+    """How many more there are, what the stars mean, and the command that goes on from here."""
     if 0 < limit < len(rows):
         yield Text(f"and {len(rows) - limit:,} more; --limit 0 shows all", style="dim")
-    best = next((row for row in rows if row["verdict"] == "fits"), None)
+    yield from _warnings(rows[:limit] if limit > 0 else rows, width)
+    fitting = [row for row in rows if row["verdict"] == "fits"]
+    best = min(fitting, key=lambda row: bool(row["warnings"]), default=None)
     if best:
         sets = [part for text in best["overrides"] for part in ("--set", text)]
         yield Text()
         for i, line in enumerate(wrapped_command(["recipe", "plan", "RECIPE", *sets], room(width, 6))):
             yield Text(f"{'try:' if i == 0 else '':<6}{line}")
+
+
+def _warnings(rows: list[dict[str, Any]], width: int | None) -> Iterator[Text]:
+    """What the stars of these rows stand for, each once."""
+    said = list(dict.fromkeys(warning for row in rows if row["verdict"] != "no" for warning in row["warnings"]))
+    for warning in said[:_WARNINGS]:
+        yield from labelled("*", warning, width, indent=2, style="yellow")
+    if len(said) > _WARNINGS:
+        yield Text(f"  and {len(said) - _WARNINGS:,} more such warnings; --json holds all", style="dim")

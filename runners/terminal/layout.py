@@ -103,6 +103,29 @@ def columns(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), betwe
     ]
 
 
+def table(
+    rows: Sequence[Sequence[str]],
+    width: int | None,
+    *,
+    right: Collection[int] = (),
+    drop: Sequence[int] = (),
+    spare: int = 0,
+) -> list[str]:
+    """A heading and its rows as columns that fit the width, with so much to spare: closer together, else with fewer.
+
+    Columns without anything below their heading are left out, and those that give way are tried in the order of `drop`.
+    """
+    empty = {i for i in range(len(rows[0])) if not any(row[i] for row in rows[1:])}
+    for gone in range(len(drop) + 1):
+        hidden = empty | set(drop[:gone])
+        kept = [["" if i in hidden else cell for i, cell in enumerate(row)] for row in rows]
+        for between in ("   ", "  "):
+            lines = columns(kept, right=right, between=between)
+            if width is None or cell_len(lines[0]) + spare <= width:
+                return lines
+    return lines
+
+
 def _set(cell: str, width: int, *, right: bool) -> str:
     blank = " " * (width - cell_len(cell))
     return blank + cell if right else cell + blank

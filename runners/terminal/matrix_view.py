@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
-from runners.terminal.layout import columns, labelled, room, wrapped
+from runners.terminal.layout import room, table, wrapped, wrapped_command
+from runners.terminal.refusal_view import remedy_command
 from runners.terminal.words import amount, dollars, plural, whole_seconds
 
 _HEADER = ["run", "machine", "KV tokens", "at once", "time", "cost"]
@@ -15,32 +16,29 @@ _RIGHT = (2, 3, 4, 5)
 _LEFT_OUT_FIRST = (3, 2, 1)
 """Columns that give way to the verdict in a narrow terminal."""
 _ROOM_FOR_VERDICT = 10
+_INDENT = 6
 
 
 def plans_lines(plans: Sequence[dict[str, Any]], width: int | None) -> Iterator[Text]:
     """A row for each run, its first reason if it is refused, and the sums of those that go."""
-    table = _table([_HEADER, *map(_cells, plans), _total(plans)], width)
-    left = len(table[0]) + 3
-    yield Text(f"{table[0]}   verdict" if width is None or left + 7 <= width else table[0].rstrip(), style="bold")
-    for line, plan in zip(table[1:-1], plans, strict=True):
+    rows = table(
+        [_HEADER, *map(_cells, plans), _total(plans)],
+        width,
+        right=_RIGHT,
+        drop=_LEFT_OUT_FIRST,
+        spare=_ROOM_FOR_VERDICT,
+    )
+    left = len(rows[0]) + 3
+    yield Text(f"{rows[0]}   verdict" if width is None or left + 7 <= width else rows[0].rstrip(), style="bold")
+    for line, plan in zip(rows[1:-1], plans, strict=True):
         verdict, style = ("go", "green") if plan["verdict"] == "go" else (f"refused: {_reason(plan)}", "bold red")
         yield from _row(line, verdict, style, left, width)
-    yield from _row(table[-1], _how_many_go(plans), "bold", left, width)
-    if any(plan["verdict"] == "refuse" for plan in plans):
+    yield from _row(rows[-1], _how_many_go(plans), "bold", left, width)
+    refused = next((plan for plan in plans if plan["verdict"] == "refuse"), None)
+    if refused is not None:
         yield Text()
-        yield from labelled("", "recipe plan of one of them alone says what would work", width, indent=0, style="dim")
-
-
-def _table(rows: list[list[str]], width: int | None) -> list[str]:
-    """The columns that leave room for the verdict."""
-    hidden: set[int] = set()
-    for column in (*_LEFT_OUT_FIRST, None):
-        kept = [["" if i in hidden else cell for i, cell in enumerate(row)] for row in rows]
-        lines = columns(kept, right=_RIGHT)
-        if width is None or len(lines[0]) + _ROOM_FOR_VERDICT <= width or column is None:
-            break
-        hidden.add(column)
-    return lines
+        for i, command in enumerate(wrapped_command(remedy_command(refused, []), room(width, _INDENT))):
+            yield Text(("why:" if i == 0 else "").ljust(_INDENT) + command)
 
 
 def _row(line: str, verdict: str, style: str, left: int, width: int | None) -> Iterator[Text]:

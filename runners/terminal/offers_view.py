@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from runners.terminal.layout import columns, labelled
+from runners.terminal.layout import labelled, table
 from runners.terminal.words import dollars
 
 _OFFERED = ["accelerators", "memory", "usable", "$/h", "$/GPU·h", "stock", "cloud"]
@@ -16,8 +16,7 @@ _KNOWN = ["accelerator", "label", "usable", "bandwidth", "bf16", "fp8", "capabil
 
 def offer_lines(rows: Sequence[dict[str, Any]], width: int | None, *, more: int = 0) -> Iterator[Text]:
     """A row each, as they are offered; `more` are of other counts."""
-    between = "  " if width is not None and width < 90 else "   "
-    lines = columns([_OFFERED, *map(_offered, rows)], right=(1, 2, 3, 4), between=between)
+    lines = table([_OFFERED, *map(_offered, rows)], width, right=(1, 2, 3, 4), drop=(4, 1))
     yield Text(lines[0].rstrip(), style="bold")
     for line, row in zip(lines[1:], rows, strict=True):
         yield Text(line.rstrip(), style="dim" if row["stock"] == "none" else "")
@@ -42,8 +41,7 @@ def _offered(row: dict[str, Any]) -> list[str]:
 
 def known_lines(rows: Sequence[dict[str, Any]], width: int | None) -> Iterator[Text]:
     """The table of accelerators; speeds are dense peaks in TFLOP/s."""
-    between = "  " if width is not None and width < 90 else "   "
-    lines = columns([_KNOWN, *map(_known, rows)], right=(1, 2, 3, 4, 5, 6), between=between)
+    lines = table([_KNOWN, *map(_known, rows)], width, right=(1, 2, 3, 4, 5, 6), drop=(7, 1))
     yield Text(lines[0].rstrip(), style="bold")
     yield from (Text(line.rstrip()) for line in lines[1:])
     yield Text()

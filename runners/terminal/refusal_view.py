@@ -41,15 +41,10 @@ def nothing_rented(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
 
 def remedy_command(plan: dict[str, Any], overrides: list[str]) -> list[str]:
     """The command line that plans the same recipe, or the same run of a matrix, with a change."""
-    command = shlex.split(plan["command"])
-    changed = {override.partition("=")[0] for override in overrides}
-    fixed = {path: value for path, value in plan["variant"].items() if path not in changed}
-    settings = (
-        [f"matrix={{{', '.join(f'{path}: [{_yaml(value)}]' for path, value in fixed.items())}}}"] if fixed else []
-    )
-    if plan["variant"] and not fixed:
-        path, _, value = overrides[0].partition("=")
-        settings = [f"matrix={{{path}: [{value}]}}"]
+    command, changed = shlex.split(plan["command"]), dict(override.partition("=")[::2] for override in overrides)
+    # The values of a matrix are set after everything else: a change of one has to be made in it.
+    axes = [f"{path}: [{changed.get(path, _yaml(value))}]" for path, value in plan["variant"].items()]
+    settings = [f"matrix={{{', '.join(axes)}}}"] if axes else []
     sets = [part for text in [*settings, *overrides] for part in ("--set", text)]
     return [command[0], "plan", *command[2:], *sets]
 

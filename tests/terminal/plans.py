@@ -116,7 +116,9 @@ def going(**more: Any) -> dict[str, Any]:
             ),
         ],
         "offers": [offer(), offer("A100 SXM 80GB", 2, 3.98)],
-        "passed_over": [{"offer": offer("H100 SXM 80GB", 2, 7.98), "reason": "$7.98/h is above limits.max_price $5.00/h"}],
+        "passed_over": [
+            {"offer": offer("H100 SXM 80GB", 2, 7.98), "reason": "$7.98/h is above limits.max_price $5.00/h"}
+        ],
         "model": {
             "identifier": "jondurbin/airoboros-l2-70b-3.1.2",
             "source": "jondurbin/airoboros-l2-70b-3.1.2 @ 4f2c91e",

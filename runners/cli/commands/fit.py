@@ -93,13 +93,14 @@ def _show(document: Mapping[str, Any], options: argparse.Namespace, why_not: str
 
 
 def _engine_of(options: argparse.Namespace) -> Engine:
-    """The engine that is named; else the first that loads a model of this form."""
+    """The engine that is named; else one that loads a model of this form, rather one that spreads it over GPUs."""
     from runners import registry
 
     names = registry.installed().engines
     if options.engine is None:
         form = "gguf" if _is_gguf(options) else "folder"
-        return next(engine for engine in map(registry.engine, names) if engine.model_form == form)
+        fitting = [engine for engine in map(registry.engine, names) if engine.model_form == form]
+        return min(fitting, key=lambda engine: not engine.splits_tensors)
     if options.engine not in names:
         from recipes.explain import did_you_mean
 
