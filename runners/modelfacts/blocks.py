@@ -35,7 +35,14 @@ def block(fields: Fields, family: Family, layer: int) -> Block:
         mixers=(mixer(fields, family, layer),),
         feed_forward=feed_forward(fields, family, layer),
         norms=_norms(fields, family) * width * hidden,
+        other=_per_layer_input(fields),
     )
+
+
+def _per_layer_input(fields: Fields) -> int:
+    """Gemma 4's gate and projection of what each layer gets of its own; its norm is counted here as well."""
+    own, hidden = fields.size("hidden_size_per_layer_input"), fields.size(*names.HIDDEN)
+    return 2 * own * hidden + hidden if own and fields.model_type == "gemma4_text" else 0
 
 
 def _norms(fields: Fields, family: Family) -> int:
@@ -45,6 +52,8 @@ def _norms(fields: Fields, family: Family) -> int:
         return 1 if fields.flag("parallel_attn", default=True) else 2
     if fields.flag("use_parallel_residual") and fields.model_type == "stablelm":
         return 1
+    if fields.model_type == "gemma4_text" and experts_of(fields):
+        return family.norms + 4  # three norms more, and the router's scale
     return family.norms
 
 
@@ -78,7 +87,7 @@ def mixer(fields: Fields, family: Family, layer: int) -> Mixer:
 
 def _global(fields: Fields, heads: int, kv_heads: int) -> Attention:
     """Gemma 4's layers that see everything have heads of another size."""
-    dim, same = fields.size("global_head_dim"), fields.flag("attention_k_eq_v")
+    dim, same = fields.size("global_head_dim", default=512), fields.flag("attention_k_eq_v")
     grouped = (fields.size("num_global_key_value_heads") or kv_heads) if same else kv_heads
     return Attention(heads=heads, kv_heads=grouped, head_dim=dim, norms=2 * dim, shared_values=same)
 
@@ -186,6 +195,8 @@ def dense(fields: Fields, family: Family, layer: int) -> Mlp:
 
 
 def experts_of(fields: Fields) -> int:
+    if fields.model_type == "gemma4_text" and not fields.flag("enable_moe_block"):
+        return 0
     return fields.size(*names.EXPERTS) or fields.inner("ffn_config").size("moe_num_experts")
 
 

@@ -20,6 +20,7 @@ def decoder(fields: Fields, *, tied: bool | None = None) -> Decoder:
     hidden, count = fields.size(*names.HIDDEN), layer_count(fields)
     norm = hidden * (2 if family.norm_bias else 1)
     mllama = fields.model_type == "mllama_text_model"
+    own_width = fields.size("hidden_size_per_layer_input") if fields.model_type == "gemma4_text" else 0
     return Decoder(
         hidden=hidden,
         vocabulary=fields.size(*names.VOCABULARY),
@@ -30,7 +31,9 @@ def decoder(fields: Fields, *, tied: bool | None = None) -> Decoder:
         extra_rows=8 if mllama else 0,
         final_norms=norm * (_has_final_norm(fields, family) + family.embedding_norm),
         head_bias=blocks.is_set(fields, family.head_bias),
-        exact=family.exact,
+        own_rows=fields.size("vocab_size_per_layer_input") if own_width else 0,
+        own_width=own_width,
+        exact=family.exact and not fields.flag("use_double_wide_mlp"),
         unknown=(_CROSS,) if mllama else (),
     )
 
@@ -51,9 +54,16 @@ def _block(fields: Fields, family: Family, layer: int, count: int) -> Block:
         return replace(found, mixers=mixers, other=2)
     if layer >= count - fields.size("num_kv_shared_layers") > 0:
         # The last layers use the keys and values of earlier ones.
-        mixers = tuple(replace(m, keeps=False) if isinstance(m, Attention) else m for m in found.mixers)
+        mixers = tuple(_borrowing(fields, m) if isinstance(m, Attention) else m for m in found.mixers)
         return replace(found, mixers=mixers)
     return found
+
+
+def _borrowing(fields: Fields, mixer: Attention) -> Attention:
+    """Attention to another layer's keys and values; Gemma 3n's checkpoints hold weights for its own, unused."""
+    if fields.model_type == "gemma3n_text":
+        return replace(mixer, keeps=False)
+    return replace(mixer, keeps=False, projects=False, norms=mixer.norms // 2)
 
 
 def _crossing(mixer: Attention) -> Attention:

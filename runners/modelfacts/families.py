@@ -95,7 +95,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
     "gemma3n_text": replace(_GEMMA3, pattern=5, exact=False),
-    "gemma4_text": replace(_GEMMA3, exact=False),
+    "gemma4_text": replace(_GEMMA3, router_bias=True),
     "phi": replace(
         _GPTJ, qkv_bias=True, o_bias=True, qk_norm="head", qk_norm_if="qk_layernorm"
     ),

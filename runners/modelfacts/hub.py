@@ -147,7 +147,7 @@ class Repository:
     def tokenizer(self, commit: str, size: int | None = None) -> Path:
         """Its tokenizer.json, brought here."""
         return self._cache.file(commit, TOKENIZER) or self._cache.keep_file(
-            commit, TOKENIZER, self._client.read(self.repo, commit, TOKENIZER, size)
+            commit, TOKENIZER, self._client.read(self.repo, commit, TOKENIZER, size or None)
         )
 
     def facts(self, found: Description, files: tuple[File, ...], *, gguf: bool, identifier: str) -> ModelFacts:
@@ -204,9 +204,11 @@ class Repository:
 
     def _header(self, found: Description, file: File) -> list[Tensor]:
         label = f"{self.repo}'s {file.name}"
-        start, _ = self._client.range(self.repo, found.commit, file.name, 0, min(_HEADER_START, file.bytes or 8))
+        start, _ = self._client.range(
+            self.repo, found.commit, file.name, 0, min(_HEADER_START, file.bytes or _HEADER_START)
+        )
         length = safetensors.header_length(start, label)
-        if LENGTH_BYTES + length > file.bytes:
+        if 0 < file.bytes < LENGTH_BYTES + length:
             raise Refused(
                 f"{label} is cut off: its header should be {length:,} bytes long, and the file has {file.bytes:,}",
                 advice="name another revision, or a repository that is whole",
@@ -220,7 +222,7 @@ class Repository:
         return safetensors.tensors_in(start[LENGTH_BYTES : LENGTH_BYTES + length], label)
 
     def _object(self, found: Description, name: str) -> dict[str, Any]:
-        data = self._client.read(self.repo, found.commit, name, found.size(name))
+        data = self._client.read(self.repo, found.commit, name, found.size(name) or None)
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:

@@ -29,6 +29,8 @@ class Attention:
     """Values are the keys' projection."""
     keeps: bool = True
     """Whether it keeps keys and values of its own for each token; False where another layer's are used."""
+    projects: bool = True
+    """Whether it makes keys and values."""
 
     @property
     def values(self) -> int:
@@ -116,7 +118,9 @@ class Decoder:
     """Rows of the embedding that the head has not."""
     final_norms: int = 0
     head_bias: bool = False
-    other: int = 0
+    own_rows: int = 0
+    """Rows of a second embedding, of which each layer gets own_width elements (Gemma 4)."""
+    own_width: int = 0
     exact: bool = True
     """Whether the sum of the parts is the whole model."""
     unknown: tuple[str, ...] = field(default=())

@@ -56,8 +56,11 @@ def weights_of(decoder: Decoder) -> Iterator[Weight]:
         yield Weight(module="lm_head", name="lm_head", rows=decoder.vocabulary, columns=width, linear=True)
     if decoder.head_bias:
         yield Weight(module="lm_head", name="lm_head.bias", rows=decoder.vocabulary)
-    if decoder.other:
-        yield Weight(module="other", name="model.other", rows=decoder.other)
+    if decoder.own_rows:
+        width = decoder.own_width * len(decoder.blocks)
+        yield Weight(module="embedding", name="model.embed_tokens_per_layer", rows=decoder.own_rows, columns=width)
+        yield Weight(module="other", name="model.per_layer_model_projection", rows=width, columns=decoder.hidden)
+        yield Weight(module="norm", name="model.per_layer_projection_norm", rows=decoder.own_width)
 
 
 def _of_block(block: Block, at: str, hidden: int) -> Iterator[Weight]:
@@ -92,8 +95,9 @@ def _of_mixer(mixer: Mixer, at: str, hidden: int) -> Iterator[Weight]:
 def _attention(a: Attention, at: str, hidden: int) -> Iterator[Weight]:
     queries = a.heads * a.head_dim * (2 if a.gated else 1)
     yield from _linear("attention", f"{at}.q_proj", queries, hidden, bias=a.qkv_bias)
-    yield from _linear("attention", f"{at}.k_proj", a.kv_heads * a.head_dim, hidden, bias=a.qkv_bias)
-    if not a.shared_values:
+    if a.projects:
+        yield from _linear("attention", f"{at}.k_proj", a.kv_heads * a.head_dim, hidden, bias=a.qkv_bias)
+    if a.projects and not a.shared_values:
         yield from _linear("attention", f"{at}.v_proj", a.kv_heads * a.values, hidden, bias=a.qkv_bias)
     yield from _linear("attention", f"{at}.o_proj", hidden, a.heads * a.values, bias=a.o_bias)
     yield Weight(module="norm", name=f"{at}.q_norm", rows=a.norms)
