@@ -107,8 +107,12 @@ def kv_bytes(model: ModelFacts, options: Options, context: Context) -> float:
 
 def mask_bytes(model: ModelFacts, options: Options, context: Context) -> float:
     """The attention masks: one for each kind of cache, float16 with flash attention."""
-    kinds = {cells(layers, options, context) for layers in model.layers if layers.mixer != "recurrent"}
-    return sum(kinds) * _ubatch(options, context) * (2 if options.flash_attention else 4)
+    kinds = {
+        layers.window is not None: cells(layers, options, context)
+        for layers in model.layers
+        if layers.mixer != "recurrent"
+    }
+    return sum(kinds.values()) * _ubatch(options, context) * (2 if options.flash_attention else 4)
 
 
 def compute_bytes(model: ModelFacts, options: Options, context: Context) -> float:
