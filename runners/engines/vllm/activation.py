@@ -6,7 +6,9 @@ forward pass is counted by what lives at the same time in the feed-forward, whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from runners.engines.vllm.releases import Release
 from runners.engines.vllm.settings import GIB, Settings
@@ -15,25 +17,37 @@ from runners.modelfacts.facts import ModelFacts
 SORT_BYTES = 38.7
 """For each row and vocabulary entry, where PyTorch sorts: logits 2, in float32 4, sorted 4, indices 8, the sort's own 8
 and 12 (v1/sample/ops/topk_topp_sampler.py)."""
-SORT_BYTES_HALF = 32.0
+SORT_BYTES_HALF = 30.0
 """The same, while logits stayed in 16 bits until the softmax (before 0.6)."""
+SORT_BYTES_SEPARATE = 40.0
+"""Before 0.4.3, with probabilities and their logarithms beside them."""
 TRITON_BYTES = 14.0
 """Triton's top-k/top-p works in place: logits 2, float32 4, probabilities 4, random numbers 4."""
 FLASHINFER_BYTES = 12.0
 LOGITS_BYTES = 4.0
 """Model Runner V2's dummy requests need no processing: the logits, and their copy."""
 _SORTS_UNTIL, _TRITON_UNTIL = Release((0, 17, 0)), Release((0, 21, 0))
+_SORTS_EVERYWHERE = Release((0, 11, 1))
 _FUSED_NORM = Release((0, 2, 3))
 _SORTED_IN_FLOAT32 = Release((0, 6, 0))
+_IMAGE_TOKENS = 4096
+"""Of the largest image, roughly, as the first engine's profiling run takes it."""
+_ANY_SIZE_TOKENS = 16384
+_LARGEST_ENCODER_GIB = 8
+_MODULAR_EXPERTS = Release((0, 12, 0))
 _MLA_PREFILL = Release((0, 9, 0))
 
 
 @dataclass(frozen=True)
 class Activation:
+    """Bytes over the weights."""
+
     bytes: float
     forward: float
     sampling: float
     encoder: float = 0.0
+    without_sort: float = 0.0
+    """The same with FlashInfer's sampler, which 0.8 to 0.11.0 used where it happened to be installed."""
 
 
 def activation(model: ModelFacts, settings: Settings) -> Activation:
@@ -43,7 +57,13 @@ def activation(model: ModelFacts, settings: Settings) -> Activation:
     forward = _forward(model, settings)
     sampling = hidden + _sampling(model, settings)
     encoder = _encoder(model, settings)
-    return Activation(max(forward, sampling) + encoder, forward, sampling, encoder)
+    peak = max(forward, sampling)
+    light = peak
+    if settings.v1 and settings.release < _SORTS_EVERYWHERE:
+        light = max(forward, hidden + _rows(model, settings) * model.vocab_size * FLASHINFER_BYTES)
+    if not settings.v1:  # Encoder and language model in one pass: the larger counts.
+        return Activation(max(peak, encoder), forward, sampling, max(0.0, encoder - peak), max(peak, encoder))
+    return Activation(peak + encoder, forward, sampling, encoder, light + encoder)
 
 
 def _forward(model: ModelFacts, settings: Settings) -> float:
@@ -78,8 +98,11 @@ def _experts(model: ModelFacts, settings: Settings) -> float:
     chosen = min(settings.max_num_batched_tokens, _chunk(release)) * model.experts.per_token
     inner = model.experts.intermediate_size / (1 if settings.flags.enable_expert_parallel else settings.tp)
     hidden = model.hidden_size
+    quantized = model.quantization is not None or settings.precision.quantization is not None
     if release < Release((0, 8, 0)):
         buffers = chosen * (3 * inner + hidden)
+    elif release >= _MODULAR_EXPERTS or (quantized and release >= Release((0, 10, 2))):
+        buffers = chosen * (max(2 * inner, hidden) + max(inner, hidden) + hidden)
     else:
         buffers = chosen * (max(2 * inner, hidden) + inner)
     return width * (buffers + settings.max_num_batched_tokens * hidden)
@@ -108,15 +131,27 @@ def _latent(model: ModelFacts, settings: Settings) -> float:
     return settings.precision.compute_bytes * rows * (expanded + kept)
 
 
-def _sampling(model: ModelFacts, settings: Settings) -> float:
+def _rows(model: ModelFacts, settings: Settings) -> int:
+    """Sequences of the profiling run: the first engine gives each of a multimodal model's a whole image."""
     rows = min(settings.max_num_seqs, settings.max_num_batched_tokens)
+    if settings.flags.pooling or any(file.name == "modules.json" for file in model.files):
+        return 0
+    if model.multimodal and not settings.v1:
+        return max(1, min(rows, settings.max_num_batched_tokens // _IMAGE_TOKENS))
+    return rows
+
+
+def _sampling(model: ModelFacts, settings: Settings) -> float:
+    rows = _rows(model, settings)
     return rows * model.vocab_size * _bytes_per_logit(model, settings, rows)
 
 
 def _bytes_per_logit(model: ModelFacts, settings: Settings, rows: int) -> float:
     release = settings.release
     if not settings.v1:
-        return SORT_BYTES if release >= _SORTED_IN_FLOAT32 else SORT_BYTES_HALF
+        if release >= _SORTED_IN_FLOAT32:
+            return SORT_BYTES
+        return SORT_BYTES_HALF if release >= Release((0, 4, 3)) else SORT_BYTES_SEPARATE
     if runs_second_runner(model, settings):
         return LOGITS_BYTES
     if release < _SORTS_UNTIL or rows < 8:
@@ -143,6 +178,8 @@ def runs_second_runner(model: ModelFacts, settings: Settings) -> bool:
 
 def _encoder(model: ModelFacts, settings: Settings) -> float:
     """A multimodal model's tower, at its largest input; roughly, because towers differ."""
+    if model.model_type == "mllama":
+        return _crossed(model, settings)
     limits = settings.flags.limit_mm_per_prompt
     skipped = settings.flags.skip_mm_profiling or settings.flags.language_model_only
     if not model.multimodal or skipped or settings.cpu or (limits and not any(_count(v) for v in limits.values())):
@@ -151,8 +188,27 @@ def _encoder(model: ModelFacts, settings: Settings) -> float:
     tower = tower if isinstance(tower, dict) else {}
     width = tower.get("hidden_size") or tower.get("embed_dim") or 1152
     inner = tower.get("intermediate_size") or 4 * width
-    patches = 4 * max(settings.max_num_batched_tokens, 4096)
-    return min(2 * patches * (4 * width + 2 * inner) / settings.tp, 4 * GIB)
+    each = 4 * width + (12 * width + 2 * inner) / settings.tp
+    return min(2 * _patches(model, tower, settings.max_num_batched_tokens) * each, _LARGEST_ENCODER_GIB * GIB)
+
+
+def _patches(model: ModelFacts, tower: Mapping[str, Any], tokens: int) -> float:
+    """Patches of the images that fill a batch; a tower that takes any size takes one of 16384 tokens at least."""
+    merge = tower.get("spatial_merge_size")
+    if merge:
+        return float(max(tokens, _ANY_SIZE_TOKENS) * merge**2)
+    per_image = model.config.get("mm_tokens_per_image")
+    size, patch = tower.get("image_size"), tower.get("patch_size")
+    if per_image and isinstance(size, int) and isinstance(patch, int):
+        return float(tokens * (size // patch) ** 2 / per_image)
+    ratio = model.config.get("downsample_ratio") or 1
+    return float(tokens / ratio**2)
+
+
+def _crossed(model: ModelFacts, settings: Settings) -> float:
+    """Llama 3.2's vision features of four tiles with 1601 patches each, for every sequence at once."""
+    images = min(settings.max_num_seqs, max(1, settings.max_num_batched_tokens // 16))
+    return float(images * 4 * 1601 * (7680 + model.hidden_size) * settings.precision.compute_bytes)
 
 
 def _count(value: object) -> bool:

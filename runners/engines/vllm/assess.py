@@ -10,7 +10,20 @@ from runners.engines.vllm.lengths import Length, model_length
 from runners.engines.vllm.parallel import parallelism
 from runners.engines.vllm.precision import precision, refuses_type
 from runners.engines.vllm.releases import NEWEST, OLDEST, Release, release
-from runners.engines.vllm.settings import settle
+from runners.engines.vllm.settings import Settings, settle
+
+
+_PAGED_ATTENTION_V2 = Release((0, 2, 2))
+_SHARED_MEMORY = {
+    (7, 0): 98304,
+    (7, 5): 65536,
+    (8, 0): 166912,
+    (8, 6): 101376,
+    (8, 7): 166912,
+    (8, 9): 101376,
+    (9, 0): 232448,
+}
+"""Bytes that one block of threads may have (CUDA C++ Programming Guide, compute capabilities)."""
 
 
 def assess(case: Case) -> Assessment:
@@ -26,6 +39,7 @@ def assess(case: Case) -> Assessment:
     findings += _length(length)
     settings = settle(case, flags, types, length, number)
     findings += _batch(flags, settings.max_num_batched_tokens, settings.max_num_seqs, length, chunked=settings.chunked)
+    findings += _kernel(case, settings)
     if not case.model.known:
         findings.append(_unknown(case))
     if not case.model.tensors or not case.model.layers:
@@ -90,6 +104,31 @@ def _batch(flags: Flags, tokens: int, sequences: int, length: Length, *, chunked
             numbers={"max_num_batched_tokens": tokens, "max_num_seqs": sequences, "max_model_len": length.tokens},
             quote=quote,
             path="engine.args.max_num_batched_tokens" if flags.max_num_batched_tokens else "engine.args.max_num_seqs",
+        )
+    ]
+
+
+def _kernel(case: Case, settings: Settings) -> list[Finding]:
+    """The first attention kernel kept a request's scores in shared memory (worker.py, until 0.2.2)."""
+    accelerator = case.machine.accelerator
+    capability = accelerator.compute_capability if accelerator else None
+    held = _SHARED_MEMORY.get(capability) if capability else None
+    needed = 4 * settings.max_model_len
+    if settings.release >= _PAGED_ATTENTION_V2 or held is None or needed <= held:
+        return []
+    return [
+        Finding(
+            level="block",
+            code="max-model-len",
+            message=f"vLLM {settings.release}'s attention holds at most {held // 4:,} tokens on {accelerator.name}"
+            if accelerator
+            else "",
+            suggestion=f"engine.args.max_model_len: {held // 4}, or a newer engine.version",
+            quote=f"vLLM cannot currently support max_model_len={settings.max_model_len} with "
+            f"block_size={settings.block_size} on GPU with compute capability {capability} (required shared memory "
+            f"{needed + 2048}.0 > available shared memory {held}). This will be fixed in a future release.",
+            numbers={"max_model_len": settings.max_model_len, "most": held // 4},
+            path="engine.args.max_model_len",
         )
     ]
 

@@ -20,11 +20,16 @@ _CONTEXT_GIB = {7: 0.35, 8: 0.45, 9: 0.55, 10: 0.65, 12: 0.6}
 """The CUDA context with its kernels, by generation (major compute capability)."""
 _KERNELS_GIB = 0.07
 """What else grows beside PyTorch with one GPU: cuBLAS, loaded modules; 0.02 to 0.1 in published logs."""
+_AMD_KERNELS_GIB = 2.2
+"""hipBLASLt's work space and the runtime's own, with AMD's accelerators."""
 _NCCL_GIB = 0.35
-_SYMMETRIC_GIB = 0.9
+_SYMMETRIC_GIB = 2.2
 """NCCL's buffers of a rank; more where NVLink's switch does the sums (Hopper and later, 4 GPUs and more)."""
-_RESERVED_SHARE = 0.25
-"""PyTorch's cached blocks beyond the peak, where the device's free memory is measured."""
+_STAYS_CACHED = 0.55
+"""The part of the smaller of the two peaks (forward pass, sampling) that PyTorch still has cached beside the larger,
+where the device's free memory is measured."""
+_EARLY_PARALLEL_GIB = 8.0
+"""0.2.5 to 0.2.7 with several GPUs counted 8 to 15 GiB more than weights and peak, in published logs."""
 _NCCL_IS_OUTSIDE = Release((0, 11, 0))
 _GRAPH_BYTES_PER_LAYER = 12 * 2**20
 
@@ -44,6 +49,8 @@ class Budget:
     """What lies beside the budget: context, communication, graphs."""
     available: float
     """For the KV cache; negative if weights and activations do not fit."""
+    at_best: float
+    """The same, where FlashInfer happens to be installed and sampling takes less."""
     deviation: float
     """One standard deviation of `available`."""
 
@@ -56,20 +63,21 @@ def budget(
     context = _CONTEXT_GIB.get((accelerator.compute_capability or (8, 0))[0], 0.5) * GIB
     nccl = _communication(accelerator, settings)
     graphs = graph_bytes(model, settings)
-    counted, beside, peak = _counted(settings, context, nccl, graphs, activation)
+    kernels = (_AMD_KERNELS_GIB if accelerator.vendor == "amd" else _KERNELS_GIB) * GIB
+    counted, beside, peak = _counted(settings, context, kernels, nccl, graphs, activation)
     available = asked - weights.bytes - peak - counted
     if settings.flags.kv_cache_memory_bytes and settings.release >= Release((0, 10, 2)):
         available = float(settings.flags.kv_cache_memory_bytes)
-    deviation = _deviation(accelerator, settings, weights, peak, nccl + graphs)
-    return Budget(usable, asked, weights.bytes, peak, counted, beside, available, deviation)
+    deviation = _deviation(model, accelerator, settings, weights, activation, nccl + graphs)
+    at_best = available + (activation.bytes - (activation.without_sort or activation.bytes))
+    return Budget(usable, asked, weights.bytes, peak, counted, beside, available, at_best, deviation)
 
 
 def _counted(
-    settings: Settings, context: float, nccl: float, graphs: float, activation: Activation
+    settings: Settings, context: float, kernels: float, nccl: float, graphs: float, activation: Activation
 ) -> tuple[float, float, float]:
     """(taken off the cache, beside the budget, activation as it is counted)."""
-    release, kernels = settings.release, _KERNELS_GIB * GIB
-    peak = activation.bytes
+    release, peak = settings.release, activation.bytes
     if settings.v1:
         if release < releases.INCREASE_COUNTS_V1:
             return context + kernels + nccl, graphs, peak
@@ -79,9 +87,10 @@ def _counted(
     if release < releases.RESERVED_COUNTS:
         return 0.0, context + nccl + graphs, peak
     if release < releases.PEAK_COUNTS_AGAIN:
-        reserved = peak * (1 + _RESERVED_SHARE)
+        reserved = peak + _STAYS_CACHED * min(activation.forward, activation.sampling)
         if release < releases.CONTEXT_IS_OUTSIDE:
-            return context + kernels + nccl, graphs, reserved
+            several = _EARLY_PARALLEL_GIB * GIB if _is_early_parallel(settings) else 0.0
+            return context + kernels + nccl + several, graphs, reserved
         return kernels + nccl, context + graphs, reserved
     if release < releases.INCREASE_COUNTS_V0:
         return context + kernels + nccl, graphs, peak
@@ -111,15 +120,28 @@ def graph_bytes(model: ModelFacts, settings: Settings) -> float:
     return layers * _GRAPH_BYTES_PER_LAYER * min(1.0, settings.max_num_seqs / 256)
 
 
-def _deviation(accelerator: Accelerator, settings: Settings, weights: Weights, peak: float, small: float) -> float:
+def _deviation(
+    model: ModelFacts,
+    accelerator: Accelerator,
+    settings: Settings,
+    weights: Weights,
+    activation: Activation,
+    small: float,
+) -> float:
     low, high = accelerator.usable_range_gib
     if not high:
         low = high = accelerator.usable_gib
     parts = (
         settings.utilization * (high - low) * GIB / 4,
         0.006 * weights.bytes,
-        0.15 * peak,
+        0.1 * (activation.bytes - activation.encoder),
+        (0.15 if model.model_type == "mllama" else 0.5) * activation.encoder,
         0.3 * small,
         0.1 * GIB,
+        _EARLY_PARALLEL_GIB / 2 * GIB if _is_early_parallel(settings) else 0.0,
     )
     return float(sum(part**2 for part in parts) ** 0.5)
+
+
+def _is_early_parallel(settings: Settings) -> bool:
+    return settings.tp > 1 and releases.RESERVED_COUNTS <= settings.release < releases.CONTEXT_IS_OUTSIDE

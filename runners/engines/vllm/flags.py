@@ -13,6 +13,7 @@ from recipes.spec import Engine as EngineSpec
 _SHORT = {"q": "quantization", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "dp": "data_parallel_size"}
 _SHORT |= {"ep": "enable_expert_parallel", "sc": "speculative_config", "cc": "compilation_config"}
 _SHORT |= {"O": "compilation_config", "dcp": "decode_context_parallel_size"}
+_POOLING_TASKS = {"embed", "embedding", "classify", "score", "reward"}
 _MULTIPLIERS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -89,6 +90,8 @@ class Flags:
     decode_context_parallel_size: int = 1
     num_scheduler_steps: int = 1
     performance_mode: str | None = None
+    pooling: bool = False
+    """It embeds or classifies, and samples nothing."""
     speculative: Mapping[str, Any] = field(default_factory=dict)
     compilation: Mapping[str, Any] = field(default_factory=dict)
     limit_mm_per_prompt: Mapping[str, Any] = field(default_factory=dict)
@@ -130,6 +133,7 @@ def read_flags(spec: EngineSpec) -> Flags:
         decode_context_parallel_size=whole(args.get("decode_context_parallel_size")) or 1,
         num_scheduler_steps=whole(args.get("num_scheduler_steps")) or 1,
         performance_mode=_text(args.get("performance_mode")),
+        pooling=_text(args.get("runner")) == "pooling" or _text(args.get("task")) in _POOLING_TASKS,
         speculative=_speculative(args),
         compilation=_mapping(args.get("compilation_config")),
         limit_mm_per_prompt=_limits(args.get("limit_mm_per_prompt")),

@@ -93,7 +93,7 @@ def _findings(
     accelerator: Accelerator,
 ) -> list[Finding]:
     found = _start(settings, plan, accelerator)
-    load = _load(settings, plan, weights, accelerator)
+    load = _load(settings, plan, weights, accelerator, known=_is_known(case))
     if load.level == "block":
         return [*found, load]
     return [*found, load, _cache(case, settings, cache, plan, blocks, running)]
@@ -121,7 +121,7 @@ def _start(settings: Settings, plan: Budget, accelerator: Accelerator) -> list[F
     ]
 
 
-def _load(settings: Settings, plan: Budget, weights: Weights, accelerator: Accelerator) -> Finding:
+def _load(settings: Settings, plan: Budget, weights: Weights, accelerator: Accelerator, *, known: bool) -> Finding:
     """Whether the weights lie on the GPU at all: loading is not bound by gpu_memory_utilization."""
     room = plan.usable - 0.3 * GIB
     most, spread = weights.at_load, 0.02 * weights.at_load
@@ -136,7 +136,10 @@ def _load(settings: Settings, plan: Budget, weights: Weights, accelerator: Accel
     level = "ok"
     message = f"{each} {where}, of {plan.usable / GIB:.1f} GiB"
     if most > room + spread:
-        level, message = "block", f"{most / GIB:.1f} GiB {where} do not fit in {plan.usable / GIB:.1f} GiB"
+        level, message = (
+            "block" if known else "warn",
+            f"{most / GIB:.1f} GiB {where} do not fit in {plan.usable / GIB:.1f} GiB",
+        )
     elif most > room - spread:
         level = "warn"
     return Finding(
@@ -172,7 +175,7 @@ def _cache(case: Case, settings: Settings, cache: Cache, plan: Budget, blocks: i
     overridden = settings.flags.num_gpu_blocks_override is not None
     if missing > 0 and not overridden:
         nothing = plan.available <= 0
-        sure = missing > spread
+        sure = needed - plan.at_best > spread and _is_known(case)
         quote = (
             texts.no_memory(settings)
             if nothing
@@ -196,6 +199,11 @@ def _cache(case: Case, settings: Settings, cache: Cache, plan: Budget, blocks: i
         message=_fits(case, cache, tokens, running),
         numbers=numbers,
     )
+
+
+def _is_known(case: Case) -> bool:
+    """Sizes that were only computed, of an architecture that is not known, prove nothing."""
+    return case.model.known or case.model.weights_from == "headers"
 
 
 def _needed(settings: Settings, cache: Cache) -> float:

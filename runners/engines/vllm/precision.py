@@ -51,8 +51,8 @@ _MINIMUM["auto_awq"] = _MINIMUM["awq"]
 _MINIMUM["auto_gptq"] = _MINIMUM["gptq"]
 _MINIMUM["modelopt_nvfp4"] = _MINIMUM["modelopt_fp4"]
 
-_ONLY_FLOAT16 = {"awq": (9, 99), "squeezellm": (9, 99), "gptq": (0, 5)}
-"""Methods whose kernels take float16 alone (get_supported_act_dtypes), and before which release."""
+_ONLY_FLOAT16 = {"awq": (0, 5, 2), "squeezellm": (9, 0, 0), "gptq": (0, 4, 2)}
+"""Methods whose kernels take float16 alone (get_supported_act_dtypes), until their Marlin kernels took their place."""
 _OLDEST_GENERATION = (((0, 2, 0), 70), ((0, 20, 0), 75))
 """What the published wheels hold kernels for: CUDA 13, which they are built with since 0.20.0, has none for Volta."""
 
@@ -228,7 +228,7 @@ def _quantization(
 def refuses_type(method: str | None, compute: str, release: Release) -> Finding | None:
     """Methods whose kernels compute in float16 alone."""
     before = _ONLY_FLOAT16.get(method or "")
-    if before is None or compute != "bfloat16" or release.number[:2] >= before:
+    if before is None or compute != "bfloat16" or release.number >= before:
         return None
     return Finding(
         level="block",

@@ -37,7 +37,7 @@ def _since(major: int, minor: int, patch: int = 0) -> Release:
 
 
 # --- memory: worker/worker.py and v1/worker/gpu_worker.py ------------------------------------------------------------
-RESERVED_COUNTS = _since(0, 2, 7)
+RESERVED_COUNTS = _since(0, 2, 5)
 """The device's free memory is measured after the profiling run, so that PyTorch's cached blocks count as used."""
 CONTEXT_IS_OUTSIDE = _since(0, 3, 0)
 """The use before the model (the CUDA context) is subtracted again."""
@@ -75,7 +75,7 @@ CAPACITY_IS_CHECKED = _since(0, 2, 2)
 HYBRID_CACHE = _since(0, 9, 1)
 """Layers that keep less than the whole sequence get groups of their own."""
 PAGES_ARE_UNIFIED = _since(0, 11, 0)
-CAPACITY_BY_CONCURRENCY = _since(0, 24, 0)
+CAPACITY_BY_CONCURRENCY = _since(0, 22, 0)
 """The log's tokens are the concurrency at max_model_len times max_model_len."""
 IN_FLIGHT_TOKENS_COUNT = _since(0, 26, 0)
 """Sliding windows also hold what is under way in other batches."""

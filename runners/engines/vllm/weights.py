@@ -65,9 +65,19 @@ def _stored(tensors: Tensors, model: ModelFacts, settings: Settings) -> float:
     width = _PLAIN.get(tensors.dtype.upper())
     if online and tensors.module in _LINEAR and width:
         return tensors.elements * _online_bytes(online)
+    if tensors.module == "experts" and precision.quantization == "mxfp4" and width is None:
+        return tensors.bytes * _mxfp4_padding(model)
     if width is None or (model.quantization and tensors.module in _LINEAR and tensors.dtype.upper() == "F32"):
         return float(tensors.bytes)
     return float(tensors.elements * precision.compute_bytes)
+
+
+def _mxfp4_padding(model: ModelFacts) -> float:
+    """Marlin pads experts to multiples of 128 inside and 256 outside (layers/quantization/mxfp4.py, create_weights)."""
+    if model.experts is None or not model.hidden_size:
+        return 1.0
+    inner, outer = model.experts.intermediate_size, model.hidden_size
+    return (-(-inner // 128) * 128) * (-(-outer // 256) * 256) / (inner * outer)
 
 
 def online_quantization(model: ModelFacts, settings: Settings) -> str | None:
