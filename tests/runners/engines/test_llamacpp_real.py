@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,9 +20,9 @@ from provisioners.accelerators import Machine
 from recipes.catalogue import builtin_model
 from recipes.spec import Engine as EngineSpec
 from runners import registry
-from runners.environments import ONHOST
 from runners.case import Case, Memory
 from runners.engine import flags
+from runners.environments import ONHOST, environment_name
 from runners.modelfacts.read import facts_in
 from runners.onhost import install_engine
 from runners.run_folder import recipe_cache
@@ -51,8 +50,7 @@ def python() -> str:
     version = ENGINE.default_version or ""
     installation = ENGINE.installation(version, accelerated=False)
     assert installation
-    plan: Any = SimpleNamespace(engine=ENGINE, engine_version=version, installation=lambda: installation)
-    directory = str(recipe_cache(os.environ) / "engines" / str(plan.environment))
+    directory = str(recipe_cache(os.environ) / "engines" / environment_name(ENGINE.name, version, installation))
     steps = [{"argv": list(step.argv), "env": dict(step.env)} for step in installation.steps]
     made: tuple[str, bool] = install_engine.install(
         directory, {"python": sys.executable, "steps": steps, "check": list(installation.check)}
