@@ -78,7 +78,7 @@ def _has_final_norm(fields: Fields, family: Family) -> bool:
 def _positions(fields: Fields, family: Family) -> int:
     """Rows of a learned table of positions."""
     if fields.model_type == "mpt":
-        alibi = fields.inner("attn_config").flag("alibi") or fields.inner("attn_config").flag("rope")
+        alibi = fields.inner("attn_config").flag("alibi", default=True) or fields.inner("attn_config").flag("rope")
         return 0 if alibi else fields.size(*names.POSITIONS)
     return 0 if family.positions is None else fields.size(*names.POSITIONS) + family.positions
 

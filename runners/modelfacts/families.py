@@ -170,7 +170,7 @@ FAMILIES: dict[str, Family] = {
     "mamba2": Family(norms=1),
     "bamba": Family(qkv_bias="attention_bias", o_bias="attention_bias", mlp_bias="mlp_bias"),
     "falcon_h1": Family(qkv_bias="attention_bias", o_bias="attention_bias", mlp_bias="mlp_bias"),
-    "kimi_linear": replace(_MLA_SCORED, exact=False),
+    "kimi_linear": _MLA_SCORED,
     "lfm2": Family(qk_norm="head", tied=True),
     "lfm2_moe": Family(qk_norm="head", score_bias=True, tied=True),
     "exaone": replace(_PLAIN, tied=False),

@@ -161,15 +161,23 @@ def _short_conv(fields: Fields) -> Recurrent:
 
 
 def _kimi_delta(fields: Fields) -> Recurrent:
-    """Kimi delta attention; its sizes lie in a part of the config of their own."""
+    """Kimi delta attention; its sizes may lie in a part of the config of their own."""
     part = fields.inner("linear_attn_config")
-    hidden, heads, dim = fields.size(*names.HIDDEN), part.size("num_heads"), part.size("head_dim")
-    inner, kernel = heads * dim, part.size("short_conv_kernel_size", default=4)
-    three = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    hidden = fields.size(*names.HIDDEN)
+    heads = part.size("num_heads") or fields.size("linear_num_heads", default=32)
+    dim = part.size("head_dim") or fields.size("linear_head_dim", default=128)
+    kernel = part.size("short_conv_kernel_size") or fields.size("linear_conv_kernel_dim", default=4)
+    inner = heads * dim
     return Recurrent(
         state=3 * inner * max(0, kernel - 1) + heads * dim * dim,
-        linears=(*((name, inner, hidden) for name in three), ("self_attn.o_proj", hidden, inner)),
-        vectors=3 * inner * kernel + (hidden + inner) * dim * 2 + heads * hidden,
+        linears=(
+            *((f"self_attn.{name}", inner, hidden) for name in ("q_proj", "k_proj", "v_proj")),
+            *((f"self_attn.{name}", dim, hidden) for name in ("f_a_proj", "g_a_proj")),
+            *((f"self_attn.{name}", inner, dim) for name in ("f_b_proj", "g_b_proj")),
+            ("self_attn.b_proj", heads, hidden),
+            ("self_attn.o_proj", hidden, inner),
+        ),
+        vectors=3 * inner * kernel + inner + heads + dim,
     )
 
 
