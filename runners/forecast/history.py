@@ -13,6 +13,8 @@ from runners.forecast.work import Level
 
 _SLOTS = ("parallel", "n_parallel", "np", "max_num_seqs")
 _ONE_RUN, _SEVERAL = (0.6, 1.7), (0.8, 1.3)
+_BATCH_TOKENS = 2048
+"""So many prompt tokens engines take into one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,24 +216,25 @@ def _factors(speed: Speed, drive: Drive, slots: int) -> tuple[float, float]:
     """How much longer a prompt, and how much longer a step took than the roofline says.
 
     In a busy engine a request lasts while as many prompts as run beside it are worked on, one after the other, and
-    while its own answer grows: e2e = n·X + Y. Until its first token it waits for its own prompt and for those that were
-    before it: at a level's beginning for about half of the others, later for one that is just being worked on, with the
-    chance that there is one.
+    while its own answer grows: e2e = n·X + Y. Until its first token it waits for its own prompt and for those before
+    it. At a level's beginning these are half of the others, or all that share its batch; later it is one that is just
+    being worked on, with the chance that there is one.
     """
     n = drive.requests
-    # What waits in the client's place inside the engine is not being worked on.
+    # What waits for a slot inside the engine is not being worked on.
     service_s = drive.e2e_s * min(1.0, slots / max(1.0, min(drive.concurrency, n)))
     ttft_s = None if drive.ttft_s is None else drive.ttft_s - (drive.e2e_s - service_s)
-    together = max(1.0, min(float(slots), n * service_s / drive.seconds))
-    prompt = sum(level.prompt_tokens for level in drive.levels) / n
-    model_x = sum(level.requests * speed.prefill_s(level.prompt_tokens / level.requests) for level in drive.levels) / n
-    model_y = drive.answer_tokens * speed.decode_step_s(together, prompt + drive.answer_tokens / 2)
-    if ttft_s is None or ttft_s <= 0 or ttft_s >= service_s:
+    if ttft_s is None or not 0 < ttft_s < service_s:
         return 1.0, 1.0
-    first = sum(min(level.requests, slots) for level in drive.levels) / n
+    begin = sum(min(level.requests, slots) for level in drive.levels) / n
+    together = sum(level.requests * min(level.requests, slots) for level in drive.levels) / n
+    prompt = max(1.0, sum(level.prompt_tokens for level in drive.levels) / n)
+    batch = max(1.0, min(together, _BATCH_TOKENS / prompt))
     x = ttft_s
     for _ in range(30):
-        waiting = first * (together - 1) / 2 + (1 - first) * (together - 1) * min(1.0, x / service_s)
+        waiting = begin * (together + batch - 2) / 2 + (1 - begin) * (together - 1) * min(1.0, x / service_s)
         x = ttft_s / (1 + waiting)
     y = max(service_s - together * x, 0.1 * (service_s - ttft_s))
+    model_x = sum(level.requests * speed.prefill_s(level.prompt_tokens / level.requests) for level in drive.levels) / n
+    model_y = drive.answer_tokens * speed.decode_step_s(together, prompt + drive.answer_tokens / 2)
     return x / model_x, y / model_y

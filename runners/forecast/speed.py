@@ -24,9 +24,10 @@ _ARITHMETIC, _BANDWIDTH = 0.6, 0.75
 _PER_DOUBLING_NVLINK, _PER_DOUBLING_PCIE = 0.95, 0.85
 # A core with AVX2 at 2.6 GHz does 16 multiply-adds per cycle in float32.
 _CORE_TFLOPS, _CORE_GB_S, _SOCKET_GB_S = 0.083, 10.0, 200.0
-_CPU_ARITHMETIC = 0.35
-_CPU_ATTENTION = 3.0
-"""How much longer than in products with weights an operation takes in attention, which has no fast kernels there."""
+_CPU_ARITHMETIC = 0.5
+_CPU_ATTENTION, _CPU_GENERATION = 4.0, 3.0
+"""How much longer an operation takes in attention, and in products of a matrix with single vectors, than in products of
+matrices: measured with llama.cpp and a model that fits into the cache."""
 _CACHE_BYTES, _CACHE_GB_S = 32 * 2**20, 100.0
 # An accelerator of which nobody has noted them.
 _UNKNOWN_TFLOPS, _UNKNOWN_GB_S = 50.0, 500.0
@@ -137,7 +138,7 @@ def speed_of(model: ModelFacts | None, machine: Machine, parallel: Parallel, eng
         weights_s=dense / power.bytes_s,
         experts_s=experts / power.bytes_s,
         expert_share=share,
-        sequence_s=operations / power.flops,
+        sequence_s=operations * (1.0 if machine.accelerator else _CPU_GENERATION) / power.flops,
         context_s=_kv_bytes(model) / power.bytes_s,
         replicas=parallel.data,
         basis="roofline",
@@ -223,11 +224,16 @@ def _overhead(engine: str, version: str | None, *, gpu: bool, workers: int) -> _
         return _Overhead(0.002, 0.0005 if gpu else 0.0001, 0.0)
     if engine != "vllm":
         return _Overhead(0.010, 0.002, 0.0)
+    if not gpu:
+        return _VLLM_CPU
     release = _release(version)
     step_s, sequence_s, worker_s = next(seconds for limit, *seconds in _VLLM_S if release < limit)
     return _Overhead(0.010, step_s + (worker_s if workers > 1 else 0.0), sequence_s)
 
 
+# Measured with release 0.32 and a model of 1.4 M weights, of which arithmetic takes next to nothing: two sequences made
+# steps of 2.4 ms, eight of 8 ms; the server and the client share the cores with the engine.
+_VLLM_CPU = _Overhead(0.010, 0.0012, 0.0007)
 # Releases below the first column: of a step, of each sequence in it, and of a step with several workers.
 _VLLM_S: tuple[tuple[tuple[int, int], float, float, float], ...] = (
     ((0, 4), 0.008, 0.0007, 0.010),
