@@ -189,7 +189,7 @@ def _on_gpu(case: Case, options: Options, found: Need, memory: Memory) -> Iterat
     name = f"{accelerator.name} ({found.usable:.1f} GiB)"
     kind = options.quantization or dtype_of(options, case.model)
     room = found.usable - found.weights - found.other
-    if found.spilled > 0 and options.quantization:
+    if found.spilled > doubt * found.places and options.quantization:
         yield _block(
             "weights",
             f"{found.spilled:.1f} GiB of {kind} weights would be left in RAM, where bitsandbytes does not compute",
@@ -223,6 +223,7 @@ def _on_gpu(case: Case, options: Options, found: Need, memory: Memory) -> Iterat
     else:
         message = f"{found.weights:.2f} GiB in {kind} on {name}"
         yield Finding(level="ok", code="weights", message=message, numbers=numbers)
+    if room >= -doubt or found.spilled > 0:
         yield from _requests(case, options, found, memory)
 
 
@@ -244,10 +245,11 @@ def _requests(case: Case, options: Options, found: Need, memory: Memory) -> Iter
     else:
         # The forward pass of the prompt was counted for the longest request already.
         short = (wanted * found.kv_bytes_per_token + found.kv_bytes_fixed) / GIB - found.left
-    if short <= -memory.uncertainty_gib:
+    if found.spilled > 0 or short <= -memory.uncertainty_gib:
         return
     yield Finding(
-        level="block" if longest and short > memory.uncertainty_gib else "warn",
+        # With device auto layers may move to RAM instead.
+        level="block" if longest and short > memory.uncertainty_gib and not found.automatic else "warn",
         code="kv-cache",
         message=f"the weights leave room for requests of about {memory.longest_that_fits:,} tokens"
         + (f", and the longest has {longest:,}" if longest else f" of the model's {memory.max_model_len:,}"),

@@ -41,6 +41,8 @@ class Need:
     """Of one sequence: windows that are full, states of recurrent layers."""
     places: int
     """GPUs that the layers are spread over."""
+    automatic: bool = False
+    """Whether the library places the layers itself (--device auto)."""
     spilled: float = 0.0
     """Weights that are left in RAM, because the GPUs together have no room for them."""
 
@@ -141,6 +143,7 @@ def need(model: ModelFacts, options: Options, machine: Machine, longest_tokens: 
         kv_bytes_per_token=growing / places,
         kv_bytes_fixed=fixed / places,
         places=places,
+        automatic=automatic,
         spilled=spilled,
     )
 
