@@ -34,17 +34,25 @@ def explanation_lines(
     word: str, texts: Sequence[str], plans: Sequence[dict[str, Any]], width: int | None
 ) -> Iterator[Text]:
     """The explanation once, then every plan's own figures."""
+    indent = max(LABEL, len(word) + 2)
     for i, text in enumerate(dict.fromkeys(texts)):
         formula, _, source = text.partition("Source:")
-        yield from labelled(
-            word if i == 0 else "", formula.strip(), width, indent=max(LABEL, len(word) + 2), style="bold"
-        )
-        if source:
-            yield from labelled("source", source.strip(), width, indent=max(LABEL, len(word) + 2))
+        yield from _paragraphs(word if i == 0 else "", formula, width, indent)
+        yield from _paragraphs("source", source, width, indent)
     for plan in plans:
         yield Text()
         yield Text(plan["recipe"], style="bold")
         yield from _of_this_plan(word, plan, width)
+
+
+def _paragraphs(label: str, text: str, width: int | None, indent: int) -> Iterator[Text]:
+    """A text's own lines, each with its own indent; empty ones are left out."""
+    for line in filter(str.strip, text.strip().splitlines()):
+        inner = len(line) - len(line.lstrip())
+        for i, part in enumerate(labelled("", line.strip(), width, indent=indent + inner)):
+            head = Text((label if i == 0 else "").ljust(indent + inner), style="bold")
+            yield head.append_text(part[indent + inner :])
+        label = ""
 
 
 def _of_this_plan(word: str, plan: dict[str, Any], width: int | None) -> Iterator[Text]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,13 +10,13 @@ from rich.text import Text
 
 from runners.terminal.checks_view import check_lines, warning_lines
 from runners.terminal.forecast_view import forecast_lines
-from runners.terminal.layout import LABEL, columns, in_parts, labelled, room, wrapped, wrapped_command
+from runners.terminal.layout import LABEL, columns, in_parts, room, wrapped, wrapped_command
 from runners.terminal.refusal_view import nothing_rented, reason_lines
 from runners.terminal.words import amount, dollars, gib, plural
 
 _TRIED, _PASSED_OVER = 6, 3
 """So many offers are shown of each kind."""
-_PHASE = 10
+_PHASE, _GO = 10, 4
 
 
 def plan_lines(plan: dict[str, Any], width: int | None = None) -> Iterator[Text]:
@@ -30,8 +31,14 @@ def plan_lines(plan: dict[str, Any], width: int | None = None) -> Iterator[Text]
 def _going_blocks(plan: dict[str, Any], width: int | None) -> Iterator[list[Text]]:
     yield _title(plan, width)
     yield [*_offers(plan, width), *check_lines(plan, width), *forecast_lines(plan, width), *_steps(plan, width)]
-    forced = "".join(f" --force {code}" for code in plan.get("forced", ()))
-    yield list(labelled("go:", plan["command"] + forced, None, indent=4, style="bold green"))
+    yield list(_way_on(plan, width))
+
+
+def _way_on(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
+    """The command that runs this plan."""
+    forced = [word for code in plan.get("forced", ()) for word in ("--force", code)]
+    for i, line in enumerate(wrapped_command([*shlex.split(plan["command"]), *forced], room(width, _GO))):
+        yield Text.assemble((("go:" if i == 0 else "").ljust(_GO), "bold green"), line)
 
 
 def _refused_blocks(plan: dict[str, Any], width: int | None) -> Iterator[list[Text]]:
@@ -71,7 +78,7 @@ def _offers(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
     tried, passed = plan["offers"], plan.get("passed_over", ())
     shown = [*tried[:_TRIED], *(one["offer"] for one in passed[:_PASSED_OVER])]
     marks = ["← first" if i == 0 and len(tried) > 1 else "" for i in range(len(tried[:_TRIED]))]
-    marks += [f"skipped: {one['reason']}" for one in passed[:_PASSED_OVER]]
+    marks += [_without_price(one) for one in passed[:_PASSED_OVER]]
     between = "  " if width is not None and width < 100 else "   "
     for i, (row, mark) in enumerate(zip(columns(_cells(shown), between=between), marks, strict=True)):
         line, indent = ("offers" if i == 0 else "").ljust(LABEL) + row, LABEL + len(row) + len(between)
@@ -86,6 +93,12 @@ def _offers(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
     told = [f"and {count:,} more {what}" for count, what in more if count > 0]
     if told:
         yield Text(" " * LABEL + ", ".join(told))
+
+
+def _without_price(passed_over: dict[str, Any]) -> str:
+    """The reason; a price that stands before it already is not told again."""
+    reason: str = passed_over["reason"]
+    return reason.removeprefix(f"{dollars(passed_over['offer']['price_usd_per_h'])}/h is ")
 
 
 def _cells(offers: list[dict[str, Any]]) -> list[list[str]]:

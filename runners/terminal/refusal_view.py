@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from rich.text import Text
@@ -41,12 +41,24 @@ def nothing_rented(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
 
 def remedy_command(plan: dict[str, Any], overrides: list[str]) -> list[str]:
     """The command line that plans the same recipe, or the same run of a matrix, with a change."""
-    command, changed = shlex.split(plan["command"]), dict(override.partition("=")[::2] for override in overrides)
+    changed = dict(override.partition("=")[::2] for override in overrides)
+    command = _without(shlex.split(plan["command"]), changed)
     # The values of a matrix are set after everything else: a change of one has to be made in it.
     axes = [f"{path}: [{changed.get(path, _yaml(value))}]" for path, value in plan["variant"].items()]
     settings = [f"matrix={{{', '.join(axes)}}}"] if axes else []
     sets = [part for text in [*settings, *overrides] for part in ("--set", text)]
     return [command[0], "plan", *command[2:], *sets]
+
+
+def _without(command: list[str], changed: Collection[str]) -> list[str]:
+    """The command less what it sets itself of these paths."""
+    kept: list[str] = []
+    for word in command:
+        if kept and kept[-1] == "--set" and word.partition("=")[0] in changed:
+            kept.pop()
+        else:
+            kept.append(word)
+    return kept
 
 
 def _yaml(value: Any) -> str:
@@ -60,7 +72,7 @@ def _reason(plan: dict[str, Any], finding: dict[str, Any], width: int | None) ->
         engine = plan["engine"]["name"]
         yield from labelled("", f"{engine} would say: {finding['quote']}", width)
     if finding["path"]:
-        yield from labelled("", "  ".join(filter(None, (finding.get("place", ""), finding["path"]))), width)
+        yield from labelled("", _where(finding), width)
     works = finding["works"]
     if works:
         yield from _works(works, width)
@@ -69,6 +81,14 @@ def _reason(plan: dict[str, Any], finding: dict[str, Any], width: int | None) ->
             yield Text(_label("try:" if i == 0 else "").ljust(_WORKS) + line)
     elif finding["suggestion"]:
         yield from labelled("", finding["suggestion"], width)
+
+
+def _where(finding: dict[str, Any]) -> str:
+    """The place in the file and the field; an override is its own place."""
+    place = finding.get("place", "")
+    if place.startswith("--set "):
+        return str(place.rsplit(":", 2)[0])
+    return "  ".join(filter(None, (place, finding["path"])))
 
 
 def _works(works: list[dict[str, Any]], width: int | None) -> Iterator[Text]:

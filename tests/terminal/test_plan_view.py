@@ -54,7 +54,7 @@ def test_the_whole_plan_is_there(width: int | None) -> None:
     read = words(plain(plan_lines(plan, width)))
     told = [f["message"] for f in plan["findings"] if f["code"] not in ("weights", "kv-cache", "concurrency")]
     told += [f["suggestion"] for f in plan["findings"] if f["suggestion"]]
-    told += ["A100 PCIe 80GB ×2", "$3.58/h", "← first", "$7.98/h is above limits.max_price $5.00/h"]
+    told += ["A100 PCIe 80GB ×2", "$3.58/h", "← first", "$7.98/h above limits.max_price $5.00/h"]
     told += ["58.4 weights · 8.9 KV · 3.1 rest of 79.2 GiB", "58,300 tokens → 14 requests of 4,091 at once"]
     told += ["27:07 37:33 1:00:35 $2.24", "$1.62 to $3.61 of max_cost $10.00", "3 runs of this model on this GPU"]
     told += [shlex.join(SERVE), "bring back nohup.out", "go: recipe up 2xA100-airoboros-70b", "3.1 M tokens"]
@@ -216,6 +216,17 @@ def test_a_run_of_a_matrix_is_planned_alone_by_the_suggested_command(tmp_path: P
     assert (work.concurrency, work.max_tokens, work.chunk_size) == (1, 48, 300)
 
 
+def test_a_suggestion_replaces_what_the_command_line_set_itself() -> None:
+    plan = going(command="recipe up x --set engine.args.a=1 --set 'workload.inputs=[a b.txt]'")
+    argv = remedy_command(plan, ["engine.args.a=2"])
+    assert argv == ["recipe", "plan", "x", "--set", "workload.inputs=[a b.txt]", "--set", "engine.args.a=2"]
+
+
+def test_an_override_is_its_own_place() -> None:
+    block = finding("block", "weights", "too large", path="engine.args.a", place="--set engine.args.a=x:1:1:1")
+    assert "          --set engine.args.a=x:1" in plain(refusal_lines(going(findings=[block]), 100))
+
+
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_several_plans_are_a_table_with_a_row_each_and_the_sums(width: int) -> None:
     lines = plain(plans_lines([going(), refused(), going(recipe="again")], width))
@@ -237,11 +248,12 @@ def test_a_run_that_is_refused_adds_nothing_to_the_sums() -> None:
 
 
 def test_an_explanation_gives_the_formula_the_plans_own_figures_and_the_source() -> None:
-    text = "KV tokens = bytes ÷ bytes per token. Source: the engine's release"
+    text = "KV tokens = bytes ÷ bytes per token.\n  with a second line\nSource: the engine's release"
     lines = plain(explanation_lines("kv-cache", [text, text], [going(), refused()], 80))
     read = words(lines)
     assert read.count("KV tokens = bytes ÷ bytes per token.") == 1
     assert "source the engine's release" in read
+    assert "            with a second line" in lines
     assert "KV tokens 58,300 tokens" in read
     assert "per token 163,840 bytes" in read
     assert "this plan has no finding of kv-cache" in read
