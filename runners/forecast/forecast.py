@@ -10,7 +10,7 @@ from typing import Any
 from provisioners.accelerators import Machine
 from provisioners.contract import Offer
 from recipes.spec import Engine as EngineSpec
-from recipes.spec import Recipe
+from recipes.spec import Recipe, digest_of
 from runners.case import Memory
 from runners.forecast import phases
 from runners.forecast.history import (
@@ -217,7 +217,9 @@ def _answers(situation: Situation) -> tuple[Range, float, str]:
     """Tokens of an answer, how they are spread, and who says so."""
     limit = situation.recipe.workload.max_tokens
     here = situation.settings
-    drives = [run.drive for run in situation.history if run.drive and run.settings.model == here.model][:_TOLD]
+    prompt = digest_of(situation.recipe.workload.prompt)
+    measured = [run.drive for run in situation.history if run.drive and run.settings.model == here.model]
+    drives = ([drive for drive in measured if drive.prompt == prompt] or measured)[:_TOLD]
     if not drives:
         likely = situation.whole_work.answers()
         return likely, _SPREAD, f"answers of about {likely.likely:,.0f} tokens assumed"

@@ -146,7 +146,9 @@ def simulated_s(work: Work, answer: int, found: Speed, slots: int) -> float:
     queue: deque[tuple[int, int, float]] = deque()
     plans = []
     for group in work.groups:
-        one = Work(groups=(Group(1, group.requests, group.prompt_tokens // group.documents),), max_tokens=work.max_tokens)
+        one = Work(
+            groups=(Group(1, group.requests, group.prompt_tokens // group.documents),), max_tokens=work.max_tokens
+        )
         plans += [replace(one, joining=work.joining).levels(answer)] * group.documents
     open_requests = {}
     for document, levels in enumerate(plans):
