@@ -28,7 +28,7 @@ class Transformers(Engine):
     explains = checks.EXPLAINS
     patterns = (
         (rf"{OUT_OF_MEMORY}[^\n]*", "choose a larger GPU, a smaller dtype, or engine.args.quantization: bnb-4bit"),
-        (r"No such option: [^\n│]*", "transformers serve does not know the flag; remove it from engine.args"),
+        (r"No such option:? [^\n│]*", "transformers serve does not know the flag; remove it from engine.args"),
         (r"Unsupported (?:dtype|quantization method|attention implementation): [^\n]*", "see engine.args"),
         (r"Memory footprint \d+ is more than available memory \d+", "lower cb_num_blocks or cb_max_batch_tokens"),
         (r"Invalid values: max_batch_tokens[^\n]*", "no memory is left for the paged cache; lower cb_max_batch_tokens"),

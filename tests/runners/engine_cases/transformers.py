@@ -42,6 +42,7 @@ FAILURES = [
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 172.00 MiB. GPU 0 has a total",
         "CUDA out of memory. Tried to allocate 172.00 MiB.",
     ),
+    ("Error: No such option '--swap-space'.", "No such option '--swap-space'."),
     ("│ No such option: --max-model-len │", "No such option: --max-model-len"),
     (
         "ValueError: Unsupported quantization method: 'awq'. Must be 'bnb-4bit' or 'bnb-8bit'.",

@@ -58,7 +58,7 @@ def test_a_paged_cache_that_is_bounded_serves_too(recipe: Command) -> None:
 def test_a_flag_that_it_does_not_know_ends_with_its_own_words(recipe: Command) -> None:
     ended = recipe("up", "local-smoke", *settings("engine.args.swap_space=4"), seconds=1100)
     assert ended.returncode == 6, ended.stdout + ended.stderr
-    assert "No such option: --swap-space" in ended.stdout
+    assert "No such option '--swap-space'." in ended.stdout
     assert result_of(recipe)["outcome"]["phase"] == "launch"
 
 
