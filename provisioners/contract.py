@@ -294,6 +294,10 @@ class Provisioner(Protocol):
         """
         ...
 
+    def installed(self, environment: str) -> bool | None:
+        """Whether the machine has this engine's environment already; None if nobody can see that before the lease."""
+        ...
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         """Ask for the machine; returns as soon as an id exists, with the lease completed. May start the billing.
 

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from provisioners.contract import Boot, BootJob, Host
-from recipes.spec import digest_of
-from runners.engine import Step
+from runners.environments import ONHOST, named_files
 from runners.plan import Plan
 
-ONHOST = Path(__file__).parent / "onhost"
 INSTALL, FETCH = "install", "fetch"
 
 
@@ -56,7 +54,7 @@ def boot_of(plan: Plan, places: Places, env: Mapping[str, str]) -> Boot:
     jobs = []
     if request := _install_request(plan, places):
         files["install.json"] = json.dumps(request)
-        directory = f"{places.cache}/engines/{environment_name(plan)}"
+        directory = f"{places.cache}/engines/{plan.environment}"
         script = f"{places.onhost}/install_engine.py"
         jobs.append(BootJob(name=INSTALL, argv=(places.python, script, directory, f"{places.work}/install.json")))
     if request := _fetch_request(plan, places):
@@ -66,32 +64,11 @@ def boot_of(plan: Plan, places: Places, env: Mapping[str, str]) -> Boot:
     return Boot(files=files, jobs=tuple(jobs), env=env)
 
 
-def environment_name(plan: Plan) -> str:
-    """The folder of the engine's environment: the same as long as the same would be installed into it.
-
-    `{python_tag}` in it is replaced on the machine.
-    """
-    installation = plan.installation()
-    assert installation is not None
-    steps = [[list(step.argv), dict(step.env), _content(step)] for step in installation.steps]
-    content = digest_of([steps, list(installation.check)])
-    return f"{plan.engine.name}-{plan.engine_version}-{content[:8]}-{{python_tag}}"
-
-
 def _scripts(plan: Plan) -> list[Path]:
     """What the machine needs of onhost/: the scripts, and the files that an installation names."""
     installation = plan.installation()
-    named = {name for step in installation.steps for name in _named(step)} if installation else set()
+    named = {name for step in installation.steps for name in named_files(step)} if installation else set()
     return sorted([*ONHOST.glob("[a-z]*.py"), *(ONHOST / name for name in named if not name.endswith(".py"))])
-
-
-def _named(step: Step) -> list[str]:
-    return [part.removeprefix("{onhost}/") for part in step.argv if part.startswith("{onhost}/")]
-
-
-def _content(step: Step) -> list[str]:
-    """The content of the files that a step reads."""
-    return [(ONHOST / name).read_text(encoding="utf-8") for name in _named(step)]
 
 
 def _install_request(plan: Plan, places: Places) -> dict[str, Any] | None:

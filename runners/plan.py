@@ -11,12 +11,13 @@ from typing import Any
 from provisioners.contract import Finding, Offer, Provisioner
 from provisioners.preflight import recipe_findings
 from provisioners.threads import in_thread
-from recipes.errors import ExitCode, NoMachine, Refused
+from recipes.errors import ExitCode, NoCredentials, NoMachine, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe, Resources
 from runners import registry
 from runners.case import Memory
 from runners.engine import Engine, Installation, Launch, LaunchRequest
+from runners.environments import environment_name
 from runners.forecast.history import PastRun, past_run
 from runners.forecast.values import Forecast
 from runners.ledger import Ledger
@@ -94,6 +95,12 @@ class Plan:
     def installation(self) -> Installation | None:
         return self.engine.installation(self.engine_version or "", accelerated=self.accelerated)
 
+    @property
+    def environment(self) -> str | None:
+        """The folder of the engine's environment on a machine; None if nothing is installed."""
+        installation = self.installation()
+        return environment_name(self.engine.name, self.engine_version, installation) if installation else None
+
     def launch(self, *, python: str, onhost: Path, model_path: str, port: str, key: str) -> Launch | None:
         return self.engine.launch(
             LaunchRequest(
@@ -123,7 +130,7 @@ async def make_plan(
     engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
     asking = asyncio.ensure_future(_offers(provisioner, recipe.resources, leased))
     try:
-        model = await in_thread(resolve_model, recipe, engine)
+        model = await _model(recipe, engine, asking)
         counter, uncounted = await in_thread(_counter, model)
         prepared = await in_thread(workload.prepare, recipe, counter)
         estimate = await in_thread(workload.estimate, prepared)
@@ -138,7 +145,7 @@ async def make_plan(
         download_bytes=model.hub.bytes if model.hub else 0,
         commit=model.hub.commit if model.hub else None,
         billable=provisioner.billable,
-        installed=True if engine.model_form == "none" else None,
+        installed=_is_installed(recipe, engine, provisioner),
         history=await in_thread(_history, recipe, registry.site().home),
     )
     # Without an offer the model is still judged on what the recipe asks for, as the table knows it.
@@ -184,12 +191,34 @@ async def _offers(
         return [], error
 
 
+def _is_installed(recipe: Recipe, engine: Engine, provisioner: Provisioner) -> bool | None:
+    """Whether nothing will have to be installed; None if only the machine knows."""
+    version = recipe.engine.version or engine.default_version
+    installation = engine.installation(version or "", accelerated=recipe.resources.accelerators is not None)
+    if installation is None:
+        return True
+    return provisioner.installed(environment_name(engine.name, version, installation))
+
+
 def _history(recipe: Recipe, home: Path) -> list[PastRun]:
     """What earlier runs of this model and engine say; nothing is made where there were none."""
     if not (home / "ledger.db").is_file():
         return []
     results = Ledger(home).completed(model=recipe.model.identifier, engine=recipe.engine.name)
     return [run for result in results if (run := past_run(result))]
+
+
+async def _model(
+    recipe: Recipe, engine: Engine, asking: asyncio.Future[tuple[list[Offer], NoMachine | None]]
+) -> ModelSource:
+    """The model. Raises Refused; or NoCredentials where nothing could be rented for any model."""
+    try:
+        return await in_thread(resolve_model, recipe, engine)
+    except Refused:
+        _, no_machine = await asking
+        if isinstance(no_machine, NoCredentials):
+            raise no_machine from None
+        raise
 
 
 def _counter(model: ModelSource) -> tuple[TokenCounter, Refused | None]:
@@ -212,7 +241,9 @@ def _of_model(model: ModelSource, uncounted: Refused | None) -> Iterator[Finding
         )
     yield from (Finding(level="warn", code="offline", message=note, path="model") for note in model.notes)
     if model.facts is not None:
-        yield from (Finding(level="warn", code="assumption", message=one, path="model") for one in model.facts.assumptions)
+        yield from (
+            Finding(level="warn", code="assumption", message=one, path="model") for one in model.facts.assumptions
+        )
 
 
 def _no_offer(error: NoMachine | None) -> Iterator[Finding]:

@@ -101,6 +101,10 @@ class LocalProvisioner:
         """Nothing: such machines are there or not, and cannot be chosen from."""
         return []
 
+    def installed(self, environment: str) -> bool | None:
+        folder = self._site.cache / "engines" / environment.replace("{python_tag}", LocalHost.python_tag)
+        return (folder / ".complete").exists()
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         """Make the work directory and start the guard, which leads the lease's process group."""
         lease = order.lease

@@ -10,6 +10,7 @@ from provisioners.accelerators import Machine
 from provisioners.contract import Finding, Offer
 from provisioners.preflight import price_findings
 from runners.case import Assessment, Memory
+from runners.forecast.budget import budget_findings
 from runners.forecast.forecast import forecast
 from runners.forecast.values import Forecast
 from runners.preflight import cuda, disk, requests
@@ -57,7 +58,8 @@ def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) ->
     if not judged.passed:
         return judged
     expected = forecast(question.situation(offer, machine, said.memory))
-    return replace(judged, forecast=expected)
+    limited = force(budget_findings(expected, question.recipe.limits), forced)
+    return replace(judged, findings=(*judged.findings, *limited), forecast=expected)
 
 
 def force(findings: Iterable[Finding], codes: Sequence[str]) -> Iterator[Finding]:

@@ -77,6 +77,9 @@ class ProvisionerDouble:
     async def catalogue(self, *, cloud: str | None = None, accelerator: str | None = None) -> list[Offer]:
         return []
 
+    def installed(self, environment: str) -> bool | None:
+        return None
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         self.orders.append(order)
         await self.asked("create")

@@ -19,13 +19,14 @@ from provisioners.contract import Boot, Clearance, Lease, Offer, Order
 from provisioners.naming import owner_name, read_name
 from recipes.errors import NoCapacity, NoMachine
 from recipes.spec import Recipe
-from runners import boot as boot_module
-from runners.boot import AT_BOOT, FETCH, INSTALL, ONHOST, Places, boot_of, environment_name
+from runners import environments
+from runners.boot import AT_BOOT, FETCH, INSTALL, Places, boot_of
 from runners.clock import Clock
 from runners.engine import Engine, Installation, Step
 from runners.engines.llamacpp import LlamaCpp
 from runners.engines.openai import OpenAIEndpoint
 from runners.engines.vllm import Vllm
+from runners.environments import ONHOST
 from runners.launch import EXPOSED_PORT
 from runners.ledger import Ledger
 from runners.models import HubFile, HubModel, ModelSource
@@ -200,22 +201,22 @@ def test_the_environments_name_changes_with_what_is_installed(
 ) -> None:
     gpu = {"resources": {"provisioner": "local", "accelerators": "A40:1"}}
     names = {
-        environment_name(planned(LlamaCpp())),
-        environment_name(planned(LlamaCpp(), engine={"name": "llamacpp", "version": "0.2.0"})),
-        environment_name(planned(Vllm())),
-        environment_name(planned(Vllm(), **gpu)),
+        planned(LlamaCpp()).environment,
+        planned(LlamaCpp(), engine={"name": "llamacpp", "version": "0.2.0"}).environment,
+        planned(Vllm()).environment,
+        planned(Vllm(), **gpu).environment,
     }
     assert len(names) == 4
-    assert environment_name(planned(Vllm())) in names
-    assert environment_name(planned(Vllm(), HUB)) in names, "the model does not matter"
+    assert planned(Vllm()).environment in names
+    assert planned(Vllm(), HUB).environment in names, "the model does not matter"
     assert all(name.endswith("-{python_tag}") for name in names)
-    before = environment_name(planned(Vllm()))
+    before = planned(Vllm()).environment
     for path in ONHOST.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "vllm_cpu_overrides.txt").write_text("torch==0\n")
-    monkeypatch.setattr(boot_module, "ONHOST", tmp_path)
-    assert environment_name(planned(Vllm())) != before, "what a file says that a step reads"
+    monkeypatch.setattr(environments, "ONHOST", tmp_path)
+    assert planned(Vllm()).environment != before, "what a file says that a step reads"
 
 
 def test_the_environment_is_no_part_of_what_is_written_or_shown(planned: Planned) -> None:

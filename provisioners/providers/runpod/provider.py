@@ -89,6 +89,9 @@ class RunPodProvisioner:
             found = await asyncio.gather(*(client.gpus(count=q.count, cloud=q.cloud, spot=q.spot) for q in asked))
         return offers.catalogue_of(dict(zip(asked, found, strict=True)), accelerator, self.name)
 
+    def installed(self, environment: str) -> bool | None:
+        return None
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         """One pod for this offer, if its price of this moment is still allowed."""
         lease, offer = order.lease, order.offer

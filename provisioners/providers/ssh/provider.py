@@ -64,6 +64,9 @@ class SshProvisioner:
         """Nothing: such machines are there or not, and cannot be chosen from."""
         return []
 
+    def installed(self, environment: str) -> bool | None:
+        return None
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         """Take the host of this offer, with the switch armed and the boot's jobs started."""
         from provisioners.providers.ssh import contact, taking  # SSH libraries take long to load
