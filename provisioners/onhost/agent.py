@@ -117,10 +117,9 @@ def gpus():
         listed = subprocess.check_output(argv, universal_newlines=True, timeout=20, **quiet)
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = (line.rsplit(",", 2) for line in listed.splitlines() if line.count(",") >= 2)
+    rows = ([cell.strip() for cell in line.split(",")] for line in listed.splitlines() if "," in line)
     return [
-        {"name": name.strip(), "memory_mib": int(float(memory)), "driver": driver.strip()}
-        for name, memory, driver in rows
+        {"name": row[0], "memory_mib": int(float(row[1])), "driver": row[2] if len(row) > 2 else ""} for row in rows
     ]
 
 

@@ -410,8 +410,8 @@ def _accelerators() -> list[tuple[str, float, str]]:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = (row.rsplit(",", 2) for row in listed.splitlines() if row.count(",") >= 2)
-    return [(name.strip(), float(memory) / 1024, driver.strip()) for name, memory, driver in rows]
+    rows = ([cell.strip() for cell in f"{row},".split(",")] for row in listed.splitlines() if "," in row)
+    return [(name, float(memory) / 1024, driver) for name, memory, driver, *_ in rows]
 
 
 PLUGIN = LocalProvisioner

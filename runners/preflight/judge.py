@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from provisioners import accelerators
-from provisioners.accelerators import Machine
+from provisioners.accelerators import Accelerator, Machine
 from provisioners.contract import Finding, Offer
 from provisioners.preflight import price_findings
 from runners.case import Assessment, Memory
@@ -15,6 +15,10 @@ from runners.forecast.forecast import forecast
 from runners.forecast.values import Forecast
 from runners.preflight import cuda, disk, requests
 from runners.preflight.question import Question
+
+
+_LISTED = 0.98
+"""Share of the memory that nvidia-smi lists and programs get: 96 to 99.7 % on the cards of the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,19 @@ def machine_of(offer: Offer) -> Machine:
     if found is None:
         found = accelerators.from_label(offer.accelerator or offer.id, offer.memory_gib)
     if offer.usable_gib:
-        found = replace(found, usable_gib=offer.usable_gib)
+        found = replace(found, usable_gib=_usable_gib(found, offer.usable_gib))
     return Machine(accelerator=found, count=offer.count, cpus=offer.cpus, disk_gib=offer.disk_gib, cuda=offer.cuda)
+
+
+def _usable_gib(known: Accelerator, reported_gib: float) -> float:
+    """What programs get: a driver's list of GPUs counts some memory that it keeps for itself, so the table is better.
+
+    A card with other memory than the table's, such as a rebuilt one, is taken at the driver's word, less that share.
+    """
+    low, high = known.usable_range_gib
+    if low * _LISTED <= reported_gib <= max(high, known.label_gb) * (2 - _LISTED):
+        return min(known.usable_gib, reported_gib)
+    return reported_gib * _LISTED
 
 
 def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) -> Judged:

@@ -46,8 +46,8 @@ def _concurrency(question: Question, memory: Memory) -> Iterator[Finding]:
         yield Finding(
             level="warn",
             code="concurrency",
-            message=f"concurrency {asked} will queue: {at_once} requests of "
-            f"{question.estimate.longest_request_tokens:,} tokens run at once",
+            message=f"concurrency {asked} will queue: of the longest requests "
+            f"({question.estimate.longest_request_tokens:,} tokens) {at_once} run at once",
             suggestion=f"try --set workload.concurrency={at_once}",
             numbers={"concurrency": asked, "max_running": memory.max_running, "slots": memory.slots},
             path="workload.concurrency",
