@@ -13,7 +13,6 @@ from runners.cli.common import console, print_json
 from runners.plan import make_plan
 from runners.plan_document import document_of, refused_document
 from runners.preflight.explanations import explanation
-from runners.terminal.layout import width_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,6 +31,8 @@ async def plan_all(
         notes = [{"code": word, "texts": sorted(set(texts))} for word, texts in told]
         print_json({"plans": documents, **({"explanations": notes} if notes else {})})
     else:
+        from runners.terminal.layout import width_of
+
         out = console()
         for line in _lines(documents, told, width_of(out)):
             out.print(line)

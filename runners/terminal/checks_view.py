@@ -113,7 +113,7 @@ def _body(row: _Row, most: int) -> list[Text]:
 def _memory_rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[_Row]:
     memory = document["memory"]
     warned = {finding["code"] for finding in findings if finding["level"] == "warn"}
-    of_gpu = any(offer["count"] for offer in document["offers"]) or "gpu" in memory.get("basis", "").lower()
+    of_gpu = not document["offers"] or any(offer["count"] for offer in document["offers"])
     name = "memory per GPU" if of_gpu else "memory"
     tight = memory["kv_gib_per_gpu"] <= 0 or warned & {"weights", "ram"}
     yield _Row(name, "", "" if tight else "ok", memory=memory)

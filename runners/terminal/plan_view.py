@@ -44,7 +44,9 @@ def _way_on(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
 def _refused_blocks(plan: dict[str, Any], width: int | None) -> Iterator[list[Text]]:
     """The reasons first, then what else would help to decide."""
     yield list(reason_lines(plan, width))
-    yield [*(_offers(plan, width) if plan["offers"] else ()), *warning_lines(plan, width)]
+    offers = _offers(plan, width, most=1) if plan["offers"] else ()
+    about_money = any(f["level"] == "block" and f["code"] == "budget" for f in plan["findings"])
+    yield [*offers, *warning_lines(plan, width), *(forecast_lines(plan, width) if about_money else ())]
     yield list(nothing_rented(plan, width))
 
 
@@ -73,11 +75,11 @@ def _model_facts(model: dict[str, Any]) -> Iterator[str]:
         yield f"context {model['max_positions']:,}"
 
 
-def _offers(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
+def _offers(plan: dict[str, Any], width: int | None, *, most: int = _TRIED) -> Iterator[Text]:
     """A line each, in the order in which they are tried; then those that are not, with the reason."""
-    tried, passed = plan["offers"], plan.get("passed_over", ())
-    shown = [*tried[:_TRIED], *(one["offer"] for one in passed[:_PASSED_OVER])]
-    marks = ["← first" if i == 0 and len(tried) > 1 else "" for i in range(len(tried[:_TRIED]))]
+    tried, passed, going = plan["offers"], plan.get("passed_over", ()), plan["verdict"] == "go"
+    shown = [*tried[:most], *(one["offer"] for one in passed[:_PASSED_OVER])]
+    marks = ["← first" if i == 0 and going and len(tried) > 1 else "" for i in range(len(tried[:most]))]
     marks += [_without_price(one) for one in passed[:_PASSED_OVER]]
     between = "  " if width is not None and width < 100 else "   "
     for i, (row, mark) in enumerate(zip(columns(_cells(shown), between=between), marks, strict=True)):
@@ -89,7 +91,8 @@ def _offers(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
         else:
             yield Text(line.rstrip())
             yield from (Text(" " * (LABEL + 2) + more) for more in wrapped(mark, room(width, LABEL + 2)))
-    more = [(len(tried) - _TRIED, "tried after them"), (len(passed) - _PASSED_OVER, "passed over")]
+    after = "tried after them" if going else "refused as well"
+    more = [(len(tried) - most, after), (len(passed) - _PASSED_OVER, "passed over")]
     told = [f"and {count:,} more {what}" for count, what in more if count > 0]
     if told:
         yield Text(" " * LABEL + ", ".join(told))

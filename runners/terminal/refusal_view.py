@@ -11,10 +11,11 @@ from typing import Any
 from rich.text import Text
 
 from runners.terminal.layout import LABEL, columns, labelled, room, wrapped_command
-from runners.terminal.words import dollars
+from runners.terminal.words import dollars, shortened
 
 _WORKS = 18
 """The column of remedies: behind `works:`."""
+_BRIEF = 120
 _RIGHT = 107
 """The exit code stands at the right edge, but not further out than eyes go."""
 
@@ -26,10 +27,14 @@ def refusal_lines(plan: dict[str, Any], width: int | None = None) -> Iterator[Te
 
 
 def reason_lines(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
-    """Every block: what is wrong, what the engine would say, where it is written, what would work."""
-    for finding in plan["findings"]:
-        if finding["level"] == "block":
-            yield from _reason(plan, finding, width)
+    """Every block: what is wrong, what the engine would say, where it is written, what would work.
+
+    What would work mends all of them: those that it does not stand with are told in short.
+    """
+    blocks = [finding for finding in plan["findings"] if finding["level"] == "block"]
+    mended = any(finding["works"] for finding in blocks)
+    for finding in blocks:
+        yield from _reason(plan, finding, width, brief=mended and not finding["works"])
 
 
 def nothing_rented(plan: dict[str, Any], width: int | None) -> Iterator[Text]:
@@ -66,11 +71,11 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w.-]*", value) else json.dumps(value)
 
 
-def _reason(plan: dict[str, Any], finding: dict[str, Any], width: int | None) -> Iterator[Text]:
+def _reason(plan: dict[str, Any], finding: dict[str, Any], width: int | None, *, brief: bool) -> Iterator[Text]:
     yield from labelled("refused", finding["message"], width, style="bold red")
     if finding["quote"]:
-        engine = plan["engine"]["name"]
-        yield from labelled("", f"{engine} would say: {finding['quote']}", width)
+        said = f"{plan['engine']['name']} would say: {finding['quote']}"
+        yield from labelled("", shortened(said, room(width, LABEL) or _BRIEF) if brief else said, width)
     if finding["path"]:
         yield from labelled("", _where(finding), width)
     works = finding["works"]
@@ -79,7 +84,7 @@ def _reason(plan: dict[str, Any], finding: dict[str, Any], width: int | None) ->
         argv = remedy_command(plan, works[0]["overrides"])
         for i, line in enumerate(wrapped_command(argv, room(width, _WORKS))):
             yield Text(_label("try:" if i == 0 else "").ljust(_WORKS) + line)
-    elif finding["suggestion"]:
+    elif finding["suggestion"] and not brief:
         yield from labelled("", finding["suggestion"], width)
 
 

@@ -199,6 +199,33 @@ def test_several_reasons_are_all_told_and_one_without_a_remedy_says_what_to_do()
     assert "          lower max_tokens" in lines
 
 
+def test_a_reason_that_the_remedy_mends_as_well_is_told_in_short() -> None:
+    second = finding(
+        "block", "kv-cache", "nothing is left", quote="No available memory. " * 20, suggestion="larger GPUs"
+    )
+    plan = refused()
+    lines = plain(refusal_lines({**plan, "findings": [*plan["findings"], second]}, 80))
+    start = lines.index("refused   nothing is left")
+    assert lines[start + 1].endswith("…")
+    assert lines[start + 2].startswith("nothing was rented")
+    alone = words(plain(refusal_lines({**plan, "findings": [second]}, 80)))
+    assert alone.count("No available memory.") == 20
+    assert "larger GPUs" in alone
+
+
+def test_a_refused_plan_shows_what_its_reason_is_about() -> None:
+    dear = [finding("block", "budget", "the run is likely to cost $2.24")]
+    lines = plain(plan_lines(going(verdict="refuse", exit_code=3, findings=dear), 100))
+    assert lines[0] == "refused   the run is likely to cost $2.24"
+    assert any(line.startswith("forecast") for line in lines)
+    assert not any("weights ·" in line for line in lines)
+    assert any("and 1 more refused as well" in line for line in lines)
+    full = [finding("block", "kv-cache", "nothing is left")]
+    lines = plain(plan_lines(going(verdict="refuse", exit_code=3, findings=full), 100))
+    assert any("weights ·" in line for line in lines)
+    assert not any(line.startswith("forecast") for line in lines)
+
+
 def test_the_exit_code_is_the_plans() -> None:
     assert plain(refusal_lines(going(verdict="refuse", exit_code=4, findings=[]), 80))[-1].endswith("exit 4")
 
