@@ -27,6 +27,27 @@ GENERIC = {
         "Source: provisioners/accelerators.csv for speed and bandwidth; runs of yours in the experiment log "
         "replace these estimates where they used the same model, engine and hardware"
     ),
+    "architecture": (
+        "The engine must know the architecture that config.json, or the GGUF file, names. One that recipe does not "
+        "know is computed from its sizes like an ordinary transformer, and the plan warns that it did.\n"
+        "Source: the model's own config; the architectures that runners/modelfacts knows"
+    ),
+    "weights": (
+        "Weights on one accelerator = bytes of the tensors that are split ÷ tensor × pipeline parallel size, and all "
+        "bytes of those that are not, in the type in which they are computed with, against its usable memory.\n"
+        "Source: the headers of the model's files; the engine's own splitting"
+    ),
+    "kv-cache": (
+        "KV bytes = memory that the engine may take − weights − activation − the rest; tokens = KV bytes ÷ bytes per "
+        "token; one request of max_model_len must fit. Bytes per token = layers × KV heads × (key + value size) × "
+        "bytes of an element, on one accelerator.\n"
+        "Source: the engine's release; --explain memory shows this plan's parts"
+    ),
+    "ram": (
+        "What the engine keeps outside of accelerators, and all that it keeps without any, against the machine's "
+        "memory.\n"
+        "Source: the engine's release; the offer, or the machine itself"
+    ),
     "parallelism": (
         "tensor × pipeline × data parallel size is how many accelerators the engine starts on; the machine must "
         "have as many.\n"
@@ -73,9 +94,24 @@ GENERIC = {
         "Source: the provider's price of this moment; limits.max_price"
     ),
     "budget": (
-        "The forecast's dollars against limits.max_cost, and its time against limits.max_duration: even the low "
-        "end beyond them is refused, the likely one is warned of.\n"
-        "Source: --explain forecast; limits"
+        "The forecast's dollars against limits.max_cost: a likely cost above it is refused, for such a run would be "
+        "stopped before its end; a high one is warned of, and so is a forecast that is hardly more than a guess (its "
+        "high end above 20 times its low one).\n"
+        "Source: --explain forecast; limits.max_cost"
+    ),
+    "duration": (
+        "The forecast's time against limits.max_duration, as for budget; counted from when a machine is asked for.\n"
+        "Source: --explain forecast; limits.max_duration"
+    ),
+    "tokenizer": (
+        "Chunks are counted in the model's own tokens, so its tokenizer.json, or another that is named, must be there."
+        "\n"
+        "Source: the model's files; workload.tokenizer"
+    ),
+    "offline": (
+        "The Hub did not answer, and what it said of this model before was used: the same commit, which a branch may "
+        "have left since.\n"
+        "Source: the answers that are kept in the cache, by commit"
     ),
     "stock": (
         "What the provider says of its stock now; it reserves nothing, so a machine may be gone, or there, a "

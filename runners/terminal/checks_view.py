@@ -115,7 +115,9 @@ def _memory_rows(document: dict[str, Any], findings: list[dict[str, Any]]) -> It
     warned = {finding["code"] for finding in findings if finding["level"] == "warn"}
     of_gpu = not document["offers"] or any(offer["count"] for offer in document["offers"])
     name = "memory per GPU" if of_gpu else "memory"
-    tight = memory["kv_gib_per_gpu"] <= 0 or warned & {"weights", "ram"}
+    taken = memory["weights_gib_per_gpu"] + memory["kv_gib_per_gpu"] + _rest(memory)
+    too_much = taken > memory["usable_gib_per_gpu"] + memory["uncertainty_gib"]
+    tight = too_much or memory["kv_gib_per_gpu"] <= 0 or warned & {"weights", "ram"}
     yield _Row(name, "", "" if tight else "ok", memory=memory)
     queued = next((finding for finding in findings if finding["code"] == "concurrency"), None)
     level = "" if "kv-cache" in warned or not _at_once(memory) else "ok"
