@@ -187,3 +187,16 @@ def test_a_ledger_that_is_locked_is_not_called_broken(tmp_path: Path, monkeypatc
             ledger.runs()
     assert "move it away" not in caught.value.advice
     assert "locked" in caught.value.message
+
+
+def test_completed_runs_of_a_model_and_engine_come_newest_first(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    rows = [("a-0", "lead", "llamacpp", {}), ("b-1", "lead", "vllm", {}), ("a-2", "lead", "llamacpp", {})]
+    rows += [("a-3", "lead", "llamacpp", {"status": "failed"}), ("a-4", "other", "llamacpp", {})]
+    for number, (run_id, model, engine, outcome) in enumerate(rows):
+        ledger.begin(run_id, "r", "d", f"2026-01-0{number + 1}T00:00:00+00:00", 1)
+        ledger.end({**result(run_id, **outcome), "model": {"identifier": model}, "engine": {"name": engine}})
+    ledger.begin("a-9", "r", "d", "2026-01-09T00:00:00+00:00", 1)
+    found = ledger.completed(model="lead", engine="llamacpp")
+    assert [row["run_id"] for row in found] == ["a-2", "a-0"]
+    assert [row["run_id"] for row in ledger.completed(model="lead", engine="llamacpp", limit=1)] == ["a-2"]
