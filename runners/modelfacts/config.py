@@ -80,7 +80,7 @@ def facts_of(
             storage.stored_name(dtype),
             stored or Stored(),
             confirmed=confirmed,
-            rest="mtp" if _predicts(text) and confirmed else "vision" if multimodal else None,
+            predicts=_predicts(text),
             multimodal=multimodal,
         )
     notes += sized.notes
@@ -194,10 +194,10 @@ def _sized(
     stored: Stored,
     *,
     confirmed: bool,
-    rest: Module | None,
+    predicts: bool,
     multimodal: bool,
 ) -> _Sized:
-    """The weights by arithmetic; what is stored beyond them is put to the `rest`, or said.
+    """The weights by arithmetic; what is stored beyond them is for further tokens or vision, or it is said.
 
     `confirmed`: the arithmetic is exact for this family, so that it needs no more than a total that agrees.
     """
@@ -213,19 +213,36 @@ def _sized(
         return _Sized(_tensors(counted), parameters, "arithmetic", tuple(notes))
     if confirmed and abs(beyond) <= _AGREE * total_bytes:
         return _Sized(_tensors(counted), parameters, "arithmetic")
-    elements = beyond // storage.bytes_of(dtype, 1)
-    if rest == "mtp" and 0 < beyond < _PREDICTING * total_bytes and not multimodal:
-        counted["mtp", dtype] += elements
-        return _Sized(_tensors(counted), parameters, "arithmetic")
     source: Source = "index" if stored.exact else "sizes"
+    predicting = _predicting_bytes(weights, quantization, dtype) if predicts and confirmed else 0
+    if predicting and not multimodal and 0 < beyond < _PREDICTING * total_bytes:
+        counted["mtp", dtype] += beyond // storage.bytes_of(dtype, 1)
+        return _Sized(_tensors(counted), parameters, "arithmetic")
     if multimodal and 0 < beyond < total_bytes / 2:
+        predicting = predicting if predicting < beyond else 0
+        elements = (beyond - predicting) // storage.bytes_of(dtype, 1)
         counted["vision", dtype] += elements
+        counted["mtp", dtype] += predicting // storage.bytes_of(dtype, 1)
         return _Sized(_tensors(counted), parameters + elements, source)
     note = (
         f"The stored weights take {total_bytes:,} bytes, and the config gives {total:,}: "
         "their parts are in proportion to what the config gives."
     )
     return _Sized(_spread(counted, total, total_bytes, dtype), parameters, source, (note,))
+
+
+def _predicting_bytes(weights: Sequence[Weight], quantization: Quantization | None, dtype: str) -> int:
+    """About what one layer for further tokens takes: the last layer's weights, and a projection of two states."""
+    last = max((weight.name for weight in weights if weight.name.startswith("model.layers.")), key=_number, default="")
+    own = [weight for weight in weights if weight.name.startswith(f"model.layers.{_number(last)}.")]
+    hidden = next((weight.columns for weight in weights if weight.module == "embedding"), 0)
+    return _bytes(_counted(own, quantization, dtype)) + 2 * hidden * hidden * storage.bytes_of(dtype, 1)
+
+
+def _number(name: str) -> int:
+    """A layer's number from a weight's name."""
+    part = name.split(".")[2:3]
+    return int(part[0]) if part and part[0].isdigit() else -1
 
 
 def _in_stored_type(

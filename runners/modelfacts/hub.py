@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -240,15 +241,20 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
+
+
 def _weights(files: tuple[File, ...]) -> list[File]:
-    """The files with the weights that an engine loads, without a second copy in another form."""
+    """The files with the weights that an engine loads, without second copies in another form."""
     for end in (".safetensors", ".bin", ".pt"):
         found = [file for file in files if file.name.endswith(end) and not file.name.endswith("training_args.bin")]
         plain = [
             file for file in found if "/" not in file.name and not file.name.startswith(("consolidated", "adapter"))
         ]
+        shards = [file for file in plain if _SHARD.fullmatch(file.name)]
+        whole = [file for file in plain if file.name in ("model.safetensors", "pytorch_model.bin")]
         if found:
-            return plain or found
+            return shards or whole or plain or found
     return []
 
 

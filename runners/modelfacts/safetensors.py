@@ -88,21 +88,20 @@ _NAMES: tuple[tuple[Module, str], ...] = (
     ),
     ("mlp", r"(mlp|feed_forward|ffn|\bfc\d|c_fc|dense|gate_proj|up_proj|down_proj|\bw[123]\b)"),
 )
-_RULES = tuple((module, re.compile(pattern)) for module, pattern in _NAMES)
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_LAYER = r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\."
 
 
 def module_of(name: str, layer_count: int = 0) -> Module:
     """The class of modules that a tensor belongs to, by the names that models give."""
-    found: Module = next((module for module, pattern in _RULES if pattern.search(name)), "other")
-    number = _LAYER.search(name)
+    found: Module = next((module for module, pattern in _NAMES if re.search(pattern, name)), "other")
+    number = re.search(_LAYER, name)
     if layer_count and number and int(number[1]) >= layer_count and found != "vision":
         return "mtp"  # layers after the last
     return found
 
 
 # What a quantized weight is stored together with; it holds no weights of its own.
-_BESIDE = re.compile(
+_BESIDE = (
     r"\.(qzeros|scales|g_idx|absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+|SCB|weight_format"
     r"|weight_scale\w*|weight_shape|weight_zero_point|weight_global_scale|weight_g_idx|input_scale\w*|input_global_scale"
     r"|input_zero_point|[kvq]_scale|k_proj\.k_scale|v_proj\.v_scale|output_scale|pre_quant_scale|zeros)$|_scales$"
@@ -132,7 +131,7 @@ def parameters_of(tensors: Iterable[Tensor], quantization: Quantization | None) 
 def _weights_in(tensors: Iterable[Tensor], quantization: Quantization | None) -> Iterator[int]:
     bits = quantization.bits if quantization else None
     for tensor in tensors:
-        if quantization and _BESIDE.search(tensor.name):
+        if quantization and re.search(_BESIDE, tensor.name):
             continue
         per_element = 1
         if bits and bits < 8 and tensor.dtype in ("I32", "U8", "I8"):

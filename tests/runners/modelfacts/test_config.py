@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +330,34 @@ def test_what_a_multimodal_model_stores_beyond_its_language_model_is_vision() ->
     assert facts.assumptions == ()
 
 
+def test_vision_and_further_tokens_are_told_apart() -> None:
+    inner = llama(model_type="qwen3_5_text", dtype="bfloat16", layer_types=LINEAR)
+    config = {"model_type": "qwen3_5", "text_config": inner, "vision_config": {"x": 1}}
+    plain = of(**config)
+    facts = facts_of(config, identifier="x", stored=Stored(bytes=plain.weight_bytes + 2_000_000))
+    assert facts.bytes_of("vision", "mtp") == 2_000_000
+    assert 0 < facts.bytes_of("mtp") < facts.bytes_of("vision")
+
+
 @given(st.integers(1, 10**13))
 def test_no_byte_of_a_total_is_lost(total: int) -> None:
     facts = facts_of(llama(model_type="llama9"), identifier="x", stored=Stored(bytes=total))
     assert total - 4 <= facts.weight_bytes <= total
+
+
+ANY = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 70),
+    st.floats(),
+    st.sampled_from(["x", [], {}, [1], [None], ["full_attention"], {"a": 1}, 10**9, 10**30]),
+)
+FIELDS = sorted({name for case in SMALL for name in case["config"]} | {"layer_types", "text_config", "attn_config"})
+
+
+@given(st.sampled_from(SMALL), st.dictionaries(st.sampled_from(FIELDS), ANY, max_size=4))
+def test_whatever_a_config_says_it_is_read_or_refused(case: dict[str, Any], changes: dict[str, Any]) -> None:
+    with suppress(Refused):
+        facts = facts_of(case["config"] | changes, identifier="test")
+        assert facts.parameters >= 0
+        assert facts.weight_bytes >= 0
