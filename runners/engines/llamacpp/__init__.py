@@ -51,7 +51,10 @@ class LlamaCpp(Engine):
     def installation(self, version: str, *, accelerated: bool) -> Installation:
         python = "{env}/bin/python"
         pip = (python, "-m", "pip", "install", "--disable-pip-version-check", f"xllamacpp=={version}")
-        return Installation((Step(pip),), (python, "-c", "import xllamacpp"), package=("xllamacpp", version))
+        steps = [Step(pip)]
+        if accelerated:
+            steps.append(Step((python, "{onhost}/cuda_xllamacpp.py", version)))
+        return Installation(tuple(steps), (python, "-c", "import xllamacpp"), package=("xllamacpp", version))
 
     def launch(self, request: LaunchRequest) -> Launch:
         argv = (
@@ -73,6 +76,13 @@ class LlamaCpp(Engine):
 
     def assess(self, case: Case) -> Assessment:
         return checks.assess(case)
+
+    def cuda(self, version: str) -> str | None:
+        """The oldest for which there is a build; see onhost/cuda_xllamacpp.py."""
+        return "12.0"
+
+    def install_gb(self, version: str, *, accelerated: bool) -> float | None:
+        return 1.5 if accelerated else 0.13
 
     def metrics(self, text: str) -> EngineSample | None:
         """Its prompt counter leaves out cached tokens, which it counts apart."""

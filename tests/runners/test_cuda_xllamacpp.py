@@ -1,0 +1,84 @@
+"""Which build of xllamacpp a machine gets, without a GPU and without a network: its programs are played."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runners.onhost import cuda_xllamacpp
+
+SAYS = "| NVIDIA-SMI 570.86.15   Driver Version: 570.86.15   CUDA Version: {}     |"
+PIP = "import os, sys; open(os.environ['ASKED'], 'w').write(' '.join(sys.argv[1:])); sys.exit(int(os.environ['PIP']))"
+DEVICES = (
+    "def get_device_info(): return [{'type': 'CPU'}, *({'type': 'GGML_BACKEND_DEVICE_TYPE_GPU'} for _ in [0] * %d)]"
+)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A machine whose nvidia-smi, pip and xllamacpp are played."""
+
+    folder: Path
+
+    def run(self, *, cuda: str | None, gpus: int = 1, pip: int = 0) -> tuple[int, str, str]:
+        """Exit status, what pip was asked for, what was printed."""
+        programs = self.folder / "bin"
+        programs.mkdir()
+        if cuda is not None:
+            (programs / "nvidia-smi").write_text(f"#!/bin/sh\necho '{SAYS.format(cuda)}'\n")
+            (programs / "nvidia-smi").chmod(0o755)
+        modules = self.folder / "modules"
+        (modules / "pip").mkdir(parents=True)
+        (modules / "pip" / "__init__.py").write_text("")
+        (modules / "pip" / "__main__.py").write_text(PIP)
+        (modules / "xllamacpp.py").write_text(DEVICES % gpus)
+        asked = self.folder / "asked"
+        env = {**os.environ, "PATH": str(programs), "PYTHONPATH": str(modules)}
+        ended = subprocess.run(
+            [sys.executable, cuda_xllamacpp.__file__, "1.2.3"],
+            env={**env, "ASKED": str(asked), "PIP": str(pip)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        return ended.returncode, asked.read_text() if asked.exists() else "", ended.stdout
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Played:
+    return Played(tmp_path)
+
+
+def test_without_a_driver_the_build_for_the_cpu_stays(played: Played) -> None:
+    status, asked, said = played.run(cuda=None, gpus=0)
+    assert (status, asked) == (0, "")
+    assert "stays" in said
+
+
+@pytest.mark.parametrize(
+    ("cuda", "build"), [("12.4", "cu128"), ("12.8", "cu128"), ("13.0", "cu132"), ("13.2", "cu132")]
+)
+def test_the_build_suits_the_driver(played: Played, cuda: str, build: str) -> None:
+    status, asked, _ = played.run(cuda=cuda)
+    assert status == 0
+    assert asked.endswith(f"--index-url https://xorbitsai.github.io/xllamacpp/whl/{build} xllamacpp==1.2.3")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "gpus", "pip", "why"),
+    [
+        ("11.8", 1, 0, "no build for a driver of CUDA 11.8"),
+        ("12.8", 0, 0, "sees no GPU"),
+        ("12.8", 1, 1, "could not be installed"),
+    ],
+)
+def test_a_gpu_that_would_not_be_used_is_an_error(played: Played, cuda: str, gpus: int, pip: int, why: str) -> None:
+    status, _, said = played.run(cuda=cuda, gpus=gpus, pip=pip)
+    assert status == 1
+    assert why in said
