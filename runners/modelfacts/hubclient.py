@@ -210,13 +210,14 @@ def _connect(scheme: str, netloc: str, proxy: str | None) -> http.client.HTTPCon
 
 
 def _trust() -> ssl.SSLContext:
-    """The machine's certificates; where it has none (Python on macOS), those that the Hub's library brings along."""
-    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-        with suppress(ImportError):
+    """The machine's certificates, and those that the Hub's library brings along: a bare container has none."""
+    context = ssl.create_default_context()
+    if not os.environ.get("SSL_CERT_FILE"):
+        with suppress(ImportError, OSError):
             import certifi
 
-            return ssl.create_default_context(cafile=certifi.where())
-    return ssl.create_default_context()
+            context.load_verify_locations(certifi.where())
+    return context
 
 
 def _proxy(scheme: str, netloc: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from runners.modelfacts.facts import Quantization
@@ -44,8 +45,21 @@ def quantization_of(config: Mapping[str, Any], side: Mapping[str, Any] | None = 
 
 def is_ignored(quantization: Quantization, name: str) -> bool:
     """Whether the list of unquantized modules holds this one, or a part of the model that it lies in."""
+    if not quantization.ignored:
+        return False
+    names, patterns = _sorted_out(quantization.ignored)
     plain = _plain(name)
-    return any(matches(_plain(pattern), plain) for pattern in quantization.ignored)
+    parts = plain.split(".")
+    pieces = (".".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
+    return any(piece in names for piece in pieces) or any(matches(pattern, plain) for pattern in patterns)
+
+
+@lru_cache(maxsize=8)
+def _sorted_out(ignored: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The names of a list, of which there may be hundreds, and the patterns, of which there are few."""
+    plain = [_plain(one) for one in ignored]
+    patterns = tuple(one for one in plain if one.startswith("re:") or any(sign in one for sign in "*?["))
+    return frozenset(one.strip(".") for one in plain if one not in patterns), patterns
 
 
 def matches(pattern: str, name: str) -> bool:
