@@ -70,7 +70,7 @@ def _with_their_values(argv: Sequence[str]) -> Iterator[str]:
             continue
         if held:
             yield held
-        held = quoted if word.startswith("--") else ""
+        held = quoted if word.startswith("-") else ""
         if not held:
             yield quoted
     if held:
