@@ -103,6 +103,8 @@ def _share(module: Module, model: ModelFacts, settings: Settings) -> float:
             return _attention_share(model, tp)
         case "mlp" | "vision":
             return 1 / tp
+        case "mtp":
+            return 0.0  # loaded for speculative decoding only
         case "experts":
             count = model.experts.count if model.experts else 1
             ranks = tp * settings.dp
