@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from provisioners.contract import Finding
 from runners.case import Assessment, Case, Memory
@@ -26,6 +26,8 @@ _LONGEST = 2**21
 _RAM_CLEARLY = 1.1
 """RAM is needed by others too, and weights are read through the page cache: only well beyond it is a refusal."""
 _RAM_ALMOST = 0.9
+_KEPT_PROMPTS = 100
+"""Prompts of idle slots that a run of some length leaves in RAM; each keeps its keys and values."""
 
 EXPLAINS = {
     "weights": "GGUF bytes of the layers on one GPU (the embedding stays in RAM; one that is also the output is copied)"
@@ -146,10 +148,12 @@ def _trained_context(case: Case, options: Options) -> Iterator[Finding]:
             message=f"the context of {what} is {context.stream:,} tokens, and the model was trained on {trained:,}:"
             f" a request may have {context.slot:,}, the rest of the cache is of no use"
             + (" to it" if options.unified else ""),
-            suggestion=f"--set engine.args.ctx_size={trained * options.streams}" if not options.unified else "",
+            suggestion=f"--set engine.args.{options.context_key}={trained * options.streams}"
+            if not options.unified
+            else "",
             numbers={"n_ctx_seq": context.stream, "n_ctx_train": trained, "n_ctx_slot": context.slot},
             quote=f"n_ctx_seq ({context.stream}) > n_ctx_train ({trained}) -- possible training context overflow",
-            path="engine.args.ctx_size",
+            path=f"engine.args.{options.context_key}",
         )
 
 
@@ -180,7 +184,7 @@ def _on_gpu(case: Case, options: Options, plan: Layout) -> Iterator[Finding]:
             + ("too much" if left < 0 else "to spare"),
             numbers=numbers,
             quote="failed to allocate buffer for kv cache" if enough_for_weights else "unable to allocate CUDA0 buffer",
-            path="engine.args.ctx_size" if enough_for_weights else "resources.accelerators",
+            path=f"engine.args.{options.context_key}" if enough_for_weights else "resources.accelerators",
         )
     else:
         yield Finding(
@@ -203,6 +207,10 @@ def _in_ram(case: Case, options: Options, plan: Layout) -> Iterator[Finding]:
         quote = ""
         level = "block" if use.total > _RAM_CLEARLY * ram_gib else "warn" if use.total > _RAM_ALMOST * ram_gib else "ok"
     if level == "ok":
+        kept = _kept_gib(case, options, plan)
+        if use.total + kept > ram_gib:
+            yield _prompts_kept(use, kept, ram_gib, numbers)
+            return
         yield Finding(level="ok", code="ram", message=f"{parts}, of {ram_gib:.1f} GiB of RAM", numbers=numbers)
         return
     yield Finding(
@@ -212,14 +220,34 @@ def _in_ram(case: Case, options: Options, plan: Layout) -> Iterator[Finding]:
         suggestion=_shorter(case, options, plan) if use.kv > use.weights else "",
         numbers=numbers,
         quote=quote,
-        path="engine.args.ctx_size" if use.kv > use.weights else "resources.memory",
+        path=f"engine.args.{options.context_key}" if use.kv > use.weights else "resources.memory",
+    )
+
+
+def _kept_gib(case: Case, options: Options, plan: Layout) -> float:
+    """What the prompt cache grows to: it takes the keys and values of a slot whenever another prompt needs it."""
+    if case.demand is None:
+        return 0.0
+    per_token = kv_bytes(case.model, options, plan.context) / plan.context.total / GIB
+    return min(options.prompt_cache_gib, _KEPT_PROMPTS * case.demand.mean_request_tokens * per_token)
+
+
+def _prompts_kept(use: Use, kept: float, ram_gib: float, numbers: Mapping[str, float | int | str]) -> Finding:
+    return Finding(
+        level="warn",
+        code="ram",
+        message=f"{use.total:.1f} GiB at the start, and prompts of idle slots may fill {kept:.1f} GiB more of"
+        f" {ram_gib:.1f} GiB of RAM",
+        suggestion="--set engine.args.cache_ram=0",
+        numbers={**numbers, "prompt_cache_gib": round(kept, 3)},
+        path="engine.args.cache_ram",
     )
 
 
 def _shorter(case: Case, options: Options, plan: Layout) -> str:
     """What to set where the context is too long for the machine; nothing if no context would be short enough."""
     tokens = min(_longest(case, options), plan.context.stream) * options.streams
-    return f"--set engine.args.ctx_size={tokens}" if tokens else ""
+    return f"--set engine.args.{options.context_key}={tokens}" if tokens else ""
 
 
 def _allocated_gib(use: Use) -> float:

@@ -94,6 +94,8 @@ class Options:
     """Whether what the recipe leaves open (context, layers on the GPU) is made to fit at the start."""
     prompt_cache_gib: float = 8.0
     """RAM that prompts of idle slots may fill in the course of time."""
+    context_key: str = "ctx_size"
+    """Under which spelling the recipe sets the context, or would; of several the last one counts."""
 
     @classmethod
     def of(cls, spec: EngineSpec) -> Options:
@@ -119,6 +121,9 @@ class Options:
             found["split_mode"] = given["split_mode"]
         if (mib := _whole(given.get("cache_ram_mib"))) is not None:
             found["prompt_cache_gib"] = max(0, mib) / 1024
+        for key, value in spec.args.items():
+            if value is not None and _name(key) == "n_ctx":
+                found["context_key"] = key
         return cls(**found, gpu_layers=_gpu_layers(given), tensor_split=_shares(given.get("tensor_split")))
 
     @property
@@ -129,8 +134,12 @@ class Options:
 
 def _given(args: Mapping[str, Any]) -> dict[str, Any]:
     """Each flag under its one name; a flag that is null is not given."""
-    plain = {key.replace("-", "_"): value for key, value in args.items() if value is not None}
-    return {_SPELLINGS.get(key, key): value for key, value in plain.items()}
+    return {_name(key): value for key, value in args.items() if value is not None}
+
+
+def _name(key: str) -> str:
+    plain = key.replace("-", "_")
+    return _SPELLINGS.get(plain, plain)
 
 
 def _gpu_layers(given: Mapping[str, Any]) -> int | None:

@@ -62,7 +62,7 @@ class Transformers(Engine):
             *_device(request),
             *flags(spec.args),
         )
-        env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        env = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
         if not request.accelerated:
             # More threads than free cores wait for each other: measured 15 times slower on two busy cores.
             env["OMP_NUM_THREADS"] = "1"

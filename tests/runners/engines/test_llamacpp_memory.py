@@ -128,6 +128,8 @@ def test_more_context_than_the_model_knows_is_told_with_the_engines_words() -> N
     assert finding.level == "warn"
     assert finding.quote == "n_ctx_seq (4096) > n_ctx_train (2048) -- possible training context overflow"
     assert finding.suggestion == "--set engine.args.ctx_size=4096"
+    (finding,) = found(assessed(LEAD, **{"ctx-size": 8192, "parallel": 2}), "max-model-len")
+    assert finding.suggestion == "--set engine.args.ctx-size=4096"
     assert not found(assessed(LEAD, ctx_size=4096, parallel=2), "max-model-len")
 
 
@@ -222,6 +224,16 @@ def test_slots_bound_what_runs_at_once() -> None:
     none = assessed(LEAD, demand=long, ctx_size=8192, parallel=4).memory
     assert none
     assert none.max_running == 0
+
+
+def test_prompts_that_are_kept_in_ram_are_counted() -> None:
+    demand = Demand(longest_request_tokens=3000, mean_request_tokens=2000, concurrency=4)
+    small = Machine(ram_gib=8)
+    (finding,) = found(assessed(LLAMA3_8B, small, demand=demand, ctx_size=8192), "ram")
+    assert (finding.level, finding.suggestion) == ("warn", "--set engine.args.cache_ram=0")
+    assert levels(assessed(LLAMA3_8B, small, demand=demand, ctx_size=8192, cache_ram=0))["ram"] == "ok"
+    assert levels(assessed(LLAMA3_8B, Machine(ram_gib=32), demand=demand, ctx_size=8192))["ram"] == "ok"
+    assert levels(assessed(LEAD, small, demand=demand, ctx_size=8192))["ram"] == "ok"
 
 
 machines = st.one_of(
