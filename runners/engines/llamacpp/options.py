@@ -121,10 +121,13 @@ class Options:
             found["split_mode"] = given["split_mode"]
         if (mib := _whole(given.get("cache_ram_mib"))) is not None:
             found["prompt_cache_gib"] = max(0, mib) / 1024
-        for key, value in spec.args.items():
-            if value is not None and _name(key) == "n_ctx":
-                found["context_key"] = key
-        return cls(**found, gpu_layers=_gpu_layers(given), tensor_split=_shares(given.get("tensor_split")))
+        keys = [key for key, value in spec.args.items() if value is not None and _name(key) == "n_ctx"]
+        return cls(
+            **found,
+            gpu_layers=_gpu_layers(given),
+            tensor_split=_shares(given.get("tensor_split")),
+            context_key=keys[-1] if keys else "ctx_size",
+        )
 
     @property
     def streams(self) -> int:
