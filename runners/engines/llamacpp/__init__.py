@@ -28,6 +28,7 @@ _TIMING = re.compile(rf"\b(prompt eval|eval) time =.*?\(.*?({NUMBER}) tokens per
 
 class LlamaCpp(Engine):
     name = "llamacpp"
+    title = "llama.cpp"
     default_version = "2026.10.11549"
     model_form = "gguf"
     reserved = frozenset({"model", "alias", "host", "port", "api_key", "hostnames", "api_keys"})

@@ -134,6 +134,11 @@ def compute_bytes(model: ModelFacts, options: Options, context: Context) -> floa
     return 4 * _ubatch(options, context) * floats + mask_bytes(model, options, context)
 
 
+def _host_bytes(model: ModelFacts, options: Options, context: Context) -> float:
+    """The buffer in RAM of a model that is on GPUs as a whole: the masks, and the embeddings of a micro-batch twice."""
+    return mask_bytes(model, options, context) + 2 * 4 * model.hidden_size * _ubatch(options, context)
+
+
 def _ubatch(options: Options, context: Context) -> int:
     return min(options.ubatch, options.batch, context.total)
 
@@ -208,7 +213,7 @@ def _laid_out(model: ModelFacts, options: Options, machine: Machine, context: Co
     host = Use(
         weights=embedding + stay * repeating / max(1, depth),
         kv=kv - (depth - stay) * block.kv,
-        compute=compute if stay else mask_bytes(model, options, context) / GIB,
+        compute=compute if stay else _host_bytes(model, options, context) / GIB,
         other=SERVER_GIB,
     )
     return Layout(context=context, gpu=gpu, host=host, layers_on_gpu=layers, layers=depth + 1)

@@ -14,8 +14,9 @@ from provisioners.contract import Finding
 from recipes.spec import Engine as EngineSpec
 from runners import registry
 from runners.case import Assessment, Case, Demand
-from runners.engines.llamacpp.memory import compute_bytes, context_of, kv_bytes
+from runners.engines.llamacpp.memory import compute_bytes, context_of, kv_bytes, layout
 from runners.engines.llamacpp.options import Options
+from runners.modelfacts.facts import Layers
 from tests.runners.engines.gguf_shapes import (
     GEMMA3_12B,
     LLAMA2_7B,
@@ -100,6 +101,25 @@ def test_buffers_are_as_the_engine_logs_them(
     context = context_of(flags, facts)
     assert kv_bytes(facts, flags, context) == kv_mib * MIB
     assert compute_bytes(facts, flags, context) == pytest.approx(compute_mib * MIB, rel=0.08)
+
+
+def test_a_hybrid_on_a_gpu_takes_what_was_published() -> None:
+    # A log of llama.cpp b10809 on an RTX 3090: 64 layers, 16 of them with attention; CUDA0 KV buffer size 2048.00 MiB,
+    # RS buffer size 149.62 MiB, compute buffer size 154.02 MiB, CUDA_Host compute buffer size 52.02 MiB.
+    attention = Layers(count=16, mixer="full", kv_heads=4, key_dim=256, value_dim=256)
+    state = Layers(count=48, mixer="recurrent", state_elements=48 * 128 * 128 + 3 * 10240)
+    facts = replace(
+        shape(hidden=5120, inner=17408, heads=24, kv_heads=4, head_dim=256, trained=262144).facts(),
+        layer_count=64,
+        layers=(attention, state),
+    )
+    case = Case(spec=EngineSpec(name="llamacpp", args={"c": 32768}), version="", model=facts, machine=gpus(A100))
+    memory = registry.engine("llamacpp").assess(case).memory
+    assert memory
+    assert memory.kv_gib_per_gpu * 1024 == pytest.approx(2048 + 149.62, abs=0.1)
+    assert memory.activation_gib_per_gpu * 1024 == pytest.approx(154.02, rel=0.25)
+    plan = layout(facts, options(c=32768), gpus(A100))
+    assert plan.host.compute * 1024 == pytest.approx(52.02, rel=0.01)
 
 
 # (model, flags, n_ctx, n_ctx_seq, n_ctx_slot)
