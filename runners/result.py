@@ -96,7 +96,7 @@ def build_result(
         "requests": {**request_counts(records), "resumed": measured.resumed},
         "prepared": _prepared_row(facts.prepared),
         "work": None if measured.earlier else work_row(records, plan.recipe.workload),
-        "forecast": compared(expected, clock.phases) if expected else None,
+        "forecast": compared(expected, clock.phases) if expected and not facts.adopted else None,
         "documents": {"done": len(measured.outputs), "total": plan.estimate.documents},
         "release": {"name": facts.lease.name if facts.lease else None, **release_row(release)},
         "artifacts": folder.artifacts(),

@@ -21,7 +21,7 @@ from runners.forecast.history import (
     median,
     seconds_of,
 )
-from runners.forecast.speed import Answers, Parallel, Speed, drive_s, speed_of
+from runners.forecast.speed import Answers, Parallel, Speed, drive_s, release_of, speed_of
 from runners.forecast.values import Forecast, PhaseForecast, Range
 from runners.forecast.work import Work, totals
 from runners.modelfacts.facts import ModelFacts
@@ -123,7 +123,7 @@ def _phase(situation: Situation, name: str, otherwise: Range) -> tuple[Range, st
 
 
 def _prepare(situation: Situation) -> tuple[Range, str]:
-    here, known = situation.settings, _known_to_be_installed(situation)
+    here, known, to_download = situation.settings, _known_to_be_installed(situation), _to_download(situation)
     installs = not known
     alike = [
         run
@@ -131,29 +131,40 @@ def _prepare(situation: Situation) -> tuple[Range, str]:
         if run.settings.provider == here.provider
         and run.settings.same_engine(here)
         and run.installed is installs
-        and _about_equal(run.downloaded_bytes or 0, situation.download_bytes)
+        and _about_equal(run.downloaded_bytes or 0, to_download)
     ]
     if seconds := [run.phases["prepare"] for run in alike if "prepare" in run.phases][:_TOLD]:
         return seconds_of(seconds), _told(len(seconds), "that had as much to install and download")
     install_bytes = 0 if known else situation.install_bytes
-    found = phases.prepare_s(here.provider, install_bytes=install_bytes, download_bytes=situation.download_bytes)
+    found = phases.prepare_s(here.provider, install_bytes=install_bytes, download_bytes=to_download)
     if known is None:
-        without = phases.prepare_s(here.provider, install_bytes=0, download_bytes=situation.download_bytes)
+        without = phases.prepare_s(here.provider, install_bytes=0, download_bytes=to_download)
         found = Range(without.low, found.likely, found.high)
-    return found, "sizes" if install_bytes or situation.download_bytes else "assumed"
+    return found, "sizes" if install_bytes or to_download else "assumed"
 
 
 def _known_to_be_installed(situation: Situation) -> bool | None:
     """Whether the engine is there; a machine of one's own keeps what an earlier run has installed."""
-    if situation.installed is not None or situation.billable:
+    if situation.installed is not None:
         return situation.installed
     here = situation.settings
-    before = (
-        run.settings
-        for run in situation.history
-        if (run.settings.provider, run.settings.machine) == (here.provider, here.machine)
-    )
-    return True if any((one.engine, one.version) == (here.engine, here.version) for one in before) else None
+    return True if any((one.engine, one.version) == (here.engine, here.version) for one in _here(situation)) else None
+
+
+def _to_download(situation: Situation) -> int:
+    """Bytes of the model; a machine of one's own keeps what an earlier run has brought."""
+    here = situation.settings
+    kept = any((one.model, one.commit) == (here.model, here.commit) for one in _here(situation))
+    return 0 if kept else situation.download_bytes
+
+
+def _here(situation: Situation) -> list[Settings]:
+    """Earlier runs on this very machine, if it is one that is not thrown away."""
+    here = situation.settings
+    runs = [] if situation.billable else situation.history
+    return [
+        run.settings for run in runs if (run.settings.provider, run.settings.machine) == (here.provider, here.machine)
+    ]
 
 
 def _about_equal(one: int, other: int) -> bool:
@@ -166,9 +177,10 @@ def _launch(situation: Situation) -> tuple[Range, str]:
     same = [run for run in alike if bool(run.settings.args.get("enforce_eager")) is _eager(here.args)] or alike
     if seconds := [run.phases["launch"] for run in same if "launch" in run.phases][:_TOLD]:
         return seconds_of(seconds), _told(len(seconds), "on this hardware")
-    model, gpu = situation.model, situation.machine.accelerator is not None
-    weights = float(model.weight_bytes) if model else 0.0
-    found = phases.launch_s(situation.engine, gpu=gpu, eager=_eager(here.args), weight_bytes_per_reader=weights)
+    weights = float(situation.model.weight_bytes) if situation.model else 0.0
+    gpus = math.prod(here.parallel) if situation.machine.accelerator else 0
+    release = release_of(situation.version)
+    found = phases.launch_s(situation.engine, release, gpus=gpus, eager=_eager(here.args), weight_bytes=weights)
     return found, "assumed"
 
 

@@ -100,8 +100,11 @@ class PastRun:
 
 
 def past_run(result: Mapping[str, Any]) -> PastRun | None:
-    """A run from its result.json; None if it was not completed, or an older recipe left out what is needed."""
-    if result.get("outcome", {}).get("status") != "completed":
+    """A run from its result.json; None if it was not completed, or an older recipe left out what is needed.
+
+    Nor does one tell anything that another client went on with: its phases are not whole.
+    """
+    if result.get("outcome", {}).get("status") != "completed" or (result.get("lease") or {}).get("adopted"):
         return None
     try:
         offer, engine, model = result["offer"], result["engine"], result["model"]

@@ -226,7 +226,7 @@ def _overhead(engine: str, version: str | None, *, gpu: bool, workers: int) -> _
         return _Overhead(0.010, 0.002, 0.0)
     if not gpu:
         return _VLLM_CPU
-    release = _release(version)
+    release = release_of(version)
     step_s, sequence_s, worker_s = next(seconds for limit, *seconds in _VLLM_S if release < limit)
     return _Overhead(0.010, step_s + (worker_s if workers > 1 else 0.0), sequence_s)
 
@@ -243,7 +243,8 @@ _VLLM_S: tuple[tuple[tuple[int, int], float, float, float], ...] = (
 )
 
 
-def _release(version: str | None) -> tuple[int, int]:
+def release_of(version: str | None) -> tuple[int, int]:
+    """The first two numbers of a release; the newest there may be, if it has none."""
     found = re.match(r"(\d+)\.(\d+)", version or "")
     return (int(found[1]), int(found[2])) if found else (998, 0)
 

@@ -171,3 +171,11 @@ def test_more_memory_never_takes_longer(settings: dict[str, Any], more: int) -> 
         seconds(forecast(drawn({**settings, "kv_tokens": one})), "drive").likely for one in (tokens, tokens + more)
     )
     assert larger <= less * (1 + 1e-9)
+
+
+def test_a_model_that_an_earlier_run_brought_is_not_downloaded_again() -> None:
+    desk = {"provider": "ssh", "id": "desk", "accelerator": "A100 PCIe 80GB", "count": 2, "cpus": None}
+    here = situation(billable=False, history=[past(offer=desk)])
+    own = replace(here, offer=replace(here.offer, provider="ssh", id="desk"))
+    assert seconds(forecast(own), "prepare").likely < 2
+    assert seconds(forecast(replace(own, billable=True, history=())), "prepare").likely > 100

@@ -33,6 +33,7 @@ def test_a_run_from_its_result() -> None:
         {"outcome": {"status": "failed"}},
         {"engine": {"name": "vllm", "version": "0.32.0"}},
         {"offer": {}},
+        {"lease": {"adopted": True}},
     ],
 )
 def test_what_failed_or_says_too_little_is_no_past_run(changes: dict[str, object]) -> None:
