@@ -34,6 +34,8 @@ _IMAGE_TOKENS = 4096
 """Of the largest image, roughly, as the first engine's profiling run takes it."""
 _ANY_SIZE_TOKENS = 16384
 _LARGEST_ENCODER_GIB = 8
+_ENCODER_STREAMS = 5.5
+"""What lives at once in a vision tower, in hidden sizes: fits published logs of Qwen3.5 and Gemma 3; others differ."""
 _MODULAR_EXPERTS = Release((0, 12, 0))
 _MLA_PREFILL = Release((0, 9, 0))
 
@@ -177,18 +179,23 @@ def runs_second_runner(model: ModelFacts, settings: Settings) -> bool:
 
 
 def _encoder(model: ModelFacts, settings: Settings) -> float:
-    """A multimodal model's tower, at its largest input; roughly, because towers differ."""
+    """A multimodal model's tower at its largest input, roughly; the first engine's images cost less than its text."""
     if model.model_type == "mllama":
         return _crossed(model, settings)
     limits = settings.flags.limit_mm_per_prompt
     skipped = settings.flags.skip_mm_profiling or settings.flags.language_model_only
-    if not model.multimodal or skipped or settings.cpu or (limits and not any(_count(v) for v in limits.values())):
+    if (
+        not model.multimodal
+        or not settings.v1
+        or skipped
+        or settings.cpu
+        or (limits and not any(_count(v) for v in limits.values()))
+    ):
         return 0.0
     tower = model.config.get("vision_config")
     tower = tower if isinstance(tower, dict) else {}
     width = tower.get("hidden_size") or tower.get("embed_dim") or 1152
-    inner = tower.get("intermediate_size") or 4 * width
-    each = 4 * width + (12 * width + 2 * inner) / settings.tp
+    each = _ENCODER_STREAMS * width
     return min(2 * _patches(model, tower, settings.max_num_batched_tokens) * each, _LARGEST_ENCODER_GIB * GIB)
 
 
@@ -206,9 +213,9 @@ def _patches(model: ModelFacts, tower: Mapping[str, Any], tokens: int) -> float:
 
 
 def _crossed(model: ModelFacts, settings: Settings) -> float:
-    """Llama 3.2's vision features of four tiles with 1601 patches each, for every sequence at once."""
+    """Llama 3.2's vision features of four tiles with 1601 patches, twice, for every sequence at once."""
     images = min(settings.max_num_seqs, max(1, settings.max_num_batched_tokens // 16))
-    return float(images * 4 * 1601 * (7680 + model.hidden_size) * settings.precision.compute_bytes)
+    return float(2 * images * 4 * 1601 * (7680 + model.hidden_size) * settings.precision.compute_bytes)
 
 
 def _count(value: object) -> bool:

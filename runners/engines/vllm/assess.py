@@ -12,7 +12,6 @@ from runners.engines.vllm.precision import precision, refuses_type
 from runners.engines.vllm.releases import NEWEST, OLDEST, Release, release
 from runners.engines.vllm.settings import Settings, settle
 
-
 _PAGED_ATTENTION_V2 = Release((0, 2, 2))
 _SHARED_MEMORY = {
     (7, 0): 98304,

@@ -48,6 +48,7 @@ def judge(case: Case, settings: Settings) -> tuple[list[Finding], Memory | None]
         max_model_len=length,
         longest_that_fits=longest,
         max_running=running.longest,
+        running_at_mean=running.mean,
         slots=settings.max_num_seqs,
         uncertainty_gib=0.0 if known else 0.05 * space / GIB + 0.5,
         basis=f"vLLM {settings.release} on the CPU",

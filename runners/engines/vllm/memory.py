@@ -76,6 +76,7 @@ def _memory(
         max_model_len=length,
         longest_that_fits=cache.longest(blocks - cache.reserved_blocks, settings.length.derived or length),
         max_running=running.longest,
+        running_at_mean=running.mean,
         slots=settings.max_num_seqs,
         uncertainty_gib=2 * plan.deviation / GIB,
         basis=f"vLLM {settings.release}'s own accounting ({kind} engine)",

@@ -76,13 +76,14 @@ def _obstacles(model: ModelFacts, tp: int) -> Iterator[tuple[str, str]]:
             f"Total number of attention heads ({model.heads}) must be divisible by tensor parallel size ({tp}).",
         )
         return
-    kv = model.kv_heads
-    if kv and not _is_latent(model) and (kv % tp if kv >= tp else tp % kv):
-        # models/llama.py asserts without a word; layers/linear.py's divide says the sizes.
-        yield f"{kv} key/value heads", f"{kv} is not divisible by {tp}" if kv >= tp else "AssertionError"
     vocabulary = padded_vocabulary(model)
     if vocabulary % tp:
         yield f"a vocabulary of {vocabulary} (padded)", f"{vocabulary} is not divisible by {tp}"
+    kv = model.kv_heads
+    if kv and not _is_latent(model) and (kv % tp if kv >= tp else tp % kv):
+        # models/llama.py asserts without a word; the line is what its traceback shows.
+        line = "self.total_num_kv_heads % tp_size" if kv >= tp else "tp_size % self.total_num_kv_heads"
+        yield f"{kv} key/value heads", f"assert {line} == 0"
     if model.intermediate_size and model.intermediate_size % tp and not model.experts:
         yield (
             f"an intermediate size of {model.intermediate_size}",

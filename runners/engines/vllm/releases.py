@@ -58,7 +58,7 @@ LONG_CONTEXT_IS_CHUNKED = _since(0, 5, 4)
 CHUNK_2048 = _since(0, 6, 5)
 """max_num_batched_tokens with chunked prefill: 768 in 0.4.1, 512 before this one, 2048 from it."""
 V1_DEFAULT = _since(0, 8, 0)
-BATCH_BY_MEMORY = _since(0, 8, 3)
+BATCH_BY_MEMORY = _since(0, 8, 4)
 """V1's batch sizes depend on the accelerator's memory (70 GiB) instead of its name (H100, H200)."""
 A100_IS_SMALL = _since(0, 9, 0)
 """An A100 gets the smaller defaults in spite of its memory."""

@@ -134,7 +134,7 @@ def _defaults_v1(flags: Flags, accelerator: Accelerator | None, release: Release
     name, memory = accelerator.name.lower(), accelerator.usable_gib
     if release < releases.BATCH_BY_MEMORY:
         hopper = "h100" in name or "h200" in name
-        return (8192 if hopper else 2048), (1024 if release < releases.V1_DEFAULT or hopper else 256)
+        return (8192 if hopper else 2048), 1024
     if release >= releases.BATCH_16384_FROM_160_GIB and memory >= _LARGER_GIB:
         return 16384, 1024
     small = ("a100" in name and release >= releases.A100_IS_SMALL) or (
