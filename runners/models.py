@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recipes import catalogue
@@ -12,7 +12,7 @@ from recipes.errors import Refused
 from recipes.spec import Recipe
 from runners.engine import Engine
 from runners.modelfacts.facts import File, ModelFacts
-from runners.modelfacts.hub import TOKENIZER, Repository
+from runners.modelfacts.hub import TOKENIZER, Description, Repository
 from runners.modelfacts.read import facts_in
 from runners.run_folder import recipe_cache
 
@@ -29,6 +29,8 @@ class HubModel:
     repo: str
     commit: str
     files: tuple[HubFile, ...]
+    gated: bool = False
+    """Whether its owners ask who downloads it; then this client's token was let in."""
 
     @property
     def bytes(self) -> int:
@@ -129,13 +131,10 @@ def _at_hub(recipe: Recipe, engine: Engine, hub: Hub) -> ModelSource:
         found = repository.describe(model.revision or "main")
         files = tuple(_wanted(repo, list(found.files), model.file, engine))
         facts = repository.facts(found, files, gguf=engine.model_form == "gguf", identifier=model.identifier)
-        tokenizer = _named_tokenizer(recipe, hub)
-        if tokenizer is None and (size := found.size(TOKENIZER)) is not None:
-            tokenizer = _Tokenizer(repository.tokenizer(found.commit, size))
+        tokenizer = _named_tokenizer(recipe, hub) or _tokenizer_of(repository, found)
     finally:
         repository.close()
-    tokenizer = tokenizer or _Tokenizer(None, _without_tokenizer(repo))
-    at_commit = HubModel(repo, found.commit, files)
+    at_commit = HubModel(repo, found.commit, files, found.gated)
     return _sourced(model.identifier, tokenizer, hub=at_commit, facts=facts, notes=found.notes)
 
 
@@ -149,15 +148,15 @@ def _named_tokenizer(recipe: Recipe, hub: Hub) -> _Tokenizer | None:
     repository = hub.repository(named)
     try:
         found = repository.describe("main")
-        if (size := found.size(TOKENIZER)) is None:
-            return _Tokenizer(None, _without_tokenizer(named))
-        return _Tokenizer(repository.tokenizer(found.commit, size), notes=found.notes)
+        return replace(_tokenizer_of(repository, found), notes=found.notes)
     finally:
         repository.close()
 
 
-def _without_tokenizer(repo: str) -> str:
-    return f"{repo} has no {TOKENIZER}, so chunks cannot be counted in tokens"
+def _tokenizer_of(repository: Repository, found: Description) -> _Tokenizer:
+    path = repository.tokenizer(found)
+    missing = f"{repository.repo} has no {TOKENIZER}, so chunks cannot be counted in tokens"
+    return _Tokenizer(path, None if path else missing)
 
 
 def _form_in(path: Path, engine: Engine) -> Path:

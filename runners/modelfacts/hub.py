@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,8 @@ _HEADER_START = 100_000
 """Bytes; the header of most files is shorter."""
 _PATIENCE = 2
 """Tries, where an earlier answer can stand in."""
+_TIMEOUT_S = 5.0
+_LONG_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Description:
     gated: bool
     elements: Mapping[str, int]
     """Of its safetensors files, by type."""
+    tokenizer_digest: str | None = None
+    """Its sha256, where the Hub knows it."""
     notes: tuple[str, ...] = ()
 
     def size(self, name: str) -> int | None:
@@ -81,17 +85,17 @@ class Repository:
 
         try:
             client = self._client
-            client.tries = _PATIENCE
+            client.tries, client.timeout_s = _PATIENCE, _TIMEOUT_S
             commit = str(client.info(self.repo, revision, light=True).get("sha") or "")
             if kept.gated:
                 client.auth_check(self.repo)
         except SilentHub:
             seen = str(ref.get("seen", ""))[:10]
             note = f"offline: {self.repo} at commit {kept.commit[:7]}, which {revision} meant on {seen}"
-            return Description(kept.commit, kept.files, kept.gated, kept.elements, (note,))
+            return replace(kept, notes=(note,))
         finally:
             if "_client" in self.__dict__:
-                self._client.tries = None
+                self._client.tries, self._client.timeout_s = None, _LONG_TIMEOUT_S
         if commit != kept.commit:
             return self._kept(commit, check=False) or self._asked(commit, revision)
         self._cache.keep_ref(revision, commit, _now())
@@ -109,7 +113,7 @@ class Repository:
             return None
         if check and found.get("for") and found["for"] != self._account():
             return None
-        return Description(commit, files, bool(found.get("gated")), elements)
+        return Description(commit, files, bool(found.get("gated")), elements, found.get("digest"))
 
     def _asked(self, revision: str, branch: str | None = None) -> Description:
         answer = self._client.info(self.repo, revision)
@@ -125,11 +129,13 @@ class Repository:
             files=tuple(File(str(s["rfilename"]), int(s.get("size") or 0)) for s in siblings),
             gated=gated,
             elements=elements if isinstance(elements, dict) else {},
+            tokenizer_digest=next((_digest(s) for s in siblings if s["rfilename"] == TOKENIZER), None),
         )
         record = {
             "files": [[file.name, file.bytes] for file in found.files],
             "gated": gated,
             "elements": found.elements,
+            "digest": found.tokenizer_digest,
             "for": self._account() if gated or private else None,
         }
         if COMMIT.fullmatch(found.commit):
@@ -145,11 +151,17 @@ class Repository:
 
     # Files
 
-    def tokenizer(self, commit: str, size: int | None = None) -> Path:
-        """Its tokenizer.json, brought here."""
-        return self._cache.file(commit, TOKENIZER) or self._cache.keep_file(
-            commit, TOKENIZER, self._client.read(self.repo, commit, TOKENIZER, size or None)
-        )
+    def tokenizer(self, found: Description) -> Path | None:
+        """Its tokenizer.json, brought here; None if it has none."""
+        size = found.size(TOKENIZER)
+        if size is None:
+            return None
+        if (kept := self._cache.file(found.commit, TOKENIZER)) is not None:
+            return kept
+        data = self._client.read(self.repo, found.commit, TOKENIZER, size or None)
+        if found.tokenizer_digest and hashlib.sha256(data).hexdigest() != found.tokenizer_digest:
+            raise Refused(f"{self.repo}'s {TOKENIZER} came damaged: its digest is another", advice="try again")
+        return self._cache.keep_file(found.commit, TOKENIZER, data)
 
     def facts(self, found: Description, files: tuple[File, ...], *, gguf: bool, identifier: str) -> ModelFacts:
         """The facts of these files of it, one GGUF file or a folder. Raises Refused for files that are damaged."""
@@ -235,6 +247,12 @@ class Repository:
     def close(self) -> None:
         if "_client" in self.__dict__:
             self._client.close()
+
+
+def _digest(sibling: Mapping[str, Any]) -> str | None:
+    """A large file's sha256, from what the description says of it; of small ones it knows git's own digest only."""
+    lfs = sibling.get("lfs")
+    return str(lfs["sha256"]) if isinstance(lfs, Mapping) and lfs.get("sha256") else None
 
 
 def _now() -> str:

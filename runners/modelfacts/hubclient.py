@@ -85,6 +85,7 @@ class HubClient:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
         self.token = token
         self.tries = tries
+        self.timeout_s = _TIMEOUT_S
         self._pause = pause
         self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
 
@@ -192,7 +193,7 @@ class HubClient:
         key = (scheme, netloc)
         proxy = _proxy(scheme, netloc)
         if key not in self._open:
-            self._open[key] = _connect(scheme, netloc, proxy)
+            self._open[key] = _connect(scheme, netloc, proxy, self.timeout_s)
         try:
             yield self._open[key], f"{scheme}://{netloc}" if proxy and scheme == "http" else ""
         except BaseException:
@@ -200,10 +201,10 @@ class HubClient:
             raise
 
 
-def _connect(scheme: str, netloc: str, proxy: str | None) -> http.client.HTTPConnection:
+def _connect(scheme: str, netloc: str, proxy: str | None, timeout_s: float) -> http.client.HTTPConnection:
     if scheme == "http":
-        return http.client.HTTPConnection(proxy or netloc, timeout=_TIMEOUT_S)
-    secure = http.client.HTTPSConnection(proxy or netloc, timeout=_TIMEOUT_S, context=_trust())
+        return http.client.HTTPConnection(proxy or netloc, timeout=timeout_s)
+    secure = http.client.HTTPSConnection(proxy or netloc, timeout=timeout_s, context=_trust())
     if proxy:
         secure.set_tunnel(netloc)
     return secure

@@ -75,12 +75,15 @@ _NAMES: tuple[tuple[Module, str], ...] = (
     ),
     ("embedding", r"(embed_tokens|tok_embeddings|word_embeddings|embed_in|embed_positions|\bwte|\bwpe)\b"),
     ("embedding", r"(^|\.)embeddings?\.weight$"),
-    ("lm_head", r"(^|\.)(lm_head|embed_out|output_layer|language_model_head)\.|^(model\.)?output\.weight$"),
+    (
+        "lm_head",
+        r"(^|\.)(lm_head|embed_out|output_layer|language_model_head)\.|^(language_model\.)?(model\.)?output\.weight$",
+    ),
     ("router", r"router|e_score_correction_bias|shared_expert_gate"),
-    ("router", r"\b(mlp|moe|block_sparse_moe|feed_forward)\.gate\."),
-    ("mlp", r"shared_experts?|shared_mlp"),
-    ("experts", r"(^|\.)experts\."),
-    ("norm", r"(norm\w*|\bln_\w+|\bln\d)\.(\w+\.)*(weight|bias)$|(_norm|layernorm)$"),
+    ("router", r"\b(mlp|moe|block_sparse_moe|feed_forward|mixer)\.gate\."),
+    ("mlp", r"shared_experts?|shared_mlp|mixer\.(up_proj|down_proj)"),
+    ("experts", r"(^|\.)experts\.|block_sparse_moe\.(input|output)_linear"),
+    ("norm", r"(norm\w*|\bln_\w+|\bln\d)(\.\d+)?\.(weight|bias)$|(_norm|layernorm)$"),
     (
         "attention",
         r"(attn|attention|mamba|mixer|ssm|temporal_block|\bconv|W_pack|linear_attn"

@@ -23,6 +23,8 @@ from urllib.parse import quote, unquote, urlsplit
 Kind = Literal["info", "tree", "auth-check", "head", "get", "other"]
 
 _KINDS: dict[str | None, Kind] = {None: "info", "revision": "info", "tree": "tree", "auth-check": "auth-check"}
+_LARGE_BYTES = 1_500_000
+"""From this size on a file is kept outside of git, and its sha256 is known."""
 _WEIGHTS = (".safetensors", ".gguf", ".bin")
 _API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|auth-check)(?:/([^/]+))?)?")
 _FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -62,6 +64,15 @@ class Beginning(bytes):
 
 def size_of(data: bytes) -> int:
     return data.size if isinstance(data, Beginning) else len(data)
+
+
+def blob(path: str, data: bytes) -> dict[str, Any]:
+    """A file's size and digest, as descriptions with blobs have them."""
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    found: dict[str, Any] = {"size": size_of(data), "blobId": git}
+    if path.endswith(_WEIGHTS) or len(data) > _LARGE_BYTES:
+        found["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": size_of(data), "pointerSize": 130}
+    return found
 
 
 def elements_by_type(files: Mapping[str, bytes]) -> dict[str, int]:
@@ -226,7 +237,7 @@ class Handler(BaseHTTPRequestHandler):
         if "expand=" in self.path:
             return {"id": name, "sha": commit, "gated": gated}
         sizes = "blobs=" in self.path
-        siblings = [{"rfilename": path, **({"size": size_of(data)} if sizes else {})} for path, data in files.items()]
+        siblings = [{"rfilename": path, **(blob(path, data) if sizes else {})} for path, data in files.items()]
         found = {"id": name, "sha": commit, "gated": gated, "private": repo.private, "siblings": siblings}
         if self.server.hub.counts_elements and (elements := elements_by_type(files)):
             found["safetensors"] = {"parameters": elements, "total": sum(elements.values())}

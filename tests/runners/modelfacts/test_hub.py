@@ -85,8 +85,7 @@ class Access:
             found = repository.describe(revision)
             files = tuple(one for one in found.files if file is None or one.name == file)
             facts = repository.facts(found, files, gguf=file is not None, identifier="test")
-            size = found.size("tokenizer.json")
-            return found, facts, None if size is None else repository.tokenizer(found.commit, size)
+            return found, facts, repository.tokenizer(found)
         finally:
             repository.close()
 
@@ -396,6 +395,16 @@ def test_damaged_files_are_refused_with_what_is_wrong(
     with pytest.raises(Refused, match=message) as refused:
         access.look()
     assert refused.value.advice
+
+
+def test_a_tokenizer_that_is_another_than_described_is_refused(hub: Emulator, access: Access) -> None:
+    commit = hub.push(REPO, FILES_70B)
+    repository = access.repository()
+    found = repository.describe(commit)
+    hub.repos[REPO].commits[commit]["tokenizer.json"] = TOKENIZER.replace(b"x", b"y")
+    with pytest.raises(Refused, match="came damaged"):
+        repository.tokenizer(found)
+    assert not list(access.cache.rglob("tokenizer.json"))
 
 
 @pytest.mark.parametrize("fault", ["info", "get"])
