@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from provisioners.contract import Clearance, Finding, Offer
 from recipes.errors import Refused
 from recipes.spec import Recipe
 
 
-def recipe_findings(recipe: Recipe, env: Mapping[str, str], *, billable: bool = True) -> Iterator[Finding]:
-    """What holds of the recipe on every offer."""
-    yield from _secrets(recipe, env)
+def recipe_findings(
+    recipe: Recipe, env: Mapping[str, str], *, billable: bool = True, needless: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """What holds of the recipe on every offer. `needless` are secrets that it may name, and nobody will ask for."""
+    yield from _secrets(recipe, env, needless)
     yield from _limits(recipe, billable)
     yield from _exposed(recipe)
 
@@ -25,12 +27,11 @@ def clear(findings: Iterable[Finding]) -> Clearance:
     return Clearance(found)
 
 
-def _secrets(recipe: Recipe, env: Mapping[str, str]) -> Iterator[Finding]:
+def _secrets(recipe: Recipe, env: Mapping[str, str], needless: Sequence[str]) -> Iterator[Finding]:
     for name in recipe.secrets:
-        if not env.get(name):
-            # A token that the Hub may never ask for is no reason to refuse.
+        if not env.get(name) and name not in needless:
             yield Finding(
-                level="warn" if name == "HF_TOKEN" else "block",
+                level="block",
                 code="secret",
                 message=f"secret {name} is not in the environment",
                 suggestion=f"export {name}=…",

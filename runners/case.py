@@ -65,6 +65,8 @@ class Memory:
     """The largest max_model_len for which the cache holds one whole request."""
     max_running: int
     """Requests of the workload's longest size (without a workload: of max_model_len) at once."""
+    running_at_mean: int
+    """Of the workload's mean size, prompt and likely answer: what its log is likely to show."""
     slots: int
     """The engine's own bound on running requests (max_num_seqs, parallel)."""
     uncertainty_gib: float

@@ -104,6 +104,8 @@ class Engine(ABC):
     """A plug-in; the module's PLUGIN is an instance. Defaults fit a server that speaks OpenAI's API."""
 
     name: str
+    title = ""
+    """What its makers call it, for people; the name, if left out."""
     default_version: str | None = None
     model_form: Literal["gguf", "folder", "none"] = "folder"
     """What it loads: one GGUF file, a folder as on the Hub, or nothing, because it runs elsewhere."""

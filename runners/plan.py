@@ -157,7 +157,7 @@ async def make_plan(
         *_of_model(model, uncounted),
         *_reserved_flags(recipe, engine),
         *(chosen[0].findings if chosen else ()),
-        *recipe_findings(recipe, env, billable=provisioner.billable),
+        *recipe_findings(recipe, env, billable=provisioner.billable, needless=_needless_secrets(model)),
         *_nothing_to_force(judged, forced),
     ]
     if judged and not passed and leased is None:
@@ -239,6 +239,9 @@ def _of_model(model: ModelSource, uncounted: Refused | None) -> Iterator[Finding
             suggestion=uncounted.advice,
             path="workload.tokenizer",
         )
+    if model.hub is not None:
+        said = "gated: yes · token: accepted" if model.hub.gated else "gated: no · token: not needed"
+        yield Finding(level="ok", code="access", message=said, path="model.repo")
     yield from (Finding(level="warn", code="offline", message=note, path="model") for note in model.notes)
     if model.facts is not None:
         yield from (
@@ -246,9 +249,15 @@ def _of_model(model: ModelSource, uncounted: Refused | None) -> Iterator[Finding
         )
 
 
+def _needless_secrets(model: ModelSource) -> tuple[str, ...]:
+    """Secrets that the recipe may name and nobody will ask for."""
+    return ("HF_TOKEN",) if model.hub is None or not model.hub.gated else ()
+
+
 def _no_offer(error: NoMachine | None) -> Iterator[Finding]:
     if error is not None:
-        yield Finding(level="block", code=NO_OFFER, message=error.message, suggestion=error.advice, path="resources")
+        path = "" if isinstance(error, NoCredentials) else "resources.accelerators"
+        yield Finding(level="block", code=NO_OFFER, message=error.message, suggestion=error.advice, path=path)
 
 
 def _reserved_flags(recipe: Recipe, engine: Engine) -> Iterator[Finding]:

@@ -16,7 +16,6 @@ from runners.forecast.values import Forecast
 from runners.preflight import cuda, disk, requests
 from runners.preflight.question import Question
 
-
 _LISTED = 0.98
 """Share of the memory that nvidia-smi lists and programs get: 96 to 99.7 % on the cards of the table."""
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from runners.terminal.checks_view import STYLES, memory_bar, memory_legend
 from runners.terminal.forecast_view import forecast_lines
 from runners.terminal.layout import LABEL, columns, labelled
+from runners.terminal.refusal_view import quoted
 
 _ABOUT_MEMORY = ("memory", "weights", "kv-cache", "ram")
 _FIGURES_OF_MEMORY = (
@@ -61,7 +62,7 @@ def _of_this_plan(word: str, plan: dict[str, Any], width: int | None) -> Iterato
     for finding in found:
         yield from labelled(finding["level"], finding["message"], width, style=STYLES[finding["level"]])
         if finding["quote"]:
-            yield from labelled("", f"{plan['engine']['name']} would say: {finding['quote']}", width)
+            yield from labelled("", quoted(plan, finding), width)
         if not memory:
             yield from _figures([(name.replace("_", " "), value, "") for name, value in finding["numbers"].items()])
     if memory:

@@ -74,7 +74,7 @@ def _yaml(value: Any) -> str:
 def _reason(plan: dict[str, Any], finding: dict[str, Any], width: int | None, *, brief: bool) -> Iterator[Text]:
     yield from labelled("refused", finding["message"], width, style="bold red")
     if finding["quote"]:
-        said = f"{plan['engine']['name']} would say: {finding['quote']}"
+        said = quoted(plan, finding)
         yield from labelled("", shortened(said, room(width, LABEL) or _BRIEF) if brief else said, width)
     if finding["path"]:
         yield from labelled("", _where(finding), width)
@@ -86,6 +86,19 @@ def _reason(plan: dict[str, Any], finding: dict[str, Any], width: int | None, *,
             yield Text(_label("try:" if i == 0 else "").ljust(_WORKS) + line)
     elif finding["suggestion"] and not brief:
         yield from labelled("", finding["suggestion"], width)
+
+
+# Checks whose words are those of the machine and not of the engine.
+_OF_THE_MACHINE = frozenset({"disk", "volume", "cuda"})
+
+
+def quoted(plan: dict[str, Any], finding: dict[str, Any]) -> str:
+    """What would be read later, and who would say it."""
+    engine = plan["engine"]
+    who = (
+        "it would end in" if finding["code"] in _OF_THE_MACHINE else f"{engine.get('title', engine['name'])} would say"
+    )
+    return f"{who}: {finding['quote']}"
 
 
 def _where(finding: dict[str, Any]) -> str:

@@ -73,6 +73,7 @@ def _memory(case: Case) -> Memory:
         max_model_len=context,
         longest_that_fits=tokens,
         max_running=tokens // max(1, longest),
+        running_at_mean=tokens // max(1, case.demand.mean_request_tokens if case.demand else context),
         slots=256,
         uncertainty_gib=0.0,
         basis="arithmetic",

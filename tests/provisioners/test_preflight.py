@@ -23,7 +23,14 @@ def test_secrets_are_looked_for_by_name() -> None:
     found = findings(secrets=["MY_KEY"])["secret"]
     assert (found.level, "MY_KEY" in found.message) == ("block", True)
     assert "secret" not in findings({"MY_KEY": "x"}, secrets=["MY_KEY"])
-    assert findings(secrets=["HF_TOKEN"])["secret"].level == "warn"
+
+
+def test_a_secret_that_nobody_will_ask_for_is_not_missed() -> None:
+    recipe = Recipe.model_validate(
+        {"name": "x", "model": {"repo": "a/b"}, "workload": {"inputs": ["a"]}, "secrets": ["HF_TOKEN"]}
+    )
+    assert [finding.code for finding in recipe_findings(recipe, {}, billable=False)] == ["secret"]
+    assert list(recipe_findings(recipe, {}, billable=False, needless=["HF_TOKEN"])) == []
 
 
 def test_a_price_above_the_limit_is_a_block() -> None:

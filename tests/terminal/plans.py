@@ -51,6 +51,7 @@ MEMORY = {
     "max_model_len": 4096,
     "longest_that_fits": 58288,
     "max_running": 14,
+    "running_at_mean": 20,
     "slots": 256,
     "uncertainty_gib": 0.6,
     "basis": "vLLM 0.33.0's own accounting",

@@ -301,18 +301,19 @@ def _memory(case: Case, options: Options, plan: Layout) -> Memory:
         block_tokens=1,
         max_model_len=context.slot,
         longest_that_fits=_longest(case, options) if total else context.slot,
-        max_running=_running(case, options, context),
+        max_running=_running(case.demand.longest_request_tokens if case.demand else context.slot, options, context),
+        running_at_mean=_running(case.demand.mean_request_tokens if case.demand else context.slot, options, context),
         slots=options.slots,
         uncertainty_gib=_uncertainty_gib(use),
         basis=BASIS,
     )
 
 
-def _running(case: Case, options: Options, context: Context) -> int:
-    longest = case.demand.longest_request_tokens if case.demand else context.slot
-    if longest > context.slot:
+def _running(tokens: int, options: Options, context: Context) -> int:
+    """How many requests of this size run at once."""
+    if tokens > context.slot:
         return 0
-    return min(options.slots, context.total // longest) if options.unified and longest else options.slots
+    return min(options.slots, context.total // tokens) if options.unified and tokens else options.slots
 
 
 def _longest(case: Case, options: Options) -> int:

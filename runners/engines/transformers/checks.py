@@ -306,6 +306,7 @@ def _memory(case: Case, options: Options, found: Need) -> Memory:
         tokens = tokens_one_by_one(found)
         fits = _longest(case, options, found, longest_known)
     asked = max(1, case.demand.longest_request_tokens if case.demand else min(longest_known, fits))
+    mean = max(1, case.demand.mean_request_tokens if case.demand else asked)
     slots = MAX_REQUESTS if options.batching else 1
     return Memory(
         usable_gib_per_gpu=found.usable,
@@ -320,6 +321,7 @@ def _memory(case: Case, options: Options, found: Need) -> Memory:
         max_model_len=longest_known,
         longest_that_fits=fits,
         max_running=min(slots, tokens // asked) if options.batching else int(asked <= fits),
+        running_at_mean=min(slots, tokens // mean) if options.batching else int(mean <= fits),
         slots=slots,
         uncertainty_gib=(0.25 if on_gpu else 0.1) + 0.02 * found.weights,
         basis=BASIS,
