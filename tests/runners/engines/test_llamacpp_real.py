@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +20,9 @@ from recipes.spec import Engine as EngineSpec
 from runners import registry
 from runners.case import Case, Memory
 from runners.engine import flags
-from runners.environments import ONHOST, environment_name
+from runners.environments import ONHOST
 from runners.modelfacts.read import facts_in
-from runners.onhost import install_engine
-from runners.run_folder import recipe_cache
+from tests.runners.engines.environments import python_of
 from tests.runners.engines.gguf_shapes import Shape, shape
 
 pytestmark = pytest.mark.real
@@ -47,15 +44,7 @@ LARGE = shape(layers=12, hidden=1024, inner=4096, heads=16, kv_heads=16, head_di
 @pytest.fixture(scope="module")
 def python() -> str:
     """The Python of the engine's environment, as a run makes it."""
-    version = ENGINE.default_version or ""
-    installation = ENGINE.installation(version, accelerated=False)
-    assert installation
-    directory = str(recipe_cache(os.environ) / "engines" / environment_name(ENGINE.name, version, installation))
-    steps = [{"argv": list(step.argv), "env": dict(step.env)} for step in installation.steps]
-    made: tuple[str, bool] = install_engine.install(
-        directory, {"python": sys.executable, "steps": steps, "check": list(installation.check)}
-    )
-    return made[0]
+    return python_of("llamacpp")
 
 
 @dataclass(frozen=True)
