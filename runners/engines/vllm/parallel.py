@@ -63,6 +63,10 @@ def _valid(model: ModelFacts) -> list[int]:
     return [size for size in range(1, _LARGEST_TRIED + 1) if not any(_obstacles(model, size))]
 
 
+_ONE_HOST = 8
+"""GPUs that the largest machines on offer have."""
+
+
 def _listed(sizes: list[int]) -> str:
     *rest, last = sizes
     return f"{', '.join(map(str, rest))} or {last}" if rest else str(last)
@@ -98,10 +102,11 @@ def _is_latent(model: ModelFacts) -> bool:
 def _tensor(model: ModelFacts, tp: int, valid: list[int]) -> Iterator[Finding]:
     for what, quote in _obstacles(model, tp) if model.heads else ():
         sizes = [size for size in valid if size <= 2 * tp] or valid
+        of_one_host = [size for size in valid if 1 < size <= _ONE_HOST] or valid
         yield Finding(
             level="block",
             code="tensor-parallel",
-            message=f"{what} cannot be split over {tp} GPUs; {_listed(valid)} can be used",
+            message=f"{what} cannot be split over {tp} GPUs; {_listed(of_one_host)} can be used",
             suggestion=f"engine.tensor_parallel_size: {sizes[-1]}",
             numbers={
                 "tensor_parallel_size": tp,
