@@ -155,6 +155,7 @@ async def make_plan(
     findings = [
         *_no_offer(no_machine),
         *_of_model(model, uncounted),
+        *_token(model, recipe, billable=provisioner.billable),
         *_reserved_flags(recipe, engine),
         *(chosen[0].findings if chosen else ()),
         *recipe_findings(recipe, env, billable=provisioner.billable, needless=_needless_secrets(model)),
@@ -246,6 +247,18 @@ def _of_model(model: ModelSource, uncounted: Refused | None) -> Iterator[Finding
     if model.facts is not None:
         yield from (
             Finding(level="warn", code="assumption", message=one, path="model") for one in model.facts.assumptions
+        )
+
+
+def _token(model: ModelSource, recipe: Recipe, *, billable: bool) -> Iterator[Finding]:
+    """A rented machine has no other token than the one that the recipe gives it."""
+    if billable and model.hub is not None and model.hub.gated and "HF_TOKEN" not in recipe.secrets:
+        yield Finding(
+            level="block",
+            code="secret",
+            message=f"{model.hub.repo} is gated, and the machine would have no token to download it with",
+            suggestion="write secrets: [HF_TOKEN], and export HF_TOKEN=…",
+            path="secrets",
         )
 
 
