@@ -16,6 +16,7 @@ from runners.modelfacts.families import FAMILIES
 from runners.modelfacts.fields import Fields, type_defaults
 from runners.modelfacts.quantization import quantization_of
 from runners.modelfacts.structure import Attention, Block, LatentAttention, MoE, Recurrent
+from runners.modelfacts.vision import vision_elements
 from runners.modelfacts.weights import Weight, weights_of
 
 _INNER = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
@@ -82,6 +83,7 @@ def facts_of(
             confirmed=confirmed,
             predicts=_predicts(text),
             multimodal=multimodal,
+            vision=vision_elements(config, outer, shape.hidden) if multimodal else None,
         )
     notes += sized.notes
     return ModelFacts(
@@ -196,6 +198,7 @@ def _sized(
     confirmed: bool,
     predicts: bool,
     multimodal: bool,
+    vision: int | None,
 ) -> _Sized:
     """The weights by arithmetic; what is stored beyond them is for further tokens or vision, or it is said.
 
@@ -205,6 +208,10 @@ def _sized(
     dtype, counted = _in_stored_type(weights, quantization, dtype, stored)
     parameters = sum(weight.elements for weight in weights)
     total = _bytes(counted)
+    seeing = (vision or 0) * storage.bytes_of(dtype, 1)
+    if vision and (not total_bytes or abs(total + seeing - total_bytes) <= _AGREE * total_bytes):
+        counted["vision", dtype] += vision
+        parameters, total, multimodal = parameters + vision, _bytes(counted), False
     beyond = (total_bytes or 0) - total
     if not total_bytes:
         notes = [] if confirmed else ["How much the weights take is what the config gives, and nothing confirms it."]
@@ -219,7 +226,8 @@ def _sized(
         counted["mtp", dtype] += beyond // storage.bytes_of(dtype, 1)
         return _Sized(_tensors(counted), parameters, "arithmetic")
     if multimodal and 0 < beyond < total_bytes / 2:
-        predicting = predicting if predicting < beyond else 0
+        if predicting:
+            predicting = max(0, beyond - seeing) if seeing else predicting if predicting < beyond else 0
         elements = (beyond - predicting) // storage.bytes_of(dtype, 1)
         counted["vision", dtype] += elements
         counted["mtp", dtype] += predicting // storage.bytes_of(dtype, 1)

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from recipes.errors import Refused
+
 SCHEMA = 1
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -55,9 +57,16 @@ class HubCache:
         return None
 
     def keep_file(self, commit: str, name: str, data: bytes) -> Path:
+        """Keep a file, and say where. Raises Refused where nothing can be written."""
         path = self._root / commit / name
-        _put(path, data)
-        stat = path.stat()
+        try:
+            _put(path, data)
+            stat = path.stat()
+        except OSError as error:
+            raise Refused(
+                f"{path.parent} cannot be written: {error.strerror}",
+                advice="make room or free the way there, or set XDG_CACHE_HOME to another folder",
+            ) from error
         _write(path.with_name(f"{name}.kept"), {"stat": [stat.st_size, stat.st_mtime_ns], "sha256": _sha256(data)})
         return path
 
@@ -79,7 +88,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
-    _put(path, json.dumps({"schema": SCHEMA, **value}).encode())
+    """A record that cannot be written is asked for again another time."""
+    with suppress(OSError):
+        _put(path, json.dumps({"schema": SCHEMA, **value}).encode())
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -228,7 +228,10 @@ def test_experts(name: str, experts: Experts | None) -> None:
 def test_a_multimodal_models_language_model_is_read() -> None:
     inner = llama(max_position_embeddings=8192, torch_dtype="bfloat16")
     facts = of(
-        model_type="llava", architectures=["LlavaForConditionalGeneration"], text_config=inner, vision_config={"x": 1}
+        model_type="llava",
+        architectures=["LlavaForConditionalGeneration"],
+        text_config=inner,
+        vision_config={"model_type": "newest"},
     )
     assert (facts.hidden_size, facts.max_positions, facts.dtype) == (64, 8192, "bfloat16")
     assert (facts.multimodal, facts.model_type, facts.architecture) == (True, "llava", "LlavaForConditionalGeneration")
@@ -322,7 +325,7 @@ def test_layers_that_predict_further_tokens_are_apart() -> None:
 
 
 def test_what_a_multimodal_model_stores_beyond_its_language_model_is_vision() -> None:
-    config = {"model_type": "llava", "text_config": llama(dtype="bfloat16"), "vision_config": {"x": 1}}
+    config = {"model_type": "llava", "text_config": llama(dtype="bfloat16"), "vision_config": {"model_type": "newest"}}
     plain = of(**config)
     facts = facts_of(config, identifier="x", stored=Stored(bytes=plain.weight_bytes + 50_000))
     assert facts.bytes_of("vision") == 50_000
@@ -330,13 +333,37 @@ def test_what_a_multimodal_model_stores_beyond_its_language_model_is_vision() ->
     assert facts.assumptions == ()
 
 
+TOWERS = [
+    ("qwen2_vl", "qwen2", {"depth": 3, "embed_dim": 64, "hidden_size": 96, "mlp_ratio": 2}, 266_272),
+    ("qwen2_5_vl", "qwen2", {"depth": 3, "hidden_size": 64, "intermediate_size": 40, "out_hidden_size": 96}, 239_568),
+    ("qwen3_vl", "qwen3", {"depth": 3, "hidden_size": 64, "intermediate_size": 40, "out_hidden_size": 96,
+                           "deepstack_visual_indexes": [1, 2]}, 584_728),
+    ("mistral3", "mistral", {"model_type": "pixtral"}, 407_792_640),
+    ("llava", "llama", {"model_type": "clip_vision_model", "num_hidden_layers": 2, "hidden_size": 64,
+                        "intermediate_size": 40, "image_size": 56, "patch_size": 14}, 98_832),
+    ("gemma3", "gemma3_text", {"model_type": "siglip_vision_model"}, 92_958_720),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "inner", "tower", "elements"), TOWERS, ids=lambda value: str(value)[:12])
+def test_towers_of_transformers_own_models(kind: str, inner: str, tower: dict[str, Any], elements: int) -> None:
+    text = llama(model_type=inner, hidden_size=96, num_attention_heads=6, dtype="bfloat16")
+    config = {"model_type": kind, "text_config": text, "vision_config": tower}
+    facts = of(**config)
+    assert facts.bytes_of("vision") == 2 * elements
+    assert facts.parameters == of(**text).parameters + elements
+    assert facts.assumptions == ()
+    stored = facts_of(config, identifier="x", stored=Stored(bytes=facts.weight_bytes))
+    assert (stored.weights_from, stored.tensors) == ("arithmetic", facts.tensors)
+
+
 def test_vision_and_further_tokens_are_told_apart() -> None:
     inner = llama(model_type="qwen3_5_text", dtype="bfloat16", layer_types=LINEAR)
-    config = {"model_type": "qwen3_5", "text_config": inner, "vision_config": {"x": 1}}
+    tower = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "out_hidden_size": 64, "num_position_embeddings": 4}
+    config = {"model_type": "qwen3_5", "text_config": inner, "vision_config": tower}
     plain = of(**config)
-    facts = facts_of(config, identifier="x", stored=Stored(bytes=plain.weight_bytes + 2_000_000))
-    assert facts.bytes_of("vision", "mtp") == 2_000_000
-    assert 0 < facts.bytes_of("mtp") < facts.bytes_of("vision")
+    facts = facts_of(config, identifier="x", stored=Stored(bytes=plain.weight_bytes + 600_000))
+    assert (facts.bytes_of("vision"), facts.bytes_of("mtp")) == (plain.bytes_of("vision"), 600_000)
 
 
 @given(st.integers(1, 10**13))

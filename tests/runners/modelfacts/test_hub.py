@@ -349,6 +349,17 @@ def test_a_damaged_tokenizer_is_fetched_again(hub: Emulator, access: Access, dam
     assert path.read_bytes() == FILES_SMALL["tokenizer.json"]
 
 
+def test_a_cache_that_cannot_be_written(hub: Emulator, access: Access) -> None:
+    """Only what has to lie somewhere needs it."""
+    access.cache.write_text("no folder")
+    hub.push(REPO, FILES_SMALL)
+    with pytest.raises(Refused, match="cannot be written: Not a directory") as refused:
+        access.look()
+    assert "XDG_CACHE_HOME" in refused.value.advice
+    hub.push(REPO, {name: data for name, data in FILES_SMALL.items() if name != "tokenizer.json"})
+    assert access.look()[1].parameters == 160
+
+
 def test_several_at_once(hub: Emulator, access: Access) -> None:
     commit = hub.push(REPO, FILES_70B)
     found: list[bytes] = []

@@ -1,0 +1,126 @@
+"""How many weights the part of a model has that sees, for the towers that are common: by arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runners.modelfacts.fields import Fields
+
+# What a vision_config leaves out where it equals its type's default.
+_DEFAULTS: dict[str, dict[str, int]] = {
+    "qwen2_vl": {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4, "patch_size": 14},
+    "qwen2_5_vl": {
+        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "patch_size": 14,
+    },
+    "qwen3_vl": {
+        "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": 3584, "patch_size": 16,
+        "num_position_embeddings": 2304,
+    },
+    "clip": {
+        "num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "image_size": 336, "patch_size": 14,
+    },
+    "siglip": {
+        "num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "image_size": 224, "patch_size": 16,
+    },
+    "pixtral": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "patch_size": 16},
+}  # fmt: skip
+_DEEPSTACKS = 3
+_MERGED = 4
+"""Patches that become one token: two by two."""
+
+
+def vision_elements(config: Mapping[str, Any], model_type: str, text_hidden: int) -> int | None:
+    """Weights of the tower and what joins it to the language model; None for a tower that is not known here."""
+    part = config.get("vision_config")
+    make = _TOWERS.get(model_type)
+    if make is None or not isinstance(part, Mapping):
+        return None
+    kind, count = make
+    stated = str(part.get("model_type") or kind)
+    if kind == "clip" and stated.startswith("pixtral"):
+        kind, count = "pixtral", _pixtral
+    elif kind in ("clip", "siglip", "pixtral") and not stated.startswith(kind):
+        return None
+    return count(Fields({**_DEFAULTS[kind], **part}, "", where="config.json vision_config"), config, text_hidden)
+
+
+def _encoder(
+    layers: int, width: int, inner: int, *, bias: bool = True, gated: bool = False, norm_bias: bool = True
+) -> int:
+    """So many layers of attention and feed-forward with two norms each."""
+    matrices = 4 * width * width + (3 if gated else 2) * width * inner
+    biases = 4 * width + (2 if gated else 1) * inner + width if bias else 0
+    return layers * (matrices + biases + 2 * width * (2 if norm_bias else 1))
+
+
+def _qwen2(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch, out = v.size("embed_dim"), v.size("patch_size"), v.size("hidden_size")
+    merged = _MERGED * width
+    tower = _encoder(v.size("depth"), width, v.size("mlp_ratio") * width) + 3 * 2 * patch * patch * width
+    return tower + 2 * width + merged * merged + merged + out * merged + out
+
+
+def _qwen2_5(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch, out = v.size("hidden_size"), v.size("patch_size"), v.size("out_hidden_size")
+    merged = _MERGED * width
+    tower = _encoder(v.size("depth"), width, v.size("intermediate_size"), gated=True, norm_bias=False)
+    return tower + 3 * 2 * patch * patch * width + width + merged * merged + merged + out * merged + out
+
+
+def _qwen3(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch, out = v.size("hidden_size"), v.size("patch_size"), v.size("out_hidden_size")
+    merged = _MERGED * width
+    joint = merged * merged + merged + out * merged + out
+    stacked = v.items("deepstack_visual_indexes")
+    deep = (
+        len(stacked) if stacked is not None else 0 if str(config["model_type"]).startswith("qwen3_5") else _DEEPSTACKS
+    )
+    tower = _encoder(v.size("depth"), width, v.size("intermediate_size")) + 3 * 2 * patch * patch * width + width
+    return tower + v.size("num_position_embeddings") * width + 2 * width + joint + deep * (2 * merged + joint)
+
+
+def _joined(width: int, text: int, *, bias: bool) -> int:
+    """Two linear layers to the language model's width."""
+    return width * text + text * text + (2 * text if bias else 0)
+
+
+def _clip(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch = v.size("hidden_size"), v.size("patch_size")
+    places = (v.size("image_size") // max(1, patch)) ** 2 + 1
+    tower = _encoder(v.size("num_hidden_layers"), width, v.size("intermediate_size"))
+    outer = 5 * width + 3 * patch * patch * width + places * width
+    newline = text if config["model_type"] == "llava_next" else 0
+    return tower + outer + _joined(width, text, bias=config.get("multimodal_projector_bias") is not False) + newline
+
+
+def _gemma3(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch, inner = v.size("hidden_size"), v.size("patch_size"), v.size("intermediate_size")
+    places = (v.size("image_size") // max(1, patch)) ** 2
+    tower = _encoder(v.size("num_hidden_layers"), width, inner) + 3 * patch * patch * width + width + places * width
+    head = width + _encoder(1, width, inner) - 2 * width if v.flag("vision_use_head", default=True) else 0
+    return tower + 2 * width + head + width * text + width
+
+
+def _pixtral(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch = v.size("hidden_size"), v.size("patch_size")
+    tower = _encoder(
+        v.size("num_hidden_layers"), width, v.size("intermediate_size"), bias=False, gated=True, norm_bias=False
+    )
+    merger = width + _MERGED * width * width if config["model_type"] == "mistral3" else 0
+    bias = bool(config.get("multimodal_projector_bias", config["model_type"] != "mistral3"))
+    return tower + 3 * patch * patch * width + width + merger + _joined(width, text, bias=bias)
+
+
+_TOWERS: dict[str, tuple[str, Callable[[Fields, Mapping[str, Any], int], int]]] = {
+    "qwen2_vl": ("qwen2_vl", _qwen2),
+    "qwen2_5_vl": ("qwen2_5_vl", _qwen2_5),
+    "qwen3_vl": ("qwen3_vl", _qwen3),
+    "qwen3_vl_moe": ("qwen3_vl", _qwen3),
+    "qwen3_5": ("qwen3_vl", _qwen3),
+    "qwen3_5_moe": ("qwen3_vl", _qwen3),
+    "llava": ("clip", _clip),
+    "llava_next": ("clip", _clip),
+    "gemma3": ("siglip", _gemma3),
+    "mistral3": ("pixtral", _pixtral),
+}
