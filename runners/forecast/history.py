@@ -62,6 +62,8 @@ class Drive:
     """What was measured of the work."""
 
     concurrency: int
+    at_once: int | None = None
+    """How many requests the engine had room for, if its plan knew."""
     max_tokens: int
     seconds: float
     """From the first request to the last answer."""
@@ -150,6 +152,7 @@ def _drive(work: Mapping[str, Any]) -> Drive | None:
         return None
     return Drive(
         concurrency=work["concurrency"],
+        at_once=work.get("at_once"),
         max_tokens=work["max_tokens"],
         seconds=work["seconds"],
         levels=levels,
@@ -206,7 +209,7 @@ def calibrated(speed: Speed, drive: Drive, slots: int | None, basis: str, *, rou
     Its prompts' and its answers' share of the time are told apart by the time to the first token; then both are scaled
     so that the whole drive takes what it took.
     """
-    running = min(drive.concurrency, slots or drive.concurrency)
+    running = min(drive.concurrency, slots or drive.concurrency, drive.at_once or drive.concurrency)
     prefill, decode = _factors(speed, drive, running)
     bent = speed.scaled(prefill, decode, basis)
     answers = Answers(drive.max_tokens, drive.spread)

@@ -14,8 +14,11 @@ from runners.forecast.values import Forecast, Range
 from runners.records import RequestRecord
 
 
-def work_row(records: Sequence[RequestRecord], settings: Workload) -> dict[str, Any] | None:
-    """The work as it was: by level, with means over its requests. None if nothing was answered."""
+def work_row(records: Sequence[RequestRecord], settings: Workload, at_once: int | None = None) -> dict[str, Any] | None:
+    """The work as it was: by level, with means over its requests. None if nothing was answered.
+
+    `at_once` is how many requests the engine had room for, if the plan knew.
+    """
     good = [record for record in records if record.status == "ok"]
     if not good:
         return None
@@ -26,6 +29,7 @@ def work_row(records: Sequence[RequestRecord], settings: Workload) -> dict[str, 
     deviation = math.sqrt(sum((tokens - mean) ** 2 for tokens in outputs) / len(outputs))
     return {
         "concurrency": settings.concurrency,
+        "at_once": at_once,
         "max_tokens": settings.max_tokens,
         "prompt": digest_of(settings.prompt),
         "seconds": round((last - first).total_seconds(), 6),

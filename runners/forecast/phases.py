@@ -29,15 +29,17 @@ _READY_S = Range(0.05, 0.2, 1.0)
 """To find that nothing is to be done."""
 
 # Seconds from start to the first token, besides reading weights: imports, the driver's context, profiling, CUDA graphs
-# and compiling. In published logs vLLM's "init engine" took 20 and 28 s before 0.8, and 34 (compiled before), 55, 61, 71
-# and 91 s since, of which compiling is 30 to 46 s and graphs 4 to 37 s; about 30 s lie outside of it. On the CPU release
-# 0.32 took 25 to 45 s here.
+# and compiling. In published logs vLLM's "init engine" took 20 and 28 s before 0.8; since then 34 (compiled before),
+# 55, 61, 71 and 91 s, of which compiling is 30 to 46 s and graphs 4 to 37 s. About 30 s lie outside of it. On the CPU,
+# release 0.32 took 25 to 45 s here.
 START_S = {
     ("vllm", "gpu", "compiled"): Range(45.0, 90.0, 200.0),
     ("vllm", "gpu", "graphs"): Range(25.0, 45.0, 120.0),
     ("vllm", "gpu", "eager"): Range(18.0, 35.0, 90.0),
     ("vllm", "cpu", "compiled"): Range(25.0, 60.0, 180.0),
     ("vllm", "cpu", "eager"): Range(15.0, 30.0, 90.0),
+    ("transformers", "gpu", "eager"): Range(10.0, 25.0, 90.0),
+    ("transformers", "cpu", "eager"): Range(5.0, 15.0, 60.0),
     ("llamacpp", "gpu", "eager"): Range(0.5, 3.0, 15.0),
     ("llamacpp", "cpu", "eager"): Range(0.1, 0.25, 2.0),
 }

@@ -218,10 +218,12 @@ def _overhead(engine: str, version: str | None, *, gpu: bool, workers: int) -> _
 
     vLLM's first releases prepared each step and sampled in Python, sequence by sequence, and told their workers through
     Ray: release 0.2.1 showed 157 tokens/s from 15 sequences of a 70B model on two A100, 95 ms a step, of which reading
-    takes 55 ms.
+    takes 55 ms. transformers builds each step in Python, which takes some 25 ms on a GPU whatever the model.
     """
     if engine == "llamacpp":
         return _Overhead(0.002, 0.0005 if gpu else 0.0001, 0.0)
+    if engine == "transformers":
+        return _Overhead(0.020, 0.025 if gpu else 0.010, 0.0)
     if engine != "vllm":
         return _Overhead(0.010, 0.002, 0.0)
     if not gpu:

@@ -113,6 +113,7 @@ def memory(**changes: Any) -> Memory:
         "max_model_len": 4096,
         "longest_that_fits": 41_488,
         "max_running": 10,
+        "running_at_mean": 13,
         "running_at_mean": 12,
         "slots": 256,
         "uncertainty_gib": 0.5,
