@@ -182,15 +182,8 @@ def _encoder(model: ModelFacts, settings: Settings) -> float:
     """A multimodal model's tower at its largest input, roughly; the first engine's images cost less than its text."""
     if model.model_type == "mllama":
         return _crossed(model, settings)
-    limits = settings.flags.limit_mm_per_prompt
-    skipped = settings.flags.skip_mm_profiling or settings.flags.language_model_only
-    if (
-        not model.multimodal
-        or not settings.v1
-        or skipped
-        or settings.cpu
-        or (limits and not any(_count(v) for v in limits.values()))
-    ):
+    skipped = settings.flags.skip_mm_profiling or settings.flags.no_images
+    if not model.multimodal or not settings.v1 or skipped or settings.cpu:
         return 0.0
     tower = model.config.get("vision_config")
     tower = tower if isinstance(tower, dict) else {}
@@ -216,7 +209,3 @@ def _crossed(model: ModelFacts, settings: Settings) -> float:
     """Llama 3.2's vision features of four tiles with 1601 patches, twice, for every sequence at once."""
     images = min(settings.max_num_seqs, max(1, settings.max_num_batched_tokens // 16))
     return float(2 * images * 4 * 1601 * (7680 + model.hidden_size) * settings.precision.compute_bytes)
-
-
-def _count(value: object) -> bool:
-    return bool(value.get("count", 1) if isinstance(value, dict) else value)

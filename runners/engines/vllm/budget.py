@@ -135,7 +135,7 @@ def _deviation(
         settings.utilization * (high - low) * GIB / 4,
         0.006 * weights.bytes,
         0.1 * (activation.bytes - activation.encoder),
-        (0.15 if model.model_type == "mllama" else 0.5) * activation.encoder,
+        (0.03 if model.model_type == "mllama" else 0.5) * activation.encoder,
         0.3 * small,
         0.1 * GIB,
         _EARLY_PARALLEL_GIB / 2 * GIB if _is_early_parallel(settings) else 0.0,

@@ -101,6 +101,16 @@ class Flags:
     rope_scaling: Mapping[str, Any] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def no_images(self) -> bool:
+        """Nothing but text is let in."""
+        limits = self.limit_mm_per_prompt
+        return self.language_model_only or (bool(limits) and not any(map(_allows, limits.values())))
+
+
+def _allows(limit: object) -> bool:
+    return bool(limit.get("count", 1) if isinstance(limit, Mapping) else limit)
+
 
 def read_flags(spec: EngineSpec) -> Flags:
     """The flags of `engine` and `engine.args`, whether with dashes, underscores, short or dotted."""

@@ -21,6 +21,8 @@ _FOUR_BITS = 0.5 + 4 / 64
 """bitsandbytes NF4: half a byte and a float32 for each 64 weights (layers/quantization/bitsandbytes.py)."""
 _STREAMED = Release((0, 16, 0))
 """Online quantization works layer by layer while loading; before, all weights lie there unquantized first."""
+_TEXT_ONLY = Release((0, 10, 2))
+"""Without images and the like, a multimodal model's towers are not made."""
 _BUFFERS_BYTES = 24 * 2**20
 """Rotary tables, Marlin's and the attention's small work spaces."""
 
@@ -101,8 +103,10 @@ def _share(module: Module, model: ModelFacts, settings: Settings) -> float:
             return padding / tp
         case "attention":
             return _attention_share(model, tp)
-        case "mlp" | "vision":
+        case "mlp":
             return 1 / tp
+        case "vision":
+            return 0.0 if settings.flags.no_images and settings.release >= _TEXT_ONLY else 1 / tp
         case "mtp":
             return 0.0  # loaded for speculative decoding only
         case "experts":
