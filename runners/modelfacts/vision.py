@@ -23,6 +23,17 @@ _DEFAULTS: dict[str, dict[str, int]] = {
     "siglip": {
         "num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072, "image_size": 224, "patch_size": 16,
     },
+    "mllama": {
+        "num_hidden_layers": 32, "num_global_layers": 8, "hidden_size": 1280, "intermediate_size": 5120,
+        "vision_output_dim": 7680, "image_size": 448, "patch_size": 14, "max_num_tiles": 4,
+    },
+    "llama4": {
+        "num_hidden_layers": 34, "hidden_size": 768, "intermediate_size": 5632, "vision_output_dim": 7680,
+        "image_size": 448, "patch_size": 14, "projector_input_dim": 4096, "projector_output_dim": 4096,
+    },
+    "intern": {
+        "num_hidden_layers": 48, "hidden_size": 3200, "intermediate_size": 12800, "image_size": 224, "patch_size": 14,
+    },
     "pixtral": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "patch_size": 16},
 }  # fmt: skip
 _DEEPSTACKS = 3
@@ -112,6 +123,43 @@ def _pixtral(v: Fields, config: Mapping[str, Any], text: int) -> int:
     return tower + 3 * patch * patch * width + width + merger + _joined(width, text, bias=bias)
 
 
+def _places(v: Fields) -> int:
+    """Patches of an image, and one place for its class."""
+    side = v.size("image_size") // max(1, v.size("patch_size"))
+    return side * side + 1
+
+
+def _mllama(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch, tiles = v.size("hidden_size"), v.size("patch_size"), v.size("max_num_tiles")
+    plain, whole = v.size("num_hidden_layers"), v.size("num_global_layers")
+    tower = _encoder(plain + whole, width, v.size("intermediate_size")) - 4 * width * (plain + whole) + 2 * whole
+    ratios = len(v.items("supported_aspect_ratios") or [()] * 8) + 1
+    tiled = ratios * tiles * (_places(v) + 2) * width + 3
+    outer = 5 * width + 3 * patch * patch * width + _places(v) * width
+    return tower + tiled + outer + v.size("vision_output_dim") * text + text
+
+
+def _llama4(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    width, patch, inner = v.size("hidden_size"), v.size("patch_size"), v.size("intermediate_size")
+    tower = _encoder(v.size("num_hidden_layers"), width, inner) + 5 * width + 3 * patch * patch * width
+    between = v.size("projector_input_dim")
+    adapter = between * inner + v.size("projector_output_dim") * between
+    return tower + _places(v) * width + adapter + v.size("vision_output_dim") * text
+
+
+def _intern(v: Fields, config: Mapping[str, Any], text: int) -> int:
+    """InternViT: with a scale for each half of a layer, and norms of queries and keys in the large one."""
+    width, patch, layers = v.size("hidden_size"), v.size("patch_size"), v.size("num_hidden_layers")
+    plain_norm = v.text("norm_type") != "rms_norm"
+    tower = _encoder(layers, width, v.size("intermediate_size"), norm_bias=plain_norm) + layers * 2 * width
+    tower += layers * (2 * width if v.flag("qk_normalization") else 0) - layers * (
+        0 if v.flag("qkv_bias") else 3 * width
+    )
+    merged = _MERGED * width
+    joint = 2 * merged + merged * text + text * text + 2 * text
+    return tower + 2 * width + 3 * patch * patch * width + _places(v) * width + joint
+
+
 _TOWERS: dict[str, tuple[str, Callable[[Fields, Mapping[str, Any], int], int]]] = {
     "qwen2_vl": ("qwen2_vl", _qwen2),
     "qwen2_5_vl": ("qwen2_5_vl", _qwen2_5),
@@ -122,5 +170,8 @@ _TOWERS: dict[str, tuple[str, Callable[[Fields, Mapping[str, Any], int], int]]] 
     "llava": ("clip", _clip),
     "llava_next": ("clip", _clip),
     "gemma3": ("siglip", _gemma3),
+    "mllama": ("mllama", _mllama),
+    "llama4": ("llama4", _llama4),
+    "internvl_chat": ("intern", _intern),
     "mistral3": ("pixtral", _pixtral),
 }
