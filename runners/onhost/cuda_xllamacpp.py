@@ -9,39 +9,45 @@ import re
 import subprocess
 import sys
 
-INDEX = "https://xorbitsai.github.io/xllamacpp/whl/"
-# The driver's CUDA from which on each build runs (newer minor releases of CUDA are compatible with older ones).
-BUILDS = (((13, 0), "cu132"), ((12, 0), "cu128"))
+INDEX = "https://xorbitsai.github.io/xllamacpp/whl/cu128"
+# Built with CUDA 12.8: any driver of CUDA 12 runs its machine code, which it has for these compute capabilities. For
+# all others it brings PTX, which only a driver that knows CUDA 12.8 can translate.
+NATIVE = {"8.6", "8.9", "12.0"}
+RUNS_SINCE, TRANSLATES_SINCE = (12, 0), (12, 8)
 HAS_GPU = "import sys, xllamacpp as x; sys.exit(not any('GPU' in str(d['type']) for d in x.get_device_info()))"
 
 
-def driver_cuda():
-    """The newest CUDA that the driver knows, as (major, minor); None without a driver."""
+def ask(*options):
+    """What nvidia-smi prints; nothing without a driver."""
     try:
-        said = subprocess.run(["nvidia-smi"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+        said = subprocess.run(["nvidia-smi", *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.stdout.decode("utf-8", "replace") if said.returncode == 0 else ""
+
+
+def why_not(cuda, capabilities):
+    """Why the build cannot compute with this driver on these GPUs; None if it can."""
+    if cuda >= TRANSLATES_SINCE or (cuda >= RUNS_SINCE and set(capabilities) <= NATIVE):
         return None
-    match = re.search(r"CUDA Version: (\d+)\.(\d+)", said.stdout.decode("utf-8", "replace"))
-    return (int(match.group(1)), int(match.group(2))) if said.returncode == 0 and match else None
-
-
-def build_for(cuda):
-    """The name of the build for a driver; None if there is none for one so old."""
-    return next((name for since, name in BUILDS if cuda >= since), None)
+    return "the build of xllamacpp for CUDA 12.8 does not run with a driver of CUDA %d.%d on compute capability %s" % (
+        *cuda,
+        ", ".join(sorted(set(capabilities))) or "unknown",
+    )
 
 
 def main():
-    cuda = driver_cuda()
-    if cuda is None:
+    match = re.search(r"CUDA Version: (\d+)\.(\d+)", ask())
+    if match is None:
         print("no NVIDIA driver here: the build for the CPU stays", flush=True)
         return
-    build = build_for(cuda)
-    if build is None:
-        sys.exit("xllamacpp has no build for a driver of CUDA %d.%d" % cuda)
+    cuda = (int(match.group(1)), int(match.group(2)))
+    trouble = why_not(cuda, ask("--query-gpu=compute_cap", "--format=csv,noheader").split())
+    if trouble:
+        sys.exit(trouble)
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--force-reinstall", "--no-deps"]
-    status = subprocess.run([*pip, "--index-url", INDEX + build, "xllamacpp==" + sys.argv[1]]).returncode
-    if status != 0:
-        sys.exit("the CUDA build of xllamacpp could not be installed from " + INDEX + build)
+    if subprocess.run([*pip, "--index-url", INDEX, "xllamacpp==" + sys.argv[1]]).returncode != 0:
+        sys.exit("the CUDA build of xllamacpp could not be installed from " + INDEX)
     if subprocess.run([sys.executable, "-c", HAS_GPU]).returncode != 0:
         sys.exit("xllamacpp's CUDA build sees no GPU here")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,12 +26,14 @@ class Played:
 
     folder: Path
 
-    def run(self, *, cuda: str | None, gpus: int = 1, pip: int = 0) -> tuple[int, str, str]:
+    def run(self, *, cuda: str | None, gpus: int = 1, pip: int = 0, capability: str = "8.6") -> tuple[int, str, str]:
         """Exit status, what pip was asked for, what was printed."""
         programs = self.folder / "bin"
         programs.mkdir()
         if cuda is not None:
-            (programs / "nvidia-smi").write_text(f"#!/bin/sh\necho '{SAYS.format(cuda)}'\n")
+            (programs / "nvidia-smi").write_text(
+                f"#!/bin/sh\n[ $# -gt 0 ] && echo '{capability}' || echo '{SAYS.format(cuda)}'\n"
+            )
             (programs / "nvidia-smi").chmod(0o755)
         modules = self.folder / "modules"
         (modules / "pip").mkdir(parents=True)
@@ -62,23 +65,24 @@ def test_without_a_driver_the_build_for_the_cpu_stays(played: Played) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "build"), [("12.4", "cu128"), ("12.8", "cu128"), ("13.0", "cu132"), ("13.2", "cu132")]
+    ("cuda", "capability"), [("12.4", "8.6"), ("12.4", "8.9"), ("12.8", "8.0"), ("13.0", "9.0"), ("13.2", "7.0")]
 )
-def test_the_build_suits_the_driver(played: Played, cuda: str, build: str) -> None:
-    status, asked, _ = played.run(cuda=cuda)
+def test_a_gpu_gets_the_cuda_build(played: Played, cuda: str, capability: str) -> None:
+    status, asked, _ = played.run(cuda=cuda, capability=capability)
     assert status == 0
-    assert asked.endswith(f"--index-url https://xorbitsai.github.io/xllamacpp/whl/{build} xllamacpp==1.2.3")
+    assert asked.endswith("--index-url https://xorbitsai.github.io/xllamacpp/whl/cu128 xllamacpp==1.2.3")
 
 
 @pytest.mark.parametrize(
-    ("cuda", "gpus", "pip", "why"),
+    ("played_as", "why"),
     [
-        ("11.8", 1, 0, "no build for a driver of CUDA 11.8"),
-        ("12.8", 0, 0, "sees no GPU"),
-        ("12.8", 1, 1, "could not be installed"),
+        ({"cuda": "11.8"}, "does not run with a driver of CUDA 11.8 on compute capability 8.6"),
+        ({"cuda": "12.4", "capability": "8.0"}, "does not run with a driver of CUDA 12.4 on compute capability 8.0"),
+        ({"cuda": "12.8", "gpus": 0}, "sees no GPU"),
+        ({"cuda": "12.8", "pip": 1}, "could not be installed"),
     ],
 )
-def test_a_gpu_that_would_not_be_used_is_an_error(played: Played, cuda: str, gpus: int, pip: int, why: str) -> None:
-    status, _, said = played.run(cuda=cuda, gpus=gpus, pip=pip)
+def test_a_gpu_that_would_not_be_used_is_an_error(played: Played, played_as: dict[str, Any], why: str) -> None:
+    status, _, said = played.run(**played_as)
     assert status == 1
     assert why in said

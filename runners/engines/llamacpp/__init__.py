@@ -20,6 +20,7 @@ from runners.engine import (
     series_sums,
 )
 from runners.engines.llamacpp import checks
+from runners.engines.llamacpp.explains import EXPLAINS
 from runners.engines.llamacpp.memory import padded
 from runners.engines.llamacpp.options import Options
 
@@ -33,7 +34,7 @@ class LlamaCpp(Engine):
     model_form = "gguf"
     reserved = frozenset({"model", "alias", "host", "port", "api_key", "hostnames", "api_keys"})
     context_flag = "ctx_size"
-    explains = checks.EXPLAINS
+    explains = EXPLAINS
     patterns = (
         (r"unrecognized arguments: .*", "remove it from engine.args, or write it as llama-server does"),
         (r"gguf_init_from_file.*|invalid magic.*", "the file is no GGUF model, or is cut off"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from provisioners.contract import Finding
 from runners.case import Assessment, Case, Memory
@@ -26,35 +27,19 @@ _LONGEST = 2**21
 _RAM_CLEARLY = 1.1
 """RAM is needed by others too, and weights are read through the page cache: only well beyond it is a refusal."""
 _RAM_ALMOST = 0.9
+_OLDEST_CAPABILITY, _NATIVE, _TRANSLATES_SINCE = (5, 0), frozenset({(8, 6), (8, 9), (12, 0)}), (12, 8)
+"""Of xllamacpp's build for CUDA 12.8, as onhost/cuda_xllamacpp.py installs it; see there."""
 _KEPT_PROMPTS = 100
 """Prompts of idle slots that a run of some length leaves in RAM; each keeps its keys and values."""
-
-EXPLAINS = {
-    "weights": "GGUF bytes of the layers on one GPU (the embedding stays in RAM; one that is also the output is copied)"
-    " + KV cache + compute buffer + 0.5 GiB for CUDA against the GPU's memory; without n_gpu_layers the engine moves"
-    " layers to RAM until 1 GiB is left free. Source: llama.cpp, src/llama-model.cpp, common/fit.cpp",
-    "kv-cache": "slots × tokens of a slot (rounded up to 256) × layers × KV heads × (key + value size) × bytes of an"
-    " element (f16 2, q8_0 34/32, q4_0 18/32); layers with a window keep window + ubatch_size tokens, rounded up"
-    " to 256. Source: llama.cpp, src/llama-context.cpp, src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp",
-    "ram": "GGUF bytes + KV cache + compute buffer + 0.06 GiB against the machine's RAM. Compute buffer: 4 bytes ×"
-    " ubatch_size × max(5 × hidden + 3 × inner size, 3 × hidden + 3 × queries) + the attention mask. Source: measured"
-    " on the engine's log, within 8 %",
-    "max-model-len": "ctx_size is shared by `parallel` slots (unless kv_unified), rounded up to 256 tokens each; a slot"
-    " never takes more than the context that the model was trained on. Source: llama.cpp, src/llama-context.cpp,"
-    " tools/server/server-context.cpp",
-    "quantization": "a quantized V cache needs flash attention; a quantized cache needs head sizes that are multiples"
-    " of its block (32). Source: llama.cpp, src/llama-context.cpp",
-    "parallelism": "llama.cpp spreads a model by split_mode and tensor_split; it has no parallel sizes. Source:"
-    " llama.cpp, common/arg.cpp",
-    "architecture": "llama.cpp loads GGUF files of architectures that its release knows. Source: llama.cpp,"
-    " src/llama-arch.cpp",
-}
 
 
 def assess(case: Case) -> Assessment:
     """Pure; for the tested release."""
     options, model = Options.of(case.spec), case.model
-    findings = [*_form(case), *_parallelism(case), *_cache_types(case, options), *_trained_context(case, options)]
+    findings = list(_build(case))
+    if any(finding.code == "capability" for finding in findings):
+        case = replace(case, machine=replace(case.machine, accelerator=None, count=0))
+    findings += [*_form(case), *_parallelism(case), *_cache_types(case, options), *_trained_context(case, options)]
     if model.form != "gguf" or not model.layers or options.slots < 1:
         return Assessment(findings=tuple(findings))
     plan = layout(model, options, case.machine)
@@ -64,6 +49,32 @@ def assess(case: Case) -> Assessment:
     if not any(finding.level == "block" for finding in findings):
         findings.append(_room(memory, options, plan))
     return Assessment(findings=tuple(findings), memory=memory)
+
+
+def _build(case: Case) -> Iterator[Finding]:
+    """Whether the build that is installed computes on this accelerator."""
+    accelerator = case.machine.accelerator
+    if accelerator is None:
+        return
+    capability = accelerator.compute_capability
+    if accelerator.vendor != "nvidia" or (capability and capability < _OLDEST_CAPABILITY):
+        yield Finding(
+            level="warn",
+            code="capability",
+            message=f"no build of xllamacpp that recipe installs computes on {accelerator.name}: the CPU does the work",
+            path="resources.accelerators",
+        )
+        return
+    cuda = tuple(map(int, case.machine.cuda.split("."))) if case.machine.cuda else None
+    if cuda and capability and cuda < _TRANSLATES_SINCE and capability not in _NATIVE:
+        yield Finding(
+            level="block",
+            code="cuda",
+            message=f"xllamacpp's build for CUDA 12.8 has no machine code for {accelerator.name}, and the driver of the"
+            f" machine (CUDA {case.machine.cuda}) cannot translate its PTX",
+            quote="the provided PTX was compiled with an unsupported toolchain",
+            path="resources.accelerators",
+        )
 
 
 def _form(case: Case) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from runners.case import Assessment, Case
 from runners.engine import Engine, Installation, Launch, LaunchRequest, Step, flags
 from runners.engines.transformers import checks
+from runners.engines.transformers.explains import EXPLAINS
 from runners.pytorch import OUT_OF_MEMORY, cpu_build, cuda_of
 
 TORCH = "2.13.0"
@@ -25,7 +26,7 @@ class Transformers(Engine):
         "bnb-8bit": {"quantization": "bnb-8bit"},
         "bnb-4bit": {"quantization": "bnb-4bit"},
     }
-    explains = checks.EXPLAINS
+    explains = EXPLAINS
     patterns = (
         (rf"{OUT_OF_MEMORY}[^\n]*", "choose a larger GPU, a smaller dtype, or engine.args.quantization: bnb-4bit"),
         (r"No such option:? [^\n│]*", "transformers serve does not know the flag; remove it from engine.args"),

@@ -225,6 +225,21 @@ def test_parallel_sizes_are_refused() -> None:
         assert (finding.level, finding.path) == ("block", f"engine.{name}")
 
 
+def test_the_build_must_compute_on_the_gpu() -> None:
+    old, new = replace(gpus(A100), cuda="12.4"), replace(gpus(A100), cuda="12.8")
+    (finding,) = found(assessed(LLAMA2_7B, old, ctx_size=4096), "cuda")
+    assert (finding.level, finding.quote) == ("block", "the provided PTX was compiled with an unsupported toolchain")
+    assert not found(assessed(LLAMA2_7B, new, ctx_size=4096), "cuda")
+    native = replace(gpus(replace(A100, compute_capability=(8, 6))), cuda="12.4")
+    assert not found(assessed(LLAMA2_7B, native, ctx_size=4096), "cuda")
+
+
+def test_an_accelerator_that_would_idle_is_told_and_the_ram_is_judged() -> None:
+    mi300 = gpus(replace(A100, name="MI300X", vendor="amd", compute_capability=None), ram_gib=16)
+    assert levels(assessed(LLAMA2_7B, mi300, ctx_size=4096))["capability"] == "warn"
+    assert levels(assessed(LLAMA2_70B, mi300, ctx_size=4096))["ram"] == "block"
+
+
 def test_a_folder_is_no_model_for_it() -> None:
     facts = replace(LEAD.facts(), form="folder")
     case = Case(spec=EngineSpec(name="llamacpp"), version="1", model=facts, machine=CPU)
