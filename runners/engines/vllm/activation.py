@@ -63,8 +63,8 @@ def activation(model: ModelFacts, settings: Settings) -> Activation:
     light = peak
     if settings.v1 and settings.release < _SORTS_EVERYWHERE:
         light = max(forward, hidden + _rows(model, settings) * model.vocab_size * FLASHINFER_BYTES)
-    if not settings.v1:  # Encoder and language model in one pass: the larger counts.
-        return Activation(max(peak, encoder), forward, sampling, max(0.0, encoder - peak), max(peak, encoder))
+    if model.model_type == "mllama":  # In one pass, of which the text's part is small.
+        peak, light = max(peak, encoder) - encoder, max(light, encoder) - encoder
     return Activation(peak + encoder, forward, sampling, encoder, light + encoder)
 
 
@@ -179,17 +179,27 @@ def runs_second_runner(model: ModelFacts, settings: Settings) -> bool:
 
 
 def _encoder(model: ModelFacts, settings: Settings) -> float:
-    """A multimodal model's tower at its largest input, roughly; the first engine's images cost less than its text."""
+    """A multimodal model's tower at its largest input, roughly; in the first engine only Gemma 3 filled a batch."""
     if model.model_type == "mllama":
         return _crossed(model, settings)
     skipped = settings.flags.skip_mm_profiling or settings.flags.no_images
-    if not model.multimodal or not settings.v1 or skipped or settings.cpu:
-        return 0.0
     tower = model.config.get("vision_config")
     tower = tower if isinstance(tower, dict) else {}
+    fills = settings.v1 or model.config.get("mm_tokens_per_image")
+    if not model.multimodal or not fills or skipped or settings.cpu:
+        return 0.0
     width = tower.get("hidden_size") or tower.get("embed_dim") or 1152
     each = _ENCODER_STREAMS * width
-    return min(2 * _patches(model, tower, settings.max_num_batched_tokens) * each, _LARGEST_ENCODER_GIB * GIB)
+    tokens = settings.max_num_batched_tokens
+    if not settings.v1:
+        tokens = min(tokens, settings.max_num_seqs * _images(settings) * int(model.config["mm_tokens_per_image"]))
+    return min(2 * _patches(model, tower, tokens) * each, _LARGEST_ENCODER_GIB * GIB)
+
+
+def _images(settings: Settings) -> int:
+    """That one request may hold; one by default."""
+    limit = settings.flags.limit_mm_per_prompt.get("image", 1)
+    return limit if isinstance(limit, int) else 1
 
 
 def _patches(model: ModelFacts, tower: Mapping[str, Any], tokens: int) -> float:

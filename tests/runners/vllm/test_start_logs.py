@@ -15,7 +15,7 @@ import pytest
 
 from runners.case import Assessment
 from runners.engines.vllm import PLUGIN
-from runners.modelfacts.config import facts_of
+from runners.modelfacts.config import Stored, facts_of
 from runners.modelfacts.facts import ModelFacts, Tensors
 from tests.runners.vllm.building import blocks, case
 
@@ -26,7 +26,9 @@ GIB = 2**30
 
 
 def facts(row: dict[str, Any]) -> ModelFacts:
-    found = facts_of(CONFIGS[row["model"]], identifier=row["model"])
+    # What an index would say, for checkpoints whose config does not tell what is quantized.
+    stored = Stored(bytes=int(row["stored_gib"] * GIB), exact=False) if "stored_gib" in row else None
+    found = facts_of(CONFIGS[row["model"]], identifier=row["model"], stored=stored)
     if size := int(row.get("vision_gib", 0) * GIB):
         # What files' headers would say of the part that sees, which a config does not.
         tower = Tensors(module="vision", dtype="BF16", elements=size // 2, bytes=size)
