@@ -77,7 +77,8 @@ def seen(python: str, model: Path, args: dict[str, Any], folder: Path) -> Seen:
     log = folder / "engine.log"
     with started(python, model, args, log) as process:
         end = time.monotonic() + 60
-        while b"listening on http" not in (said := log.read_bytes()):
+        # The engine's own last line; its log comes from a thread, later than what is printed.
+        while b"init: listening on http" not in (said := log.read_bytes()):
             assert process.poll() is None, said.decode()[-2000:]
             assert time.monotonic() < end
             time.sleep(0.05)
