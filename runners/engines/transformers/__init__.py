@@ -52,7 +52,8 @@ class Transformers(Engine):
         library = Step((*pip, f"transformers[serving]=={version}", f"torch=={TORCH}", "bitsandbytes"))
         steps = (library,) if accelerated else (cpu_build(python, TORCH), library)
         check = (python, "-c", "import fastapi, torch, transformers.cli.serve")
-        return Installation(steps, check, package=("transformers", version))
+        # An image's own transformers may lack what serving needs, so it is no reason to install nothing.
+        return Installation(steps, check)
 
     def launch(self, request: LaunchRequest) -> Launch:
         """As a module; loopback only, for it asks for no key."""
