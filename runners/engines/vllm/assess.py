@@ -38,7 +38,7 @@ def assess(case: Case) -> Assessment:
     findings += _length(length)
     settings = settle(case, flags, types, length, number)
     findings += _batch(flags, settings.max_num_batched_tokens, settings.max_num_seqs, length, chunked=settings.chunked)
-    findings += _kernel(case, settings)
+    findings += [] if length.refusal else _kernel(case, settings)
     if not case.model.known:
         findings.append(_unknown(case))
     if not case.model.tensors or not case.model.layers:

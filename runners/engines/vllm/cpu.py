@@ -53,7 +53,23 @@ def judge(case: Case, settings: Settings) -> tuple[list[Finding], Memory | None]
         uncertainty_gib=0.0 if known else 0.05 * space / GIB + 0.5,
         basis=f"vLLM {settings.release} on the CPU",
     )
-    return [_finding(case, settings, plan, blocks, running.mean, certain=known)], plan
+    found = [_finding(case, settings, plan, blocks, running.mean, certain=known)]
+    if not known and settings.release >= _SHARE_OF_RAM:
+        found.append(_takes_all(settings))
+    return found, plan
+
+
+def _takes_all(settings: Settings) -> Finding:
+    """Without a size it wants a share of the whole memory, and starts only while that much is free."""
+    return Finding(
+        level="warn",
+        code="ram",
+        message=f"vLLM takes {settings.utilization:.0%} of the machine's RAM for itself, and refuses to start if less "
+        "is free",
+        suggestion="engine.env.VLLM_CPU_KVCACHE_SPACE: 4",
+        quote="on startup is less than desired CPU memory utilization",
+        path="engine.env.VLLM_CPU_KVCACHE_SPACE",
+    )
 
 
 def _space(settings: Settings, ram: float, weights: float) -> tuple[float | None, bool]:
@@ -75,7 +91,8 @@ def _space(settings: Settings, ram: float, weights: float) -> tuple[float | None
 def _finding(case: Case, settings: Settings, plan: Memory, blocks: int, mean: int, *, certain: bool) -> Finding:
     cache = cache_layout(case.model, settings)
     assert cache is not None
-    needed = (cache.request_blocks(settings.max_model_len) + cache.reserved_blocks) * cache.bytes_per_block
+    reserved = cache.reserved_blocks * cache.bytes_per_block
+    needed = cache.request_blocks(settings.max_model_len) * cache.bytes_per_block + reserved
     available = plan.kv_gib_per_gpu * GIB
     numbers = {
         "available_gib": round(plan.kv_gib_per_gpu, 3),
@@ -93,7 +110,11 @@ def _finding(case: Case, settings: Settings, plan: Memory, blocks: int, mean: in
         return Finding(level="ok", code="kv-cache", message=message, numbers=numbers)
     quote = (
         texts.cache_too_small(
-            settings, needed=needed, available=available, stored_tokens=0, longest=plan.longest_that_fits
+            settings,
+            needed=needed - reserved,
+            available=available - reserved,
+            stored_tokens=plan.kv_tokens,
+            longest=plan.longest_that_fits,
         )
         if available > 0
         else texts.no_memory(settings)

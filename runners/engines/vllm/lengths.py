@@ -93,7 +93,8 @@ def _scaled(derived: float, config: Mapping[str, Any], flags: Flags, release: Re
     model_type = str(config.get("model_type", ""))
     if release >= releases.GEMMA3_DOES_NOT_SCALE and "gemma3" in model_type:
         return derived, None
-    factor, starts_short = 1.0, None
+    factor: float = 1.0 if release >= releases.ALWAYS_SCALES else 1
+    starts_short = None
     for rope in _ropes(config, flags):
         kind = rope.get("rope_type") or rope.get("type") or "default"
         scales = kind not in _NO_SCALING and not (release >= releases.YARN_DOES_NOT_SCALE and kind in _NO_SCALING_LATER)

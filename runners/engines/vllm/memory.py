@@ -172,7 +172,7 @@ def _cache(case: Case, settings: Settings, cache: Cache, plan: Budget, blocks: i
         "running_at_mean": running.mean,
         "longest_that_fits": longest,
     }
-    missing = needed - plan.available
+    missing, reserved = needed - plan.available, cache.reserved_blocks * cache.bytes_per_block
     overridden = settings.flags.num_gpu_blocks_override is not None
     if missing > 0 and not overridden:
         nothing = plan.available <= 0
@@ -181,7 +181,11 @@ def _cache(case: Case, settings: Settings, cache: Cache, plan: Budget, blocks: i
             texts.no_memory(settings)
             if nothing
             else texts.cache_too_small(
-                settings, needed=needed, available=plan.available, stored_tokens=tokens, longest=longest
+                settings,
+                needed=needed - reserved,
+                available=plan.available - reserved,
+                stored_tokens=tokens,
+                longest=longest,
             )
         )
         return Finding(

@@ -95,6 +95,8 @@ YARN_DOES_NOT_SCALE = _since(0, 29, 0)
 LONGROPE_STARTS_SHORT = _since(0, 11, 1)
 """Without max_model_len, a longrope model gets its original length."""
 GEMMA3_DOES_NOT_SCALE = _since(0, 8, 0)
+ALWAYS_SCALES = _since(0, 12, 0)
+"""Every config has rope_parameters, so that the derived length is printed as a float."""
 WARNS_OF_NAN = _since(0, 10, 2)
 """The refusal's text speaks of nan and out-of-bounds."""
 

@@ -1,4 +1,4 @@
-"""Asks the installed vLLM itself, in one process and without weights: run by the engine's own Python, JSON in, JSON out.
+"""Asks the installed vLLM itself, in one process and without weights: run by the engine's own Python, JSON in and out.
 
 Each case is {config, tensor_parallel_size, max_model_len, kv_cache_gib}; its answer {"refusal": text} or
 {"kv_tokens": number}. The ranks of tensor parallelism are pretended, so that no process is started for them.

@@ -38,7 +38,9 @@ def facts(row: dict[str, Any]) -> ModelFacts:
 
 def judged(row: dict[str, Any]) -> Assessment:
     sizes = {key: row[key] for key in ("tensor_parallel_size", "pipeline_parallel_size") if key in row}
-    given = case(facts(row), row["accelerator"], version=row["version"], env=row.get("env"), **sizes, **row.get("args", {}))
+    given = case(
+        facts(row), row["accelerator"], version=row["version"], env=row.get("env"), **sizes, **row.get("args", {})
+    )
     return PLUGIN.assess(given)
 
 

@@ -1,0 +1,116 @@
+"""Types and quantization against the accelerator's generation, by release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.runners.vllm.building import assess, blocks, finding, model
+
+BF16 = "Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your T4 GPU has compute capability"
+
+
+def test_bfloat16_is_refused_where_the_accelerator_lacks_it() -> None:
+    found = finding(assess(gpu="T4", version="0.6.6"), "dtype")
+    assert (found.level, found.suggestion) == ("block", "engine.args.dtype: half")
+    assert found.quote.startswith(BF16)
+    assert found.quote.endswith("for example: --dtype=half.")
+
+
+@pytest.mark.parametrize(
+    ("version", "dtype", "level"),
+    [
+        ("0.6.6", "half", None),
+        ("0.6.6", "bfloat16", "block"),
+        ("0.10.2", "auto", "warn"),
+        ("0.10.2", "bfloat16", "block"),
+        ("0.33.0", "auto", "warn"),
+    ],
+)
+def test_auto_falls_back_since_0_9(version: str, dtype: str, level: str | None) -> None:
+    found = [one.level for one in assess(gpu="T4", version=version, dtype=dtype).findings if one.code == "dtype"]
+    assert found == ([level] if level else [])
+
+
+def test_gemma_takes_float32_where_bfloat16_is_missing() -> None:
+    gemma = model(model_type="gemma2", architectures=["Gemma2ForCausalLM"], num_hidden_layers=4)
+    on_turing, on_ampere = assess(gemma, "T4", version="0.10.2"), assess(gemma, "A100-80GB", version="0.10.2")
+    assert "float32" in finding(on_turing, "dtype").message
+    assert on_turing.memory is not None
+    assert on_ampere.memory is not None
+    ratio = on_turing.memory.weights_gib_per_gpu / on_ampere.memory.weights_gib_per_gpu
+    assert ratio == pytest.approx(2, rel=0.02)
+    assert finding(assess(gemma, version="0.10.2", dtype="half"), "dtype").level == "block"
+
+
+QUANTIZED: list[tuple[str, dict[str, Any], str, str, str | None]] = [
+    (
+        "fp8 before Marlin",
+        {"quant_method": "fp8"},
+        "A100-80GB",
+        "0.4.3",
+        "Minimum capability: 89. Current capability: 80.",
+    ),
+    ("fp8 with Marlin", {"quant_method": "fp8"}, "A100-80GB", "0.6.6", None),
+    ("fp8 on Turing", {"quant_method": "fp8"}, "T4", "0.10.2", "Minimum capability: 80. Current capability: 75."),
+    ("fp8 on Turing now", {"quant_method": "fp8"}, "T4", "0.33.0", None),
+    ("mxfp4 on Turing", {"quant_method": "mxfp4"}, "T4", "0.11.0", "Minimum capability: 80. Current capability: 75."),
+    (
+        "awq on Volta",
+        {"quant_method": "awq", "bits": 4, "group_size": 128},
+        "V100-32GB",
+        "0.6.6",
+        "Minimum capability: 75.",
+    ),
+    ("awq on Ampere", {"quant_method": "awq", "bits": 4, "group_size": 128}, "A100-80GB", "0.6.6", None),
+    ("gptq on Volta", {"quant_method": "gptq", "bits": 4, "group_size": 128}, "V100-32GB", "0.6.6", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("quantization", "gpu", "version", "quote"), [row[1:] for row in QUANTIZED], ids=[row[0] for row in QUANTIZED]
+)
+def test_methods_need_a_generation(quantization: dict[str, Any], gpu: str, version: str, quote: str | None) -> None:
+    facts = model(quantization_config=quantization, torch_dtype="float16")
+    found = [one for one in blocks(assess(facts, gpu, version=version)) if one.code == "quantization"]
+    assert len(found) == (quote is not None)
+    assert all(one.quote.startswith("The quantization method ") and quote and quote in one.quote for one in found)
+
+
+def test_fp8_without_fp8_arithmetic_is_told() -> None:
+    found = finding(assess(model(quantization_config={"quant_method": "fp8"}), "A100-80GB"), "quantization")
+    assert found.level == "warn"
+    assert "Marlin" in found.message
+
+
+@pytest.mark.parametrize(
+    ("gpu", "version", "refused"),
+    [("P100", "0.6.6", True), ("V100-32GB", "0.33.0", True), ("V100-32GB", "0.10.0", False), ("T4", "0.33.0", False)],
+)
+def test_generations_that_the_wheels_hold_no_kernels_for(gpu: str, version: str, refused: bool) -> None:
+    codes = [one.code for one in blocks(assess(gpu=gpu, version=version, dtype="half"))]
+    assert ("capability" in codes) == refused
+
+
+def test_an_fp8_cache_holds_twice_as_many_tokens() -> None:
+    plain, small = assess(gpu="H100-SXM").memory, assess(gpu="H100-SXM", kv_cache_dtype="fp8").memory
+    assert plain is not None
+    assert small is not None
+    assert small.kv_tokens / plain.kv_tokens == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize(("method", "part"), [("fp8", 0.6), ("bitsandbytes", 0.4)])
+def test_quantizing_while_loading_makes_weights_smaller(method: str, part: float) -> None:
+    plain, small = assess().memory, assess(quantization=method).memory
+    assert plain is not None
+    assert small is not None
+    assert small.weights_gib_per_gpu < part * plain.weights_gib_per_gpu
+
+
+def test_quantizing_needed_all_weights_first_until_0_15() -> None:
+    facts = model(num_hidden_layers=60)  # 13 GiB as fp8, 25 GiB as it is stored
+    early, late = (assess(facts, "RTX4090", version=version, quantization="fp8") for version in ("0.11.0", "0.17.0"))
+    assert finding(early, "weights").level == "block"
+    assert finding(early, "weights").quote.startswith("CUDA out of memory. Tried to allocate")
+    assert finding(late, "weights").level == "ok"
