@@ -13,6 +13,7 @@ from runners.forecast.work import Level
 
 _SLOTS = ("parallel", "n_parallel", "np", "max_num_seqs")
 _ONE_RUN, _SEVERAL = (0.6, 1.7), (0.8, 1.3)
+_FEW_REQUESTS = 40
 _BATCH_TOKENS = 2048
 """So many prompt tokens engines take into one step."""
 
@@ -207,14 +208,15 @@ def calibrated(speed: Speed, drive: Drive, slots: int | None, basis: str, *, rou
     """The roofline, bent to what one run measured.
 
     Its prompts' and its answers' share of the time are told apart by the time to the first token; then both are scaled
-    so that the whole drive takes what it took.
+    towards what the whole drive took. Of a run of few requests the beginning and the end make up much of that, so that
+    the requests themselves count more.
     """
     running = min(drive.concurrency, slots or drive.concurrency, drive.at_once or drive.concurrency)
     prefill, decode = _factors(speed, drive, running)
     bent = speed.scaled(prefill, decode, basis)
     answers = Answers(drive.max_tokens, drive.spread)
     predicted = drive_s(drive.levels, bent, running, answers, round_trip_s=round_trip_s)
-    whole = drive.seconds / predicted if predicted > 0 else 1.0
+    whole = math.pow(drive.seconds / predicted, drive.requests / (drive.requests + _FEW_REQUESTS))
     return bent.scaled(whole, whole, basis)
 
 

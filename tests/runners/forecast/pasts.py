@@ -48,30 +48,10 @@ def work(**changes: Any) -> dict[str, Any]:
         "output_spread": 0.3,
         "truncated": 0,
         "levels": [
-            {
-                "level": 1,
-                "documents": 1,
-                "requests": 84,
-                "prompt_tokens": 243_600,
-                "cached_prompt_tokens": 0,
-                "output_tokens": 33_600,
-            },
-            {
-                "level": 2,
-                "documents": 1,
-                "requests": 13,
-                "prompt_tokens": 36_000,
-                "cached_prompt_tokens": 0,
-                "output_tokens": 5200,
-            },
-            {
-                "level": 3,
-                "documents": 1,
-                "requests": 1,
-                "prompt_tokens": 2900,
-                "cached_prompt_tokens": 0,
-                "output_tokens": 400,
-            },
+            _level(1, 84, 243_600),
+            _level(2, 14, 38_000),
+            _level(3, 3, 6400),
+            _level(4, 1, 1300),
         ],
     }
     return {**found, **changes}
@@ -81,3 +61,14 @@ def past(**changes: Any) -> PastRun:
     found = past_run(result(**changes))
     assert found is not None
     return found
+
+
+def _level(number: int, requests: int, prompt_tokens: int) -> dict[str, int]:
+    return {
+        "level": number,
+        "documents": 1,
+        "requests": requests,
+        "prompt_tokens": prompt_tokens,
+        "cached_prompt_tokens": 0,
+        "output_tokens": 400 * requests,
+    }

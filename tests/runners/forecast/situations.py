@@ -114,7 +114,6 @@ def memory(**changes: Any) -> Memory:
         "longest_that_fits": 41_488,
         "max_running": 10,
         "running_at_mean": 13,
-        "running_at_mean": 12,
         "slots": 256,
         "uncertainty_gib": 0.5,
         "basis": "published",

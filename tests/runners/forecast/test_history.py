@@ -23,7 +23,7 @@ def test_a_run_from_its_result() -> None:
     assert (found.settings.model, found.settings.engine, found.settings.parallel) == ("some/model", "vllm", (2, 1, 1))
     assert (found.installed, found.downloaded_bytes, found.phases["launch"]) == (True, 138_000_000_000, 140)
     assert found.drive is not None
-    assert found.drive.requests == 98
+    assert found.drive.requests == 102
     assert found.drive.answer_tokens == 400
 
 
@@ -117,7 +117,7 @@ def test_answers_under_another_limit(limit: int) -> None:
 
 
 def test_answers_that_were_all_cut_may_be_longer_under_a_higher_limit() -> None:
-    drive = past(work=work(max_tokens=400, output_spread=0.0, truncated=98)).drive
+    drive = past(work=work(max_tokens=400, output_spread=0.0, truncated=102)).drive
     assert drive is not None
     assert answer_tokens(drive, 400) == pytest.approx(400, rel=0.02)
     assert answer_tokens(drive, 2000) > 400
