@@ -27,7 +27,8 @@ class Connections:
     """Open connections by host, kept for the next question. Not for several threads at once; close it at the end."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """Of connections that are opened from now on: for connecting, and for each silence."""
         self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
 
     def close(self) -> None:
@@ -53,7 +54,7 @@ class Connections:
         key = (scheme, netloc)
         proxy = _proxy(scheme, netloc)
         if key not in self._open:
-            self._open[key] = _connect(scheme, netloc, proxy, self._timeout_s)
+            self._open[key] = _connect(scheme, netloc, proxy, self.timeout_s)
         try:
             yield self._open[key], f"{scheme}://{netloc}" if proxy and scheme == "http" else ""
         except BaseException:
@@ -76,13 +77,14 @@ def _connect(scheme: str, netloc: str, proxy: str | None, timeout_s: float) -> h
 
 
 def _trust() -> ssl.SSLContext:
-    """The machine's certificates; where it has none (Python on macOS), those that certifi brings along."""
-    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-        with suppress(ImportError):
+    """The machine's certificates, and those that the Hub's library brings along: a bare container has none."""
+    context = ssl.create_default_context()
+    if not os.environ.get("SSL_CERT_FILE"):
+        with suppress(ImportError, OSError):
             import certifi
 
-            return ssl.create_default_context(cafile=certifi.where())
-    return ssl.create_default_context()
+            context.load_verify_locations(certifi.where())
+    return context
 
 
 def _proxy(scheme: str, netloc: str) -> str | None:

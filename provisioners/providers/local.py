@@ -38,8 +38,9 @@ from provisioners.contract import (
     Release,
     Site,
 )
-from provisioners.hardware import Gpu, Hardware, cuda_of, match, no_match, shortage
+from provisioners.hardware import match, no_match, shortage
 from provisioners.onhost import guard
+from provisioners.this_machine import accelerators_here, this_machine
 from provisioners.threads import in_thread
 from recipes.errors import HostCommandFailed, NoMachine
 from recipes.spec import Resources
@@ -67,7 +68,7 @@ class LocalProvisioner:
 
     async def offers(self, resources: Resources) -> list[Offer]:
         """This machine, if it has what is asked for. Raises NoMachine."""
-        has = _hardware(self._site.home)
+        has = this_machine(self._site.home)
         if lacks := shortage(resources, has):
             raise NoMachine(lacks)
         here = Offer(
@@ -80,8 +81,7 @@ class LocalProvisioner:
         )
         if resources.accelerators is None:
             return [here]
-        listed = await asyncio.to_thread(_accelerators)
-        gpus = [Gpu(name, memory_gib) for name, memory_gib, _ in listed]
+        gpus, cuda = await asyncio.to_thread(accelerators_here)
         found = match(resources, gpus)
         if found is None:
             advice = "leave resources.accelerators out to run on the CPU"
@@ -93,7 +93,7 @@ class LocalProvisioner:
                 count=found.asked.count,
                 memory_gib=found.memory_gib,
                 usable_gib=found.memory_gib,
-                cuda=cuda_of(listed[0][2]),
+                cuda=cuda,
             )
         ]
 
@@ -392,26 +392,6 @@ def _is_taken(port: int) -> bool:
         except OSError:
             return True
         return False
-
-
-def _hardware(home: Path) -> Hardware:
-    """All but the accelerators, which take a second to ask for."""
-    return Hardware(
-        cpus=psutil.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
-        disk_free_bytes=shutil.disk_usage(home if home.exists() else Path.home()).free,
-    )
-
-
-def _accelerators() -> list[tuple[str, float, str]]:
-    """Name, memory in GiB and driver of each NVIDIA GPU of this machine."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = ([cell.strip() for cell in f"{row},".split(",")] for row in listed.splitlines() if "," in row)
-    return [(name, float(memory) / 1024, driver) for name, memory, driver, *_ in rows]
 
 
 PLUGIN = LocalProvisioner

@@ -85,7 +85,7 @@ class Repository:
 
         try:
             client = self._client
-            client.tries, client.timeout_s = _PATIENCE, _TIMEOUT_S
+            client.wait(_PATIENCE, _TIMEOUT_S)
             commit = str(client.info(self.repo, revision, light=True).get("sha") or "")
             if kept.gated:
                 client.auth_check(self.repo)
@@ -95,7 +95,7 @@ class Repository:
             return replace(kept, notes=(note,))
         finally:
             if "_client" in self.__dict__:
-                self._client.tries, self._client.timeout_s = None, _LONG_TIMEOUT_S
+                self._client.wait(None, _LONG_TIMEOUT_S)
         if commit != kept.commit:
             return self._kept(commit, check=False) or self._asked(commit, revision)
         self._cache.keep_ref(revision, commit, _now())

@@ -12,13 +12,13 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
+from provisioners.light_http import Answer, Connections, NeverSent
 from recipes.errors import Refused
 from runners.onhost import fetch_model
 
@@ -39,13 +39,6 @@ class NoAccess(Refused):
 
 class SilentHub(NoAccess):
     """It did not answer; what was kept of earlier answers may serve."""
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class _Passing(Exception):
@@ -81,18 +74,20 @@ class HubClient:
         *,
         tries: int | None = None,
         pause: Callable[[float], None] = time.sleep,
+        timeout_s: float = _TIMEOUT_S,
     ) -> None:
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
         self.token = token
         self.tries = tries
-        self.timeout_s = _TIMEOUT_S
         self._pause = pause
-        self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
+        self._open = Connections(timeout_s)
+
+    def wait(self, tries: int | None, timeout_s: float) -> None:
+        """From now on ask so often, and wait so long for each answer."""
+        self.tries, self._open.timeout_s = tries, timeout_s
 
     def close(self) -> None:
-        for connection in self._open.values():
-            connection.close()
-        self._open.clear()
+        self._open.close()
 
     def info(self, repo: str, revision: str, *, light: bool = False) -> dict[str, Any]:
         """The repository's description at a revision: commit, files with sizes, gated. Light: without the files."""
@@ -141,7 +136,7 @@ class HubClient:
 
     def _asked(
         self, path: str, repo: str, revision: str, headers: Mapping[str, str] | None = None, *, file: str = ""
-    ) -> _Answer:
+    ) -> Answer:
         """An answer, asked for again where that helps. Raises NoAccess with the reason."""
         if not _is_name(repo):
             raise _no_access("invalid", repo, revision)
@@ -152,7 +147,8 @@ class HubClient:
                 if answer.status in (408, 429) or answer.status >= 500:
                     raise _Passing(f"it answered {answer.status}")
             except (OSError, http.client.HTTPException, _Passing) as error:
-                if attempt == tries or fetch_model.no_such_address(error) or isinstance(error, ssl.SSLError):
+                cause = error.__cause__ if isinstance(error, NeverSent) else error
+                if attempt == tries or fetch_model.no_such_address(cause) or isinstance(cause, ssl.SSLError):
                     raise SilentHub(
                         f"the Hub did not answer for {repo}: {error or type(error).__name__}",
                         advice="check the network and HF_ENDPOINT",
@@ -164,74 +160,17 @@ class HubClient:
             raise _no_access(_reason(answer, path), repo, revision, status=answer.status, file=file)
         raise AssertionError("tries are at least one")
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> _Answer:
+    def _get(self, url: str, headers: Mapping[str, str]) -> Answer:
         home = urlsplit(self.endpoint).netloc
         for _ in range(_MOST_REDIRECTS):
             own = {"Authorization": f"Bearer {self.token}"} if self.token and urlsplit(url).netloc == home else {}
-            answer = self._get_once(url, {**headers, **own, "User-Agent": "gpu-recipe", "Accept-Encoding": "identity"})
+            answer = self._open.get(url, {**headers, **own, "User-Agent": "gpu-recipe", "Accept-Encoding": "identity"})
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             url = urljoin(url, answer.headers.get("location", ""))
             if urlsplit(url).scheme not in ("http", "https"):
                 break
         raise _Passing("it redirects without end")
-
-    def _get_once(self, url: str, headers: Mapping[str, str]) -> _Answer:
-        parts = urlsplit(url)
-        path = parts.path + (f"?{parts.query}" if parts.query else "")
-        with self._connection(parts.scheme, parts.netloc) as (connection, prefix):
-            connection.request("GET", prefix + (path or "/"), headers=dict(headers))
-            response = connection.getresponse()
-            body = response.read()
-            if response.will_close:
-                connection.close()
-            return _Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, body)
-
-    @contextmanager
-    def _connection(self, scheme: str, netloc: str) -> Iterator[tuple[http.client.HTTPConnection, str]]:
-        """The open connection to a host, and what stands before a path there; one that failed is let go."""
-        key = (scheme, netloc)
-        proxy = _proxy(scheme, netloc)
-        if key not in self._open:
-            self._open[key] = _connect(scheme, netloc, proxy, self.timeout_s)
-        try:
-            yield self._open[key], f"{scheme}://{netloc}" if proxy and scheme == "http" else ""
-        except BaseException:
-            self._open.pop(key).close()
-            raise
-
-
-def _connect(scheme: str, netloc: str, proxy: str | None, timeout_s: float) -> http.client.HTTPConnection:
-    if scheme == "http":
-        return http.client.HTTPConnection(proxy or netloc, timeout=timeout_s)
-    secure = http.client.HTTPSConnection(proxy or netloc, timeout=timeout_s, context=_trust())
-    if proxy:
-        secure.set_tunnel(netloc)
-    return secure
-
-
-def _trust() -> ssl.SSLContext:
-    """The machine's certificates, and those that the Hub's library brings along: a bare container has none."""
-    context = ssl.create_default_context()
-    if not os.environ.get("SSL_CERT_FILE"):
-        with suppress(ImportError, OSError):
-            import certifi
-
-            context.load_verify_locations(certifi.where())
-    return context
-
-
-def _proxy(scheme: str, netloc: str) -> str | None:
-    """The proxy that the environment names for a host, as host:port."""
-    if not any(name.lower() in (f"{scheme}_proxy", "all_proxy") for name in os.environ):
-        return None
-    from urllib.request import getproxies, proxy_bypass
-
-    if proxy_bypass(netloc):
-        return None
-    proxies = getproxies()
-    found = proxies.get(scheme) or proxies.get("all")
-    return (urlsplit(found).netloc or found).rpartition("@")[2] if found else None
 
 
 def _is_name(repo: str) -> bool:
@@ -243,7 +182,7 @@ def _is_name(repo: str) -> bool:
     )
 
 
-def _reason(answer: _Answer, path: str) -> str:
+def _reason(answer: Answer, path: str) -> str:
     """As the Hub's library reads an answer: an anonymous client may not know that a private repository exists."""
     code, message = answer.headers.get("x-error-code", ""), answer.headers.get("x-error-message", "")
     if code in _CODES:

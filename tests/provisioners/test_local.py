@@ -237,7 +237,7 @@ def test_files_go_there_and_come_back(tmp_path: Path) -> None:
 def test_what_this_machine_lacks_is_said(
     tmp_path: Path, resources: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_accelerators", list)
+    monkeypatch.setattr(local, "accelerators_here", lambda: ([], None))
     provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
     with pytest.raises(NoMachine, match=words):
         asyncio.run(provisioner.offers(Resources.model_validate(resources)))
@@ -246,9 +246,11 @@ def test_what_this_machine_lacks_is_said(
 def test_gpus_are_recognised_by_the_names_that_the_driver_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = "550.54.14"
-    found = [("NVIDIA A100 80GB PCIe", 80.0, driver), ("NVIDIA A40", 45.0, driver)]
-    monkeypatch.setattr(local, "_accelerators", lambda: found)
+    listing = ["NVIDIA A100 80GB PCIe, 81920, 550.54.14", "NVIDIA A40, 46068, 550.54.14"]
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\n" + "".join(f"echo {row}\n" for row in listing))
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
     (offer,) = asyncio.run(provisioner.offers(Resources.model_validate({"accelerators": "A100-80GB:1"})))
     assert (offer.accelerator, offer.count, offer.memory_gib, offer.cuda) == ("A100-80GB", 1, 80.0, "12.4")
