@@ -48,19 +48,36 @@ def test_the_whole_way_on_vllm(recipe: Command) -> None:
     assert all(sample["kv_usage"] is not None for sample in samples)
 
 
+IMPOSSIBLE = [
+    ("engine.args.max_model_len=99999", "max-model-len", "User-specified max_model_len (99999) is greater than"),
+    (
+        "engine.tensor_parallel_size=3",
+        "tensor-parallel",
+        "Total number of attention heads (5) must be divisible by tensor parallel size (3).",
+    ),
+]
+
+
+@pytest.mark.parametrize(("setting", "code", "cause"), IMPOSSIBLE)
+def test_what_cannot_work_is_refused_in_the_engines_own_words(
+    recipe: Command, setting: str, code: str, cause: str
+) -> None:
+    ended = recipe("plan", "local-vllm-smoke", "--set", setting, "--json")
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    (plan,) = json.loads(ended.stdout)["plans"]
+    quotes = [finding.get("quote", "") for finding in plan["findings"] if finding["code"] == code]
+    assert any(quote.startswith(cause) for quote in quotes), quotes
+
+
 @pytest.mark.parametrize(
-    ("setting", "cause"),
-    [
-        ("engine.args.max_model_len=99999", "User-specified max_model_len (99999) is greater than"),
-        ("engine.args.swap_space=4", "unrecognized arguments: --swap-space"),
-        (
-            "engine.tensor_parallel_size=3",
-            "Total number of attention heads (5) must be divisible by tensor parallel size (3).",
-        ),
-    ],
+    ("setting", "code", "cause"),
+    [*IMPOSSIBLE, ("engine.args.swap_space=4", "none", "unrecognized arguments: --swap-space")],
 )
-def test_a_launch_that_cannot_work_ends_with_the_engines_own_words(recipe: Command, setting: str, cause: str) -> None:
-    ended = recipe("up", "local-vllm-smoke", "--set", setting, seconds=1400)
+def test_a_launch_that_cannot_work_ends_with_the_engines_own_words(
+    recipe: Command, setting: str, code: str, cause: str
+) -> None:
+    forced = () if code == "none" else ("--force", code)
+    ended = recipe("up", "local-vllm-smoke", "--set", setting, *forced, seconds=1400)
     assert ended.returncode == 6, ended.stdout + ended.stderr
     assert cause in ended.stdout
     assert "next " in ended.stdout
