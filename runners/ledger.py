@@ -149,12 +149,16 @@ class Ledger:
             rows = db.execute(f"{query}{where} ORDER BY started_at DESC, rowid DESC LIMIT ?", arguments).fetchall()
         return [_row(row) for row in rows]
 
-    def completed(self, *, model: str, engine: str, limit: int = 100) -> list[dict[str, Any]]:
-        """Results of the newest runs of this model and engine that were completed, the newest first."""
+    def completed(self, *, model: str, engine: str, limit: int = 50) -> list[dict[str, Any]]:
+        """Results of the newest runs of this model and engine that were completed, the newest first.
+
+        Only the newest thousand runs are looked through, so that a long log costs no time.
+        """
         query = (
-            "SELECT result FROM experiments WHERE status = 'completed' "
+            "SELECT result FROM (SELECT rowid AS number, * FROM experiments ORDER BY started_at DESC LIMIT 1000) "
+            "WHERE status = 'completed' "
             "AND json_extract(result, '$.model.identifier') = ? AND json_extract(result, '$.engine.name') = ? "
-            "ORDER BY started_at DESC, rowid DESC LIMIT ?"
+            "ORDER BY started_at DESC, number DESC LIMIT ?"
         )
         with self._open() as db:
             return [json.loads(row[0]) for row in db.execute(query, (model, engine, limit))]

@@ -253,12 +253,11 @@ def _speeds(situation: Situation) -> tuple[list[Speed], tuple[float, float], str
     )
     roofline = speed_of(situation.model, situation.machine, parallel, situation.engine, situation.version)
     runs = [run for run in situation.history if run.settings.same_engine(here) and run.settings.same_speed(here)]
+    measured = [(run, run.drive) for run in runs if run.drive][:_TOLD]
     pause_s = phases.round_trip_s(here.provider)
     bent = [
-        calibrated(roofline, run.drive, run.settings.slots, run.run_id, round_trip_s=pause_s)
-        for run in runs
-        if run.drive
-    ][:_TOLD]
+        calibrated(roofline, drive, run.settings.slots, run.run_id, round_trip_s=pause_s) for run, drive in measured
+    ]
     if bent:
         basis = f"roofline, measured in {_told(len(bent), 'of this model on this hardware')}"
         margin = _ONE_RUN if situation.machine.accelerator else _ONE_CPU_RUN

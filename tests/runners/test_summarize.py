@@ -259,6 +259,29 @@ def test_the_estimate_is_what_the_first_level_takes(bench: Bench) -> None:
     assert estimate.longest_request_tokens >= max(record.prompt_tokens for record in taken.records) + 50
 
 
+def test_the_estimate_bounds_the_levels_above_and_hits_them_once_answers_are_known(bench: Bench) -> None:
+    bench.write(a=prose(1, 400), b=prose(2, 200), c=prose(3, 200), d="Short one.")
+    settings = {"max_tokens": 50, "chunk_size": 240, "chunk_overlap": 40}
+    estimate = Summarize().estimate(bench.prepare(**settings))
+    taken = bench.run(EngineDouble(usage=False), **settings).records
+    output = sum(record.output_tokens for record in taken)
+    for total, done in (
+        (estimate.totals.requests, len(taken)),
+        (estimate.totals.prompt_tokens, sum(record.prompt_tokens for record in taken)),
+        (estimate.totals.output_tokens, output),
+        (estimate.totals.levels, max(record.level for record in taken)),
+    ):
+        assert total.low <= done <= total.high
+    levels = estimate.work.levels(output / len(taken))
+    done_by_level = Counter(record.level for record in taken)
+    assert [level.documents for level in levels][:1] == [4]
+    assert levels[0].requests == done_by_level[1]
+    assert sum(level.requests for level in levels) == pytest.approx(len(taken), rel=0.1)
+    assert sum(level.prompt_tokens for level in levels) == pytest.approx(
+        sum(record.prompt_tokens for record in taken), rel=0.1
+    )
+
+
 def test_a_record_holds_what_was_measured(bench: Bench) -> None:
     bench.write(book="One two three four five. Six.")
     (record,) = bench.run(EngineDouble(faults={1: Refuse(429)}, piece_pause_s=0.01)).records
