@@ -119,12 +119,19 @@ class Engine(ABC):
     """The key of engine.args that sets the longest request, for suggestions."""
     quantizations: Mapping[str, Mapping[str, JsonValue]] = {}
     """Ways to quantize while loading, for suggestions: what people call each, and the engine.args that ask for it."""
+    changes: Sequence[tuple[str, ...]] = ()
+    """Further changes, as for --set, that may mend a refusal, the mildest first; each is judged before it is told."""
     splits_tensors = False
     """Whether tensor_parallel_size spreads a model over accelerators."""
     explains: Mapping[str, str] = {}
     """For recipe plan --explain: by finding code, the formula and where it comes from."""
     patterns: Sequence[tuple[str, str]] = ()
     """Regular expressions for its log, the most telling first, each with an advice."""
+
+    @property
+    def known_as(self) -> str:
+        """What people call it."""
+        return self.title or self.name
 
     @abstractmethod
     def installation(self, version: str, *, accelerated: bool) -> Installation | None:

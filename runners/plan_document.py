@@ -11,6 +11,7 @@ from provisioners.contract import Finding
 from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
 from recipes.units import GIB
+from runners.models import ModelSource
 from runners.plan import Plan
 
 SCHEMA_VERSION = 1
@@ -26,10 +27,10 @@ def document_of(plan: Plan) -> dict[str, Any]:
         "findings": [_finding(finding, plan.loaded) for finding in plan.findings],
         "offers": [asdict(offer) for offer in plan.offers],
         "passed_over": [{"offer": asdict(one.offer), "reason": one.reason} for one in plan.passed_over],
-        "model": _model(plan),
+        "model": model_document(plan.model),
         "engine": {
             "name": plan.engine.name,
-            "title": plan.engine.title or plan.engine.name,
+            "title": plan.engine.known_as,
             "version": plan.engine_version,
         },
         "workload": {"name": plan.workload.name, **asdict(plan.estimate)},
@@ -86,8 +87,9 @@ def _place(path: str, loaded: LoadedRecipe) -> str:
     return ""
 
 
-def _model(plan: Plan) -> dict[str, Any]:
-    source, facts = plan.model, plan.model.facts
+def model_document(source: ModelSource) -> dict[str, Any]:
+    """A model with its facts, as far as anybody can look at it."""
+    facts = source.facts
     said: dict[str, Any] = {
         "identifier": source.identifier,
         "source": source.describe(),

@@ -18,7 +18,7 @@ def findings(question: Question, machine: Machine) -> Iterator[Finding]:
     needed = question.engine.cuda(question.version) if machine.count else None
     if needed is None:
         return
-    what = f"{question.engine.name} {question.version} is built for CUDA {needed}"
+    what = f"{question.engine.known_as} {question.version} comes with CUDA {needed}"
     if machine.cuda is None:
         if question.billable:
             message = f"{what}; only hosts with such a driver are asked for"
@@ -36,7 +36,7 @@ def findings(question: Question, machine: Machine) -> Iterator[Finding]:
             level="block",
             code="cuda",
             message=f"{what}; {has}",
-            suggestion="update its driver, or choose an older engine.version",
+            suggestion="update its driver, or take another machine",
             numbers=numbers,
             quote="CUDA driver version is insufficient for CUDA runtime version",
             path="engine.version",

@@ -37,20 +37,20 @@ def findings(question: Question, offer: Offer) -> Iterator[Finding]:
     for load in _loads(question, offer):
         what = f"{load.model_gb:.1f} GB model"
         if load.engine_gb:
-            what += f" + {load.engine_gb:.1f} GB {question.engine.name}"
+            what += f" + {load.engine_gb:.1f} GB {question.engine.known_as}"
         numbers = {"needed_gb": round(load.needed_gb, 2), "available_gb": round(load.has_gb, 2)}
         if load.needed_gb + _RESERVED_GB <= load.has_gb:
             message = f"{what} of {load.has_gb:.0f} GB {load.name}"
             yield Finding(level="ok", code=load.name, message=message, numbers=numbers)
             continue
         short = load.model_gb > load.has_gb
-        size = f"{-(-int(load.needed_gb * 1.1 + _RESERVED_GB) // 10) * 10 + 10}GB"
-        change = f"try --set {load.path}={size}" if load.name == "disk" else f"give the volume size: {size}"
         yield Finding(
             level="block" if short and question.billable else "warn",
             code=load.name,
             message=f"{what} {'do' if load.engine_gb else 'does'} not fit the {load.has_gb:.0f} GB {load.name}",
-            suggestion=change if question.billable else "free some of it, unless the files are there already",
+            suggestion=f"give the {load.name} more"
+            if question.billable
+            else "free some of it, unless the files are there already",
             numbers=numbers,
             quote="No space left on device",
             path=load.path,

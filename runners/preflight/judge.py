@@ -103,23 +103,39 @@ def _count(question: Question, machine: Machine) -> Iterator[Finding]:
     have = machine.count * machine.hosts
     numbers = {"needed": needed, "available": have}
     if have and needed > have:
+        size = _largest_size(question, machine)
         yield Finding(
             level="block",
             code="parallelism",
             message=f"the parallel sizes need {needed} accelerators; the machine has {have}",
-            suggestion=f"try --set engine.tensor_parallel_size={have}" if have > 1 or needed > 1 else "",
+            suggestion=f"try --set engine.tensor_parallel_size={size}" if size else "",
             numbers=numbers,
             path="engine.tensor_parallel_size",
         )
     elif question.engine.splits_tensors and needed < have:
+        size = _largest_size(question, machine)
+        larger = (
+            f"try --set engine.tensor_parallel_size={size}, or " if size and size > spec.tensor_parallel_size else ""
+        )
         yield Finding(
             level="warn",
             code="idle-accelerators",
             message=f"{needed} of {have} accelerators are used; the others are paid for",
-            suggestion=f"try --set engine.tensor_parallel_size={have}, or ask for {needed}",
+            suggestion=f"{larger}ask for {needed}",
             numbers=numbers,
             path="engine.tensor_parallel_size",
         )
+
+
+def _largest_size(question: Question, machine: Machine) -> int | None:
+    """The largest tensor parallel size with which the engine would start on this machine."""
+    spec = question.recipe.engine
+    share = spec.pipeline_parallel_size * spec.data_parallel_size
+    for size in range(machine.count * machine.hosts // share, 0, -1):
+        case = question.changed([f"engine.tensor_parallel_size={size}"]).case(machine)
+        if case and not any(finding.level == "block" for finding in question.engine.assess(case).findings):
+            return size
+    return None
 
 
 def _stock(offer: Offer) -> Iterator[Finding]:

@@ -79,7 +79,9 @@ def _flag_changes(question: Question, refused: Judged) -> Iterator[Iterable[tupl
     lengths = list(_shorter_contexts(question, refused))
     yield [(change,) for change in lengths]
     yield _smaller_chunks(question, refused)
-    yield _larger_disks(refused)
+    yield _larger_disks(question, refused)
+    for change in engine.changes:
+        yield [change, *((*change, length) for length in lengths)]
     for args in engine.quantizations.values():
         changes = tuple(f"engine.args.{key}={json.dumps(value)}" for key, value in args.items())
         yield [changes, *((*changes, change) for change in lengths)]
@@ -106,11 +108,15 @@ def _smaller_chunks(question: Question, refused: Judged) -> Iterator[tuple[str, 
         yield (f"workload.chunk_size={smaller}",)
 
 
-def _larger_disks(refused: Judged) -> Iterator[tuple[str, ...]]:
+def _larger_disks(question: Question, refused: Judged) -> Iterator[tuple[str, ...]]:
     for finding in refused.findings:
-        if finding.level == "block" and finding.code == "disk":
-            needed_gb = float(finding.numbers["needed_gb"])
-            yield (f"resources.disk_size={int(needed_gb * 1.1 // 10 + 1) * 10}GB",)
+        if finding.level == "block" and finding.code in ("disk", "volume"):
+            size = f"{int(float(finding.numbers['needed_gb']) * 1.1 // 10 + 1) * 10}GB"
+            if finding.code == "disk":
+                yield (f"resources.disk_size={size}",)
+                continue
+            first, *others = question.recipe.resolved()["resources"]["volumes"]
+            yield (f"resources.volumes={json.dumps([{**first, 'size': size}, *others])}",)
 
 
 def written(offer: Offer) -> str:

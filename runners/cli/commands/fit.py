@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from runners.plan_document import model_document
     from runners.preflight.fit import Wish, fits, model_warnings, quantization_args
 
     engine = _engine_of(options)
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     document = {
         "fits": chosen,
         "model": source.describe(),
+        "facts": model_document(source),
         "engine": {"name": engine.name, "version": wish.version},
         "prices": note,
         "warnings": list(model_warnings(wish, offers)),
@@ -157,19 +159,20 @@ def _offers(options: argparse.Namespace) -> tuple[list[Offer], str]:
     from runners import registry
     from runners.preflight.table import known_offers
 
-    name, why = options.provisioner, "it has no catalogue"
+    name = options.provisioner
     if name not in registry.installed().provisioners:
         raise UsageError(f"--provisioner {name}: no such provisioner", advice="leave it out, or write runpod")
     try:
         offers = asyncio.run(registry.provisioner(name).catalogue(cloud=options.cloud, accelerator=options.gpu))
         if offers:
             return offers, f"{name}, now"
+        why = f"{name} offers no {options.gpu}" if options.gpu else f"{name} has no catalogue"
     except NoMachine as error:
-        why = error.message
+        why = f"{name} was not asked ({error.message})"
     known = [offer for offer in known_offers(name) if options.gpu is None or _is_called(offer, options.gpu)]
     if not known:
         raise UsageError(f"--gpu {options.gpu}: no such accelerator", advice="recipe offers --known lists them")
-    return known, f"no prices: {name} was not asked ({why}); the built-in table is used, the smallest first"
+    return known, f"no prices: {why}; the built-in table is used, the smallest first"
 
 
 def _is_called(offer: Offer, name: str) -> bool:

@@ -27,6 +27,7 @@ class Transformers(Engine):
         "bnb-4bit": {"quantization": "bnb-4bit"},
     }
     explains = EXPLAINS
+    changes = (("engine.args.dtype=float16",),)
     patterns = (
         (rf"{OUT_OF_MEMORY}[^\n]*", "choose a larger GPU, a smaller dtype, or engine.args.quantization: bnb-4bit"),
         (r"No such option:? [^\n│]*", "transformers serve does not know the flag; remove it from engine.args"),

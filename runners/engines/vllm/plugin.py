@@ -39,6 +39,12 @@ class Vllm(Engine):
     context_flag = "max_model_len"
     explains = EXPLAINS
     splits_tensors = True
+    changes = (
+        ("engine.args.dtype=half",),
+        ("engine.args.gpu_memory_utilization=0.95",),
+        ("engine.args.kv_cache_dtype=fp8",),
+        ("engine.version=0.19.1",),
+    )
     reserved = frozenset({"model", "served_model_name", "host", "port", "api_key"})
     patterns = (
         (
