@@ -226,7 +226,7 @@ def _factors(speed: Speed, drive: Drive, slots: int) -> tuple[float, float]:
     In a busy engine a request lasts while as many prompts as run beside it are worked on, one after the other, and
     while its own answer grows: e2e = n·X + Y. Until its first token it waits for its own prompt and for those before
     it. At a level's beginning these are half of the others, or all that share its batch; later it is one that is just
-    being worked on, with the chance that there is one.
+    being worked on, with the chance that there is one, and the step that is on and the one that it takes part in.
     """
     n = drive.requests
     # What waits for a slot inside the engine is not being worked on.
@@ -238,10 +238,12 @@ def _factors(speed: Speed, drive: Drive, slots: int) -> tuple[float, float]:
     together = sum(level.requests * min(level.requests, slots) for level in drive.levels) / n
     prompt = max(1.0, sum(level.prompt_tokens for level in drive.levels) / n)
     batch = max(1.0, min(together, _BATCH_TOKENS / prompt))
-    x = ttft_s
+    steps_s = (1 - begin) * 1.5 * (service_s - ttft_s) / max(1.0, drive.answer_tokens)
+    alone_s = max(ttft_s - steps_s, 0.3 * ttft_s)
+    x = alone_s
     for _ in range(30):
         waiting = begin * (together + batch - 2) / 2 + (1 - begin) * (together - 1) * min(1.0, x / service_s)
-        x = ttft_s / (1 + waiting)
+        x = alone_s / (1 + waiting)
     y = max(service_s - together * x, 0.1 * (service_s - ttft_s))
     model_x = sum(level.requests * speed.prefill_s(level.prompt_tokens / level.requests) for level in drive.levels) / n
     model_y = drive.answer_tokens * speed.decode_step_s(together, prompt + drive.answer_tokens / 2)

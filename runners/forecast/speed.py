@@ -234,8 +234,8 @@ def _overhead(engine: str, version: str | None, *, gpu: bool, workers: int) -> _
 
 
 # Measured with release 0.32 and a model of 1.4 M weights, of which arithmetic takes next to nothing: two sequences made
-# steps of 2.4 ms, eight of 8 ms; the server and the client share the cores with the engine.
-_VLLM_CPU = _Overhead(0.010, 0.0012, 0.0007)
+# steps of 2.4 to 3 ms, eight of 4 to 8 ms; the server and the client share the cores with the engine.
+_VLLM_CPU = _Overhead(0.010, 0.002, 0.0004)
 # Releases below the first column: of a step, of each sequence in it, and of a step with several workers.
 _VLLM_S: tuple[tuple[tuple[int, int], float, float, float], ...] = (
     ((0, 4), 0.008, 0.0007, 0.010),
