@@ -7,6 +7,7 @@ from runners.case import Assessment, Case
 from runners.engines.vllm import cpu, memory
 from runners.engines.vllm.flags import Flags, read_flags
 from runners.engines.vllm.lengths import Length, model_length
+from runners.engines.vllm.methods import method_findings
 from runners.engines.vllm.parallel import parallelism
 from runners.engines.vllm.precision import precision, refuses_type
 from runners.engines.vllm.releases import NEWEST, OLDEST, Release, release
@@ -33,6 +34,7 @@ def assess(case: Case) -> Assessment:
     findings += types.findings
     if refused := refuses_type(types.quantization, types.compute, number):
         findings.append(refused)
+    findings += method_findings(case.model, flags, types.quantization, number)
     findings += parallelism(case, flags, number, types.quantization)
     length = model_length(case.model, flags, number)
     findings += _length(length)

@@ -31,7 +31,9 @@ where the device's free memory is measured."""
 _EARLY_PARALLEL_GIB = 8.0
 """0.2.5 to 0.2.7 with several GPUs counted 8 to 15 GiB more than weights and peak, in published logs."""
 _NCCL_IS_OUTSIDE = Release((0, 11, 0))
-_GRAPH_BYTES_PER_LAYER = 12 * 2**20
+_GRAPH_BYTES_PER_LAYER = 15 * 2**20
+"""Captured CUDA graphs of one GPU: 0.4 to 0.7 GiB for 28 to 48 layers in published logs; about half since 0.20, and
+twice with several GPUs."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def budget(
     available = asked - weights.bytes - peak - counted
     if settings.flags.kv_cache_memory_bytes and settings.release >= Release((0, 10, 2)):
         available = float(settings.flags.kv_cache_memory_bytes)
-    deviation = _deviation(model, accelerator, settings, weights, activation, nccl + graphs)
+    estimated = nccl + (graphs if settings.v1 and _estimates_graphs(settings) else 0.0)
+    deviation = _deviation(model, accelerator, settings, weights, activation, estimated)
     at_best = available + (activation.bytes - (activation.without_sort or activation.bytes))
     return Budget(usable, asked, weights.bytes, peak, counted, beside, available, at_best, deviation)
 
@@ -117,7 +120,8 @@ def graph_bytes(model: ModelFacts, settings: Settings) -> float:
     if not settings.graphs:
         return 0.0
     layers = -(-model.layer_count // settings.pp)
-    return layers * _GRAPH_BYTES_PER_LAYER * min(1.0, settings.max_num_seqs / 256)
+    part = 0.5 if settings.release >= releases.GRAPHS_ARE_SUBTRACTED else 2.0 if settings.tp > 1 else 1.0
+    return layers * _GRAPH_BYTES_PER_LAYER * part * min(1.0, settings.max_num_seqs / 256)
 
 
 def _deviation(

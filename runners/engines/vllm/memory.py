@@ -18,6 +18,8 @@ _CERTAIN = 2.0
 """Standard deviations beyond which a refusal is sure."""
 _WATERMARK = 0.01
 """The first engine keeps this part of its blocks free (core/block_manager.py)."""
+_CROWDED_GIB = 0.3
+"""By how much what lies beside the budget may seem too large; graphs are only estimated."""
 _CONTEXT_FREE_GIB = 0.25
 """The least that the CUDA context takes before free memory is looked at."""
 
@@ -197,12 +199,22 @@ def _cache(case: Case, settings: Settings, cache: Cache, plan: Budget, blocks: i
             quote=quote,
             path="engine.args.max_model_len",
         )
-    near = needed > plan.available - spread and not overridden
+    near = needed > plan.available - spread / 2 and not overridden
+    crowded = plan.outside > plan.usable - plan.asked + _CROWDED_GIB * GIB
+    message = _fits(case, cache, tokens, running)
+    if crowded:
+        message += (
+            f"; beside it, CUDA itself, communication and CUDA graphs want {plan.outside / GIB:.1f} GiB, of which "
+            f"gpu_memory_utilization {settings.utilization:g} leaves {(plan.usable - plan.asked) / GIB:.1f}"
+        )
     return Finding(
-        level="warn" if near and needed > plan.available - spread / 2 else "ok",
+        level="warn" if near or crowded else "ok",
         code="kv-cache",
-        message=_fits(case, cache, tokens, running),
+        message=message,
         numbers=numbers,
+        quote=texts.OUT_OF_MEMORY if crowded else "",
+        path="engine.args.gpu_memory_utilization" if crowded else "",
+        suggestion="a lower gpu_memory_utilization, or enforce_eager: true" if crowded else "",
     )
 
 

@@ -24,7 +24,8 @@ _PATH = "engine.tensor_parallel_size"
 def parallelism(case: Case, flags: Flags, release: Release, method: str | None) -> list[Finding]:
     """What the flags and the model's shapes say of each other, worst first."""
     model, tp = case.model, flags.tensor_parallel_size
-    found = list(_tensor(model, tp, _valid(model)))
+    ranks = "GPUs" if case.machine.accelerator else "processes"
+    found = list(_tensor(model, tp, _valid(model), ranks))
     if not found:
         found += _quantized_shards(model, flags, release, method)
     found += _pipeline(model, flags, release)
@@ -37,7 +38,7 @@ def parallelism(case: Case, flags: Flags, release: Release, method: str | None) 
         quote = "BitAndBytes quantization with TP or PP is not supported yet."
         found.append(_block("quantization", f"vLLM {release} runs bitsandbytes on one GPU only", quote, path=_PATH))
     if not found and tp > 1:
-        found.append(_ok(model, tp))
+        found.append(_ok(model, tp, ranks))
     return found
 
 
@@ -99,14 +100,14 @@ def _is_latent(model: ModelFacts) -> bool:
     return any(layers.mixer == "mla" for layers in model.layers)
 
 
-def _tensor(model: ModelFacts, tp: int, valid: list[int]) -> Iterator[Finding]:
+def _tensor(model: ModelFacts, tp: int, valid: list[int], ranks: str) -> Iterator[Finding]:
     for what, quote in _obstacles(model, tp) if model.heads else ():
         sizes = [size for size in valid if size <= 2 * tp] or valid
         of_one_host = [size for size in valid if 1 < size <= _ONE_HOST] or valid
         yield Finding(
             level="block",
             code="tensor-parallel",
-            message=f"{what} cannot be split over {tp} GPUs; {_listed(of_one_host)} can be used",
+            message=f"{what} cannot be split over {tp} {ranks}; {_listed(of_one_host)} can be used",
             suggestion=f"engine.tensor_parallel_size: {sizes[-1]}",
             numbers={
                 "tensor_parallel_size": tp,
@@ -120,12 +121,12 @@ def _tensor(model: ModelFacts, tp: int, valid: list[int]) -> Iterator[Finding]:
         return
 
 
-def _ok(model: ModelFacts, tp: int) -> Finding:
+def _ok(model: ModelFacts, tp: int, ranks: str) -> Finding:
     kv = max(1, model.kv_heads // tp)
     return Finding(
         level="ok",
         code="tensor-parallel",
-        message=f"{model.heads} attention heads over {tp} GPUs: {model.heads // tp} each, with {kv} key/value "
+        message=f"{model.heads} attention heads over {tp} {ranks}: {model.heads // tp} each, with {kv} key/value "
         + ("head" if kv == 1 else "heads"),
         numbers={
             "tensor_parallel_size": tp,

@@ -114,3 +114,34 @@ def test_quantizing_needed_all_weights_first_until_0_15() -> None:
     assert finding(early, "weights").level == "block"
     assert finding(early, "weights").quote.startswith("CUDA out of memory. Tried to allocate")
     assert finding(late, "weights").level == "ok"
+
+
+UNKNOWN: list[tuple[str, str, dict[str, Any], str | None]] = [
+    ("0.32.0", "bitsandbytes", {}, "Unknown quantization method: bitsandbytes."),
+    ("0.26.0", "bitsandbytes", {}, None),
+    ("0.4.0", "fp8", {}, "Unknown quantization method: fp8."),
+    ("0.33.0", "fp8", {}, "The `fp8` quantization method no longer supports online quantization."),
+    ("0.33.0", "fp8_per_tensor", {}, None),
+    (
+        "0.11.0",
+        "awq",
+        {"quant_method": "gptq", "bits": 4, "group_size": 128},
+        "Quantization method specified in the model",
+    ),
+    ("0.11.0", "gptq_marlin", {"quant_method": "gptq", "bits": 4, "group_size": 128}, None),
+]
+
+
+@pytest.mark.parametrize(("version", "method", "stored", "quote"), UNKNOWN)
+def test_methods_come_and_go(version: str, method: str, stored: dict[str, Any], quote: str | None) -> None:
+    facts = model(quantization_config=stored) if stored else model()
+    found = blocks(assess(facts, "H100-SXM", version=version, quantization=method))
+    assert [one.code for one in found] == ["quantization"] * (quote is not None)
+    assert all(one.quote.startswith(quote or "-") for one in found)
+
+
+def test_what_is_stored_in_bitsandbytes_cannot_be_split() -> None:
+    facts = model(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    (found,) = blocks(assess(facts, version="0.11.0", tensor_parallel_size=2))
+    assert found.quote.startswith("Prequant BitsAndBytes models with tensor parallelism is not supported.")
+    assert blocks(assess(facts, version="0.11.0", pipeline_parallel_size=2)) == []
