@@ -28,4 +28,9 @@ def accelerators_here() -> tuple[list[Gpu], str | None]:
     except (OSError, subprocess.SubprocessError):
         return [], None
     rows = [[cell.strip() for cell in f"{row},".split(",")] for row in listed.splitlines() if "," in row]
-    return [Gpu(row[0], float(row[1]) / 1024) for row in rows], cuda_of(rows[0][2]) if rows else None
+    return [Gpu(row[0], _number(row[1]) / 1024) for row in rows], cuda_of(rows[0][2]) if rows else None
+
+
+def _number(text: str) -> float:
+    """0 where the driver does not say it, as for an accelerator that shares the machine's memory."""
+    return float(text) if text.replace(".", "", 1).isdigit() else 0.0

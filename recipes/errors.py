@@ -52,6 +52,10 @@ class UsageError(RecipeError):
 
 class Refused(RecipeError):
     exit_code = ExitCode.REFUSED
+    code = "model"
+    """As a finding's: what it is about."""
+    path = "model"
+    """The recipe's field that it is about."""
 
 
 class NoMachine(RecipeError):

@@ -10,6 +10,7 @@ from typing import Any
 from provisioners.contract import Finding
 from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
+from recipes.spec import Recipe
 from recipes.units import GIB
 from runners.models import ModelSource
 from runners.plan import Plan
@@ -44,7 +45,13 @@ def document_of(plan: Plan) -> dict[str, Any]:
 def refused_document(loaded: LoadedRecipe, refusal: Refused) -> dict[str, Any]:
     """The same for a recipe that was refused before there was a plan: its model could not be had."""
     recipe = loaded.recipe
-    finding = Finding(level="block", code="access", message=refusal.message, suggestion=refusal.advice, path="model")
+    finding = Finding(
+        level="block",
+        code=refusal.code,
+        message=refusal.message,
+        suggestion=refusal.advice,
+        path=_path(refusal, recipe),
+    )
     return {
         **_head(loaded),
         "verdict": "refuse",
@@ -72,6 +79,14 @@ def _head(loaded: LoadedRecipe) -> dict[str, Any]:
         "variant": loaded.variant,
         "source": str(loaded.source),
     }
+
+
+def _path(refusal: Refused, recipe: Recipe) -> str:
+    """The field that it is about: of a model its revision, if that is what was not found."""
+    revision = recipe.model.revision
+    if refusal.path == "model":
+        return "model.revision" if revision and revision in refusal.message else "model.repo"
+    return refusal.path
 
 
 def _finding(finding: Finding, loaded: LoadedRecipe) -> dict[str, Any]:

@@ -24,6 +24,13 @@ ENGINES = (runners.engines, "gpu_recipe.engines")
 WORKLOADS = (runners.workloads, "gpu_recipe.workloads")
 
 
+class NoSuchProvisioner(Refused):
+    """The recipe is right, and this version cannot run it."""
+
+    code = "machine"
+    path = "resources.provisioner"
+
+
 def installed() -> Plugins:
     """The names of all plug-ins; imports none of them."""
     return Plugins(
@@ -43,7 +50,7 @@ def provisioner(name: str) -> Provisioner:
     """The provisioner of this name. Raises Refused if this version has none."""
     known = plugin_names(*PROVISIONERS)
     if name not in known:
-        raise Refused(
+        raise NoSuchProvisioner(
             f"resources.provisioner {name} is not in this version of recipe",
             advice=f"it has {', '.join(known)}; a plug-in can add others",
         )

@@ -110,6 +110,11 @@ def _read(path):
         return ""
 
 
+def whole(text):
+    """0 where the driver does not say it, as for an accelerator that shares the machine's memory."""
+    return int(float(text)) if text.replace(".", "", 1).isdigit() else 0
+
+
 def gpus():
     argv = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -118,9 +123,7 @@ def gpus():
     except (OSError, subprocess.SubprocessError):
         return []
     rows = ([cell.strip() for cell in line.split(",")] for line in listed.splitlines() if "," in line)
-    return [
-        {"name": row[0], "memory_mib": int(float(row[1])), "driver": row[2] if len(row) > 2 else ""} for row in rows
-    ]
+    return [{"name": row[0], "memory_mib": whole(row[1]), "driver": row[2] if len(row) > 2 else ""} for row in rows]
 
 
 def port(state):

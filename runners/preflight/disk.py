@@ -13,6 +13,8 @@ from recipes.units import GIB
 from runners.preflight.question import Question
 
 _GB = 10**9
+_SURELY = 0.75
+"""Share of an engine's size that is certain: what installing takes differs by platform and release."""
 _RESERVED_GB = 1.0
 """Logs, the agent, a package manager's cache: what a run writes besides."""
 
@@ -43,7 +45,7 @@ def findings(question: Question, offer: Offer) -> Iterator[Finding]:
             message = f"{what} of {load.has_gb:.0f} GB {load.name}"
             yield Finding(level="ok", code=load.name, message=message, numbers=numbers)
             continue
-        short = load.model_gb > load.has_gb
+        short = load.model_gb + _SURELY * load.engine_gb > load.has_gb
         yield Finding(
             level="block" if short and question.billable else "warn",
             code=load.name,
@@ -60,7 +62,7 @@ def findings(question: Question, offer: Offer) -> Iterator[Finding]:
 def _loads(question: Question, offer: Offer) -> Iterator[_Load]:
     """A mounted volume takes the caches too; the model, unless its path lies elsewhere."""
     model_gb = question.download_bytes / _GB
-    engine_gb = question.engine.install_gb(question.version, accelerated=offer.count > 0) or 0.0
+    engine_gb = 0.0 if _in_image(question) else question.engine_gb(offer)
     volume = next(iter(question.recipe.resources.volumes), None)
     on_volume = volume is not None and _lies_on(question.recipe.model.path, volume)
     if volume is not None and volume.size is not None:
@@ -72,6 +74,11 @@ def _loads(question: Question, offer: Offer) -> Iterator[_Load]:
     engine_here = 0.0 if volume is not None else engine_gb
     if model_gb or engine_here:
         yield _Load("disk", disk_gib * GIB / _GB, model_gb, engine_here, "resources.disk_size")
+
+
+def _in_image(question: Question) -> bool:
+    """Whether the image's name promises the engine."""
+    return question.engine.name in (question.recipe.resources.image or "").casefold()
 
 
 def _lies_on(path: str | None, volume: Volume) -> bool:

@@ -15,6 +15,7 @@ from recipes.spec import Engine as EngineSpec
 from runners.case import Assessment, Case
 from runners.engine import Engine
 from runners.modelfacts.facts import ModelFacts
+from runners.preflight.assessing import assessed
 from runners.preflight.judge import machine_of
 from runners.preflight.solve import written
 
@@ -189,7 +190,7 @@ def _spread_so(wish: Wish, offer: Offer, tensor: int, pipeline: int) -> Fit:
 def _assessed(wish: Wish, offer: Offer, tensor: int, pipeline: int, context: int | None) -> Assessment:
     machine = machine_of(offer)
     spec = wish.spec(tensor, pipeline, context)
-    return wish.engine.assess(Case(spec=spec, version=wish.version, model=wish.model, machine=machine))
+    return assessed(wish.engine, Case(spec=spec, version=wish.version, model=wish.model, machine=machine))
 
 
 def _served(

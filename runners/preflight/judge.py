@@ -14,6 +14,7 @@ from runners.forecast.budget import budget_findings
 from runners.forecast.forecast import forecast
 from runners.forecast.values import Forecast
 from runners.preflight import cuda, disk, requests
+from runners.preflight.assessing import assessed
 from runners.preflight.question import Question
 
 _LISTED = 0.98
@@ -63,7 +64,7 @@ def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) ->
     """Every check of this offer, in the order in which people read them."""
     machine = machine_of(offer)
     case = question.case(machine)
-    said = question.engine.assess(case) if case else Assessment()
+    said = assessed(question.engine, case) if case else Assessment()
     findings = [*_known(machine), *_count(question, machine), *said.findings]
     findings += requests.findings(question, said.memory)
     findings += [*disk.findings(question, offer), *cuda.findings(question, machine)]
@@ -87,14 +88,19 @@ def force(findings: Iterable[Finding], codes: Sequence[str]) -> Iterator[Finding
 
 def _known(machine: Machine) -> Iterator[Finding]:
     accelerator = machine.accelerator
-    if accelerator is not None and accelerator.assumed:
-        yield Finding(
-            level="warn",
-            code="assumption",
-            message=f"{accelerator.name} is not in the table of accelerators; "
-            f"assumed {accelerator.usable_gib:.1f} GiB of usable memory from its label, and no speed",
-            numbers={"usable_gib": round(accelerator.usable_gib, 2)},
-        )
+    if accelerator is None or not accelerator.assumed:
+        return
+    assumed = (
+        f"assumed {accelerator.usable_gib:.1f} GiB of usable memory from its label, and no speed"
+        if accelerator.usable_gib
+        else "nobody says how much memory it has, so whether the model fits was not looked at"
+    )
+    yield Finding(
+        level="warn",
+        code="assumption",
+        message=f"{accelerator.name} is not in the table of accelerators; {assumed}",
+        numbers={"usable_gib": round(accelerator.usable_gib, 2)},
+    )
 
 
 def _count(question: Question, machine: Machine) -> Iterator[Finding]:
@@ -133,7 +139,7 @@ def _largest_size(question: Question, machine: Machine) -> int | None:
     share = spec.pipeline_parallel_size * spec.data_parallel_size
     for size in range(machine.count * machine.hosts // share, 0, -1):
         case = question.changed([f"engine.tensor_parallel_size={size}"]).case(machine)
-        if case and not any(finding.level == "block" for finding in question.engine.assess(case).findings):
+        if case and not any(finding.level == "block" for finding in assessed(question.engine, case).findings):
             return size
     return None
 

@@ -51,9 +51,12 @@ class Question:
         )
         return Case(spec=self.recipe.engine, version=self.version, model=self.model, machine=machine, demand=demand)
 
+    def engine_gb(self, offer: Offer) -> float:
+        """What the engine's environment takes on the disk, in 10⁹ bytes; 0 if nobody knows."""
+        return self.engine.install_gb(self.version, accelerated=offer.count > 0) or 0.0
+
     def situation(self, offer: Offer, machine: Machine, memory: Memory | None) -> Situation:
         """What the forecast depends on."""
-        install_gb = self.engine.install_gb(self.version, accelerated=offer.count > 0) or 0.0
         return Situation(
             recipe=self.recipe,
             engine=self.engine.name,
@@ -65,7 +68,7 @@ class Question:
             memory=memory,
             commit=self.commit,
             download_bytes=self.download_bytes,
-            install_bytes=round(install_gb * 1e9),
+            install_bytes=round(self.engine_gb(offer) * 1e9),
             installed=self.installed,
             billable=self.billable,
             history=self.history,

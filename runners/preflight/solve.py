@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import combinations, islice
 
 from pydantic import ValidationError
 
@@ -14,6 +14,8 @@ from runners.preflight.question import Question
 
 _MACHINES, _FLAGS = 3, 3
 """How many suggestions of each kind fit a screen."""
+_TRIED = 8
+"""Changes of one kind."""
 _ROUND_TO = 16
 """Tokens: suggested context lengths are multiples of a cache block."""
 
@@ -24,8 +26,7 @@ def remedies(question: Question, refused: Judged, catalogue: Sequence[Offer]) ->
     `catalogue` is the hardware that could be asked for instead, one offer for each kind and count; only what has a
     name that a recipe can write is suggested.
     """
-    kinds_of_change = (_passing(question, refused.offer, changes) for changes in _flag_changes(question, refused))
-    found = list(islice((remedy for passing in kinds_of_change for remedy in islice(passing, 1)), _FLAGS))
+    found = _of_flags(question, refused)
     machines: list[Remedy] = []
     kinds: set[str] = set()
     for offer in sorted(catalogue, key=_by_price):
@@ -37,6 +38,17 @@ def remedies(question: Question, refused: Judged, catalogue: Sequence[Offer]) ->
         if len(machines) == _MACHINES:
             break
     return (*found, *machines)
+
+
+def _of_flags(question: Question, refused: Judged) -> list[Remedy]:
+    """The first that passes of each kind of change; of two kinds together where none does alone."""
+    kinds = [list(islice(changes, _TRIED)) for changes in _flag_changes(question, refused)]
+    together = ([(*one, *other) for one in some for other in others] for some, others in combinations(kinds, 2))
+    for changes in (kinds, together):
+        passing = (remedy for alike in changes for remedy in islice(_passing(question, refused.offer, alike), 1))
+        if found := list(islice(passing, _FLAGS)):
+            return found
+    return []
 
 
 def _by_price(offer: Offer) -> tuple[float, float]:

@@ -254,3 +254,15 @@ def test_gpus_are_recognised_by_the_names_that_the_driver_gives(
     provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
     (offer,) = asyncio.run(provisioner.offers(Resources.model_validate({"accelerators": "A100-80GB:1"})))
     assert (offer.accelerator, offer.count, offer.memory_gib, offer.cuda) == ("A100-80GB", 1, 80.0, "12.4")
+
+
+def test_an_accelerator_whose_memory_the_driver_does_not_say_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'NVIDIA GB10, [N/A], 580.95.05'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
+    (offer,) = asyncio.run(provisioner.offers(Resources.model_validate({"accelerators": "GB10:1"})))
+    assert (offer.accelerator, offer.cuda) == ("GB10", "13.0")

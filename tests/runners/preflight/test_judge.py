@@ -9,6 +9,7 @@ import pytest
 
 from provisioners.contract import Finding, Offer
 from recipes.spec import Recipe
+from runners.case import Assessment, Case
 from runners.preflight.judge import Judged, force, judge_offer, machine_of
 from runners.preflight.question import Question
 from runners.workload import Estimate
@@ -58,7 +59,13 @@ def test_more_concurrency_than_the_cache_holds_is_a_warning() -> None:
 
 @pytest.mark.parametrize(
     ("disk", "download_gb", "level"),
-    [("20GB", 137.9, "block"), ("200GB", 137.9, "ok"), ("145GB", 137.9, "warn"), ("20GB", 5.0, "ok")],
+    [
+        ("20GB", 137.9, "block"),
+        ("200GB", 137.9, "ok"),
+        ("147GB", 137.9, "warn"),
+        ("145GB", 137.9, "block"),
+        ("20GB", 5.0, "ok"),
+    ],
 )
 def test_the_model_must_fit_the_disk(disk: str, download_gb: float, level: str) -> None:
     asked = question(resources={"disk_size": disk}, download_bytes=round(download_gb * 1e9))
@@ -122,6 +129,32 @@ def test_a_machines_memory_is_the_one_that_its_driver_reports() -> None:
 def test_an_accelerator_that_nobody_knows_is_assumed_from_its_label_and_told() -> None:
     found = by_code(judged(question(), accelerator="X900", id="X900", memory_gib=96))
     assert found["assumption"].level == "warn"
+
+
+def test_of_an_accelerator_without_known_memory_nothing_is_claimed() -> None:
+    one = judged(question(), accelerator="X900", id="X900", memory_gib=None)
+    assert one.memory is None
+    assert "nobody says how much memory" in by_code(one)["assumption"].message
+
+
+@pytest.mark.parametrize(("count", "refused"), [(1, True), (2, False)])
+def test_the_stored_weights_are_the_least_where_the_engine_cannot_know(count: int, refused: bool) -> None:
+    class Clueless(EngineByArithmetic):
+        def assess(self, case: Case) -> Assessment:
+            return Assessment()
+
+    asked = replace(question(tensor_parallel_size=count), engine=Clueless())
+    found = by_code(judged(asked, count=count, accelerator="A40 48GB", id="NVIDIA A40", memory_gib=48))
+    assert ("weights" in found) is refused
+
+
+def test_an_image_that_is_named_after_the_engine_brings_it() -> None:
+    of_engine = question(
+        resources={"disk_size": "20GB", "image": "maker/arithmetic-server:1"}, download_bytes=15 * 10**9
+    )
+    assert by_code(judged(of_engine))["disk"].level == "ok"
+    of_others = question(resources={"disk_size": "20GB", "image": "maker/other:1"}, download_bytes=15 * 10**9)
+    assert by_code(judged(of_others))["disk"].level == "block"
 
 
 def test_an_endpoint_that_runs_elsewhere_is_not_judged() -> None:

@@ -51,6 +51,12 @@ def test_the_longest_context_that_fits_is_suggested() -> None:
     assert found[0].overrides == ("engine.args.context=15136",)
 
 
+def test_two_problems_take_two_changes() -> None:
+    asked = question(tensor_parallel_size=3, args={"context": 300_000})
+    found = works(asked, offer(count=2), [])
+    assert found[0].overrides == ("engine.tensor_parallel_size=2", "engine.args.context=4000")
+
+
 def test_a_quantization_that_fits_is_suggested() -> None:
     found = works(question(tensor_parallel_size=1), offer(count=1, id="NVIDIA A40", memory_gib=48), [])
     assert ('engine.args.quantize="half"',) in [remedy.overrides for remedy in found]
