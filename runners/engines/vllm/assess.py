@@ -5,6 +5,7 @@ from __future__ import annotations
 from provisioners.contract import Finding
 from runners.case import Assessment, Case
 from runners.engines.vllm import cpu, memory
+from runners.engines.vllm.accepted import flag_findings
 from runners.engines.vllm.flags import Flags, read_flags
 from runners.engines.vllm.lengths import Length, model_length
 from runners.engines.vllm.methods import method_findings
@@ -30,6 +31,7 @@ def assess(case: Case) -> Assessment:
     """vLLM's checks in its own order: shapes, types, lengths, then memory. Pure."""
     flags = read_flags(case.spec)
     number, findings = _release(case.version)
+    findings += flag_findings(case.spec.args, number)
     types = precision(case.model, flags, case.machine.accelerator, number)
     findings += types.findings
     if refused := refuses_type(types.quantization, types.compute, number):

@@ -69,6 +69,10 @@ needed = blocks of one request of max_model_len (a window counts min(window − 
 vLLM: v1/worker/gpu_worker.py, determine_available_memory; worker/worker.py, determine_num_available_blocks;
 utils/mem_utils.py, memory_profiling; v1/sample/ops/topk_topp_sampler.py; layers/fused_moe/fused_moe.py;
 v1/kv_cache_interface.py; v1/core/kv_cache_utils.py.""",
+    "flag": """\
+each flag of engine.args is one that this release's command line has; flags that no release had are left to vLLM
+
+vLLM: engine/arg_utils.py, EngineArgs and add_cli_args; entrypoints/openai/cli_args.py, of 58 releases.""",
     "concurrency": """\
 requests at once = min(max_num_seqs, ⌊blocks / blocks of one request⌋), for the longest request and for the mean one
 

@@ -155,12 +155,18 @@ def read_flags(spec: EngineSpec) -> Flags:
     )
 
 
+def full_name(key: str) -> str:
+    """A flag's name with underscores, without dashes, dots and abbreviation."""
+    head = key.lstrip("-").partition(".")[0]
+    return _SHORT.get(head, head.replace("-", "_"))
+
+
 def _by_full_name(args: Mapping[str, Any]) -> dict[str, Any]:
     """Keys as vLLM's own names; `no_x` is x: false, and `a.b: 1` is a: {b: 1}, as on its command line."""
     found: dict[str, Any] = {}
     for key, value in args.items():
-        head, _, rest = key.lstrip("-").partition(".")
-        name = _SHORT.get(head, head.replace("-", "_"))
+        rest = key.partition(".")[2]
+        name = full_name(key)
         if rest:
             inner = _mapping(found.get(name))
             found[name] = {**inner, rest.replace("-", "_"): value}

@@ -102,3 +102,20 @@ def test_every_code_that_is_emitted_is_explained() -> None:
     for code in ("tensor-parallel", "weights", "kv-cache", "max-model-len", "dtype", "quantization"):
         assert code in PLUGIN.explains
     assert case(model()).spec.name == PLUGIN.name
+
+
+@pytest.mark.parametrize(
+    ("version", "args", "quote"),
+    [
+        ("0.32.0", {"swap_space": 4}, "unrecognized arguments: --swap-space 4"),
+        ("0.17.0", {"swap_space": 4}, None),
+        ("0.9.2", {"kv_cache_memory_bytes": 2**30}, "unrecognized arguments: --kv-cache-memory-bytes 1073741824"),
+        ("0.33.0", {"disable-log-requests": True}, "unrecognized arguments: --disable-log-requests"),
+        ("0.33.0", {"a_flag_that_nobody_knows": 1}, None),
+        ("0.33.0", {"tp": 2, "max_model_len": 4096, "enforce_eager": True, "chat_template": "x"}, None),
+        ("0.2.1", {"max_model_len": 4096, "gpu_memory_utilization": 0.9}, None),
+    ],
+)
+def test_flags_that_a_release_does_not_have(version: str, args: dict[str, Any], quote: str | None) -> None:
+    found = [one.quote for one in assess(version=version, **args).findings if one.code == "flag"]
+    assert found == ([quote] if quote else [])
