@@ -43,7 +43,7 @@ the published wheels hold kernels for compute capability 7.0 and newer; built fo
 vLLM: CMakeLists.txt, CUDA_SUPPORTED_ARCHS; CUDA 13 dropped Volta.""",
     "max-model-len": """\
 derived = the smallest of max_position_embeddings, n_positions, max_seq_len, seq_length, … in config.json
-× rope_scaling.factor for linear and dynamic scaling; yarn: original_max_position_embeddings × factor (until 0.28)
+× rope_scaling.factor for linear and dynamic scaling; yarn: original_max_position_embeddings × factor (until 0.29)
 max_model_len ≤ derived, unless VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 (since 0.5.4)
 
 vLLM: config/model.py, _get_and_verify_max_len (before 0.10.2 config.py).""",

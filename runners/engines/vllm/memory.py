@@ -224,7 +224,7 @@ def _is_known(case: Case) -> bool:
 
 
 def _needed(settings: Settings, cache: Cache) -> float:
-    """What one request of max_model_len takes; before 0.2.2 nobody looked, and one block was enough."""
+    """What one request of max_model_len takes; before 0.2.7 nobody looked, and one block was enough."""
     if settings.length.fitted or settings.release < releases.CAPACITY_IS_CHECKED:
         return float(cache.bytes_per_block)
     return float((cache.request_blocks(settings.max_model_len) + cache.reserved_blocks) * cache.bytes_per_block)

@@ -58,7 +58,7 @@ LONG_CONTEXT_IS_CHUNKED = _since(0, 5, 4)
 CHUNK_2048 = _since(0, 6, 5)
 """max_num_batched_tokens with chunked prefill: 768 in 0.4.1, 512 before this one, 2048 from it."""
 V1_DEFAULT = _since(0, 8, 0)
-BATCH_BY_MEMORY = _since(0, 8, 4)
+BATCH_BY_MEMORY = _since(0, 8, 5)
 """V1's batch sizes depend on the accelerator's memory (70 GiB) instead of its name (H100, H200)."""
 A100_IS_SMALL = _since(0, 9, 0)
 """An A100 gets the smaller defaults in spite of its memory."""
@@ -70,16 +70,16 @@ ASYNC_SCHEDULING = _since(0, 14, 0)
 """Two batches are under way at once."""
 
 # --- KV cache: v1/core/kv_cache_utils.py -----------------------------------------------------------------------------
-CAPACITY_IS_CHECKED = _since(0, 2, 2)
+CAPACITY_IS_CHECKED = _since(0, 2, 7)
 """A cache smaller than max_model_len is refused (engine/llm_engine.py)."""
 HYBRID_CACHE = _since(0, 9, 1)
 """Layers that keep less than the whole sequence get groups of their own."""
 PAGES_ARE_UNIFIED = _since(0, 11, 0)
-CAPACITY_BY_CONCURRENCY = _since(0, 22, 0)
+CAPACITY_BY_CONCURRENCY = _since(0, 21, 0)
 """The log's tokens are the concurrency at max_model_len times max_model_len."""
 IN_FLIGHT_TOKENS_COUNT = _since(0, 26, 0)
 """Sliding windows also hold what is under way in other batches."""
-ONE_BLOCK_IS_RESERVED = _since(0, 30, 0)
+ONE_BLOCK_IS_RESERVED = _since(0, 29, 0)
 """The check leaves out the block that stands for nothing."""
 MLA_LATENT = _since(0, 7, 1)
 """Multi-head latent attention stores the latent vector; before, all heads' keys and values, padded to 256."""
@@ -90,7 +90,7 @@ MODEL_MAX_LENGTH_WINS = _since(0, 8, 3)
 HUMAN_READABLE_LENGTHS = _since(0, 8, 3)
 AUTO_LENGTH = _since(0, 14, 0)
 """max_model_len -1 or auto: the longest that fits."""
-YARN_DOES_NOT_SCALE = _since(0, 29, 0)
+YARN_DOES_NOT_SCALE = _since(0, 30, 0)
 """The config's own length already includes yarn's factor."""
 LONGROPE_STARTS_SHORT = _since(0, 11, 1)
 """Without max_model_len, a longrope model gets its original length."""
@@ -103,7 +103,7 @@ WARNS_OF_NAN = _since(0, 10, 2)
 # --- parallelism: config.py, verify_with_parallel_config -------------------------------------------------------------
 LAYERS_NEED_NOT_DIVIDE = _since(0, 5, 1)
 """Pipeline stages may differ in size."""
-BITSANDBYTES_IN_PARALLEL = _since(0, 6, 1)
+BITSANDBYTES_IN_PARALLEL = _since(0, 6, 2)
 """bitsandbytes with tensor or pipeline parallelism."""
 EXPERTS_IN_PARALLEL = _since(0, 7, 3)
 

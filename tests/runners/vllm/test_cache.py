@@ -161,7 +161,7 @@ def test_states_and_keys_share_blocks_of_one_size() -> None:
     assert memory.kv_bytes_per_token == 12 * 2 * 2 * 256 * 2  # one layer in four keeps tokens
 
 
-def test_the_log_counts_whole_requests_since_0_22() -> None:
+def test_the_log_counts_whole_requests_since_0_21() -> None:
     """blocks / ⌈length / block⌉ × length: fewer where the block does not divide the length."""
     old, new = (
         plan(dict(LLAMA), version, max_model_len=1000, num_gpu_blocks_override=630).kv_tokens
