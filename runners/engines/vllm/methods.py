@@ -73,7 +73,7 @@ def method_findings(model: ModelFacts, flags: Flags, method: str | None, release
     own = model.quantization.method if model.quantization else None
     if (
         own
-        and flags.quantization
+        and flags.quantization in _KNOWN
         and _family(own) != _family(flags.quantization)
         and not ({own, flags.quantization} & _RUNS_OTHERS)
     ):
