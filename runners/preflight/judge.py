@@ -17,6 +17,8 @@ from runners.preflight import cuda, disk, requests
 from runners.preflight.assessing import assessed
 from runners.preflight.question import Question
 
+_SIZES = frozenset({"parallelism", "tensor-parallel", "pipeline-parallel", "expert-parallel"})
+_OF_MEMORY = frozenset({"weights", "kv-cache", "ram"})
 _LISTED = 0.98
 """Share of the memory that nvidia-smi lists and programs get: 96 to 99.7 % on the cards of the table."""
 
@@ -64,9 +66,10 @@ def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) ->
     """Every check of this offer, in the order in which people read them."""
     machine = machine_of(offer)
     case = question.case(machine)
+    count = list(force(_count(question, machine), forced))
     said = assessed(question.engine, case) if case else Assessment()
-    findings = [*_known(machine), *_count(question, machine), *said.findings]
-    findings += requests.findings(question, said.memory)
+    said = _without_figures_of_nothing(replace(said, findings=(*count, *force(said.findings, forced))))
+    findings = [*_known(machine), *said.findings, *requests.findings(question, said.memory)]
     findings += [*disk.findings(question, offer), *cuda.findings(question, machine)]
     findings += [*_stock(offer), *price_findings(question.recipe, offer)]
     judged = Judged(offer=offer, machine=machine, findings=tuple(force(findings, forced)), memory=said.memory)
@@ -75,6 +78,14 @@ def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) ->
     expected = forecast(question.situation(offer, machine, said.memory))
     limited = force(budget_findings(expected, question.recipe.limits), forced)
     return replace(judged, findings=(*judged.findings, *limited), forecast=expected)
+
+
+def _without_figures_of_nothing(said: Assessment) -> Assessment:
+    """Of parallel sizes that cannot be, nobody needs to know how the memory would look."""
+    if not any(finding.level == "block" and finding.code in _SIZES for finding in said.findings):
+        return said
+    left = (finding for finding in said.findings if finding.code not in _OF_MEMORY)
+    return Assessment(findings=tuple(left))
 
 
 def force(findings: Iterable[Finding], codes: Sequence[str]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, islice
 
@@ -37,7 +38,8 @@ def remedies(question: Question, refused: Judged, catalogue: Sequence[Offer]) ->
             machines.append(remedy)
         if len(machines) == _MACHINES:
             break
-    return (*found, *machines)
+    limits = [] if found or machines else list(_passing(question, refused.offer, _higher_limits(refused)))
+    return (*found, *machines, *limits)
 
 
 def _of_flags(question: Question, refused: Judged) -> list[Remedy]:
@@ -67,6 +69,20 @@ def _passing(question: Question, offer: Offer, changes: Iterable[tuple[str, ...]
         judged = judge_offer(changed, offer)
         if judged.passed:
             yield Remedy(text=_told(changed, judged), overrides=overrides, price_usd_per_h=offer.price_usd_per_h)
+
+
+def _higher_limits(refused: Judged) -> Iterator[tuple[str, ...]]:
+    """What the run costs and takes, as limits: for whoever wants it all the same."""
+    for finding in refused.findings:
+        numbers = finding.numbers
+        if finding.level != "block":
+            continue
+        if finding.code == "price":
+            yield (f"limits.max_price={numbers['price_usd_per_h']}",)
+        elif finding.code == "budget" and "high_usd" in numbers:
+            yield (f"limits.max_cost={math.ceil(float(numbers['high_usd']) * 100) / 100}",)
+        elif finding.code == "duration":
+            yield (f"limits.max_duration={math.ceil(float(numbers['high_s']) / 60)}m",)
 
 
 def _machine_change(question: Question, offer: Offer) -> tuple[str, ...]:

@@ -31,6 +31,15 @@ def test_more_parallelism_than_accelerators_is_a_block_that_says_what_works() ->
     assert "tensor_parallel_size=2" in found.suggestion
 
 
+def test_of_sizes_that_cannot_be_no_memory_is_told() -> None:
+    for size, count in ((3, 3), (4, 2)):
+        one = judged(question(tensor_parallel_size=size), count=count, id="NVIDIA A40", memory_gib=48)
+        assert one.memory is None
+        assert not {"weights", "kv-cache"} & by_code(one).keys()
+    forced = judged(question(tensor_parallel_size=3), forced=("tensor-parallel",), count=3)
+    assert forced.memory is not None
+
+
 def test_accelerators_that_nobody_uses_are_paid_for_all_the_same() -> None:
     found = by_code(judged(question(tensor_parallel_size=2), count=4))["idle-accelerators"]
     assert (found.level, found.numbers) == ("warn", {"needed": 2, "available": 4})

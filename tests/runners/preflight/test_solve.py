@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +81,15 @@ def test_what_costs_too_much_is_not_suggested() -> None:
     prices = [remedy.price_usd_per_h for remedy in works(asked, A40S) if remedy.price_usd_per_h]
     assert max(prices) <= 1.32, "its own price is the refused offer's"
     assert all(price <= 0.9 for price in prices)
+
+
+@pytest.mark.parametrize(
+    ("limits", "change"),
+    [({"max_price": 3}, "limits.max_price=3.58"), ({"max_duration": "5s"}, "limits.max_duration=")],
+)
+def test_a_limit_that_is_too_low_for_everything_is_told(limits: dict[str, Any], change: str) -> None:
+    (remedy,) = works(question(limits=limits), offer(), [])
+    assert remedy.overrides[0].startswith(change)
 
 
 def test_the_table_serves_where_no_provider_answers() -> None:
