@@ -43,6 +43,7 @@ def assess(case: Case) -> Assessment:
     settings = settle(case, flags, types, length, number)
     findings += _batch(flags, settings.max_num_batched_tokens, settings.max_num_seqs, length, chunked=settings.chunked)
     findings += [] if length.refusal else _kernel(case, settings)
+    findings += _draft(flags)
     if not case.model.known:
         findings.append(_unknown(case))
     if not case.model.tensors or not case.model.layers:
@@ -132,6 +133,22 @@ def _kernel(case: Case, settings: Settings) -> list[Finding]:
             f"{needed + 2048}.0 > available shared memory {held}). This will be fixed in a future release.",
             numbers={"max_model_len": settings.max_model_len, "most": held // 4},
             path="engine.args.max_model_len",
+        )
+    ]
+
+
+def _draft(flags: Flags) -> list[Finding]:
+    """Drafts by n-grams take nothing; a model does, and its shapes are not looked at."""
+    method = str(flags.speculative.get("method") or flags.speculative.get("model") or "")
+    if not flags.speculative or method.strip("[]") in {"ngram", "suffix"}:
+        return []
+    return [
+        Finding(
+            level="warn",
+            code="assumption",
+            message=f"what the drafts of {method or 'speculative decoding'} take is not counted: weights, and a part of "
+            "the KV cache",
+            path="engine.args.speculative_config",
         )
     ]
 

@@ -28,6 +28,7 @@ def parallelism(case: Case, flags: Flags, release: Release, method: str | None) 
     found = list(_tensor(model, tp, _valid(model), ranks))
     if not found:
         found += _quantized_shards(model, flags, release, method)
+    found += _product(case, flags)
     found += _pipeline(model, flags, release)
     found += _experts(model, flags, release)
     if (
@@ -135,6 +136,21 @@ def _ok(model: ModelFacts, tp: int, ranks: str) -> Finding:
             "heads_per_gpu": model.heads // tp,
             "kv_heads_per_gpu": kv,
         },
+    )
+
+
+def _product(case: Case, flags: Flags) -> Iterator[Finding]:
+    """Sizes that stand in engine.args, where nobody else counts them."""
+    asked = flags.tensor_parallel_size * flags.pipeline_parallel_size * flags.data_parallel_size
+    if asked == case.accelerators_needed or not case.machine.accelerator or asked <= case.machine.count:
+        return
+    yield _block(
+        "parallelism",
+        f"engine.args ask for {asked} GPUs; the machine has {case.machine.count}",
+        f"World size ({asked}) is larger than the number of available GPUs ({case.machine.count}) in this node.",
+        suggestion=f"resources.accelerators with :{asked}, and engine.tensor_parallel_size instead of the flag",
+        path="engine.args",
+        numbers={"asked": asked, "count": case.machine.count},
     )
 
 

@@ -52,7 +52,7 @@ def test_shapes_that_do_not_divide(changes: dict[str, Any], size: int, quote: st
 
 
 def test_in_args_the_size_counts_too() -> None:
-    (found,) = blocks(assess(model(LLAMA2_70B), "A100-80GB", **{"tensor-parallel-size": 3}))
+    (found,) = blocks(assess(model(LLAMA2_70B), count=3, **{"tensor-parallel-size": 3}))
     assert "tensor parallel size (3)" in found.quote
 
 
@@ -113,3 +113,14 @@ def test_experts_of_an_odd_size_want_expert_parallelism() -> None:
 def test_expert_parallelism_without_experts() -> None:
     (found,) = blocks(assess(tensor_parallel_size=2, enable_expert_parallel=True))
     assert found.quote.startswith("Number of experts in the model must be greater than 0")
+
+
+def test_sizes_in_args_are_counted_against_the_machine() -> None:
+    (found,) = blocks(assess(model(LLAMA2_70B), count=2, tp=4, pp=1))
+    assert (found.code, found.numbers["asked"]) == ("parallelism", 4)
+
+
+@pytest.mark.parametrize(("method", "told"), [("ngram", 0), ("eagle3", 1)])
+def test_drafts_are_not_counted_and_that_is_said(method: str, told: int) -> None:
+    findings = assess(speculative_config={"method": method, "num_speculative_tokens": 3}).findings
+    assert [one.code for one in findings].count("assumption") == told
