@@ -146,8 +146,8 @@ def _draft(flags: Flags) -> list[Finding]:
         Finding(
             level="warn",
             code="assumption",
-            message=f"what the drafts of {method or 'speculative decoding'} take is not counted: weights, and a part of "
-            "the KV cache",
+            message=f"what the drafts of {method or 'speculative decoding'} take is not counted: weights and a part of "
+            "the cache",
             path="engine.args.speculative_config",
         )
     ]

@@ -20,8 +20,8 @@ _WATERMARK = 0.01
 """The first engine keeps this part of its blocks free (core/block_manager.py)."""
 _CROWDED_GIB = 0.3
 """By how much what lies beside the budget may seem too large; graphs are only estimated."""
-_CONTEXT_FREE_GIB = 0.25
-"""The least that the CUDA context takes before free memory is looked at."""
+_CONTEXT_GIB, _LEAST_CONTEXT_GIB = 0.45, 0.25
+"""What the CUDA context takes before free memory is looked at: as a rule, and at least."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ def _findings(
 
 def _start(settings: Settings, plan: Budget, accelerator: Accelerator) -> list[Finding]:
     """More is asked for than can be free (v1/worker/gpu_worker.py, init_device)."""
-    free = plan.usable - _CONTEXT_FREE_GIB * GIB
+    free = plan.usable - _CONTEXT_GIB * GIB
+    if settings.utilization > 1:
+        return [_more_than_all(settings)]
     if not settings.v1 or settings.release < releases.INCREASE_COUNTS_V1 or plan.asked <= free:
         return []
     most = int(100 * (plan.usable - plan.outside) / plan.usable) / 100
     return [
         Finding(
-            level="block"
-            if plan.asked > free + 2 * (plan.usable - free) / 4 or settings.utilization > 0.99
-            else "warn",
+            level="block" if plan.asked > plan.usable - _LEAST_CONTEXT_GIB * GIB else "warn",
             code="weights",
             message=f"gpu_memory_utilization {settings.utilization:g} asks for more than is free on {accelerator.name} "
             "once CUDA itself has started",
@@ -122,6 +122,18 @@ def _start(settings: Settings, plan: Budget, accelerator: Accelerator) -> list[F
             path="engine.args.gpu_memory_utilization",
         )
     ]
+
+
+def _more_than_all(settings: Settings) -> Finding:
+    """config/cache.py, _verify_args."""
+    return Finding(
+        level="block",
+        code="weights",
+        message=f"gpu_memory_utilization {settings.utilization:g} is more than there is",
+        suggestion="engine.args.gpu_memory_utilization: 0.9",
+        quote=f"GPU memory utilization must be less than 1.0. Got {settings.utilization}.",
+        path="engine.args.gpu_memory_utilization",
+    )
 
 
 def _load(settings: Settings, plan: Budget, weights: Weights, accelerator: Accelerator, *, known: bool) -> Finding:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+from runners.engines.vllm import releases
 from runners.engines.vllm.parallel import padded_vocabulary
 from runners.engines.vllm.releases import Release
 from runners.engines.vllm.settings import Settings
@@ -46,7 +47,7 @@ def weights_on_one_gpu(model: ModelFacts, settings: Settings) -> Weights:
         total = layers * share + max(ends[0], head) + parts.get("vision", 0.0)
     else:
         total = layers + sum(ends) + parts.get("vision", 0.0)
-    total += _BUFFERS_BYTES
+    total += _BUFFERS_BYTES + _absorbed(model, settings)
     offloaded = min(settings.flags.cpu_offload_gb * 2**30, total)
     final = total - offloaded
     return Weights(final, max(final, _at_load(model, settings) - offloaded))
@@ -117,6 +118,17 @@ def _share(module: Module, model: ModelFacts, settings: Settings) -> float:
             return 1 / ranks
         case _:
             return 1.0
+
+
+def _absorbed(model: ModelFacts, settings: Settings) -> float:
+    """Multi-head latent attention keeps its up-projections a second time, in the type that is computed in."""
+    if settings.release < releases.MLA_LATENT:
+        return 0.0
+    layers = sum(one.count for one in model.layers if one.mixer == "mla")
+    config = model.text_config
+    wide = (config.get("qk_nope_head_dim") or 128) + (config.get("v_head_dim") or 128)
+    each = model.heads / settings.tp * (config.get("kv_lora_rank") or 512) * wide
+    return layers / settings.pp * each * settings.precision.compute_bytes
 
 
 def _attention_share(model: ModelFacts, tp: int) -> float:

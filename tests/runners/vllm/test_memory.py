@@ -217,3 +217,15 @@ def test_what_is_planned_is_positive_and_bounded(
 def test_on_the_cpu_without_a_size_it_wants_nearly_all_ram() -> None:
     found = finding(assess(gpu=None, version="0.32.0", ram_gib=64), "ram")
     assert (found.level, "92%" in found.message) == ("warn", True)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "share", "level"),
+    [("RTX4090", 0.99, "block"), ("RTX4090", 0.985, "warn"), ("A100-80GB", 0.99, None), ("RTX4090", 0.97, None)],
+)
+def test_what_cuda_itself_takes_is_not_free(gpu: str, share: float, level: str | None) -> None:
+    findings = assess(gpu=gpu, gpu_memory_utilization=share, max_num_seqs=16, enforce_eager=True).findings
+    found = [
+        one.level for one in findings if one.code == "weights" and one.path == "engine.args.gpu_memory_utilization"
+    ]
+    assert found == ([level] if level else [])
