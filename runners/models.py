@@ -118,9 +118,8 @@ def _sourced(
     facts: ModelFacts | None = None,
     notes: tuple[str, ...] = (),
 ) -> ModelSource:
-    return ModelSource(
-        identifier, tokenizer.path, path, hub, facts, (*notes, *tokenizer.notes), tokenizer_missing=tokenizer.missing
-    )
+    told = tuple(dict.fromkeys((*notes, *tokenizer.notes)))
+    return ModelSource(identifier, tokenizer.path, path, hub, facts, told, tokenizer_missing=tokenizer.missing)
 
 
 def _at_hub(recipe: Recipe, engine: Engine, hub: Hub) -> ModelSource:
@@ -135,7 +134,7 @@ def _at_hub(recipe: Recipe, engine: Engine, hub: Hub) -> ModelSource:
     finally:
         repository.close()
     at_commit = HubModel(repo, found.commit, files, found.gated)
-    return _sourced(model.identifier, tokenizer, hub=at_commit, facts=facts, notes=found.notes)
+    return _sourced(model.identifier, tokenizer, hub=at_commit, facts=facts, notes=(*found.notes, *repository.notes))
 
 
 def _named_tokenizer(recipe: Recipe, hub: Hub) -> _Tokenizer | None:
@@ -148,7 +147,8 @@ def _named_tokenizer(recipe: Recipe, hub: Hub) -> _Tokenizer | None:
     repository = hub.repository(named)
     try:
         found = repository.describe("main")
-        return replace(_tokenizer_of(repository, found), notes=found.notes)
+        tokenizer = _tokenizer_of(repository, found)
+        return replace(tokenizer, notes=(*found.notes, *repository.notes))
     finally:
         repository.close()
 

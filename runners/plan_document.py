@@ -12,34 +12,41 @@ from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe
 from recipes.units import GIB
+from runners.modelfacts.clean import printable_in
 from runners.models import ModelSource
 from runners.plan import Plan
 
 SCHEMA_VERSION = 1
 
 
+_TYPED = ("command", "steps")
+"""What is run as it stands; nothing that a stranger named is in it but was checked where it came in."""
+
+
 def document_of(plan: Plan) -> dict[str, Any]:
     """Everything that people and programs want to see before a run begins."""
-    return {
-        **_head(plan.loaded),
-        "verdict": plan.verdict,
-        "exit_code": int(plan.exit_code),
-        "forced": list(plan.forced),
-        "findings": [_finding(finding, plan.loaded) for finding in plan.findings],
-        "offers": [asdict(offer) for offer in plan.offers],
-        "passed_over": [{"offer": asdict(one.offer), "reason": one.reason} for one in plan.passed_over],
-        "model": model_document(plan.model),
-        "engine": {
-            "name": plan.engine.name,
-            "title": plan.engine.known_as,
-            "version": plan.engine_version,
-        },
-        "workload": {"name": plan.workload.name, **asdict(plan.estimate)},
-        "memory": asdict(plan.memory) if plan.memory else None,
-        "steps": list(steps_of(plan)),
-        "forecast": plan.forecast.document() if plan.forecast else None,
-        "limits": plan.recipe.limits.model_dump(mode="json", exclude_none=True),
-    }
+    return _shown(
+        {
+            **_head(plan.loaded),
+            "verdict": plan.verdict,
+            "exit_code": int(plan.exit_code),
+            "forced": list(plan.forced),
+            "findings": [_finding(finding, plan.loaded) for finding in plan.findings],
+            "offers": [asdict(offer) for offer in plan.offers],
+            "passed_over": [{"offer": asdict(one.offer), "reason": one.reason} for one in plan.passed_over],
+            "model": model_document(plan.model),
+            "engine": {
+                "name": plan.engine.name,
+                "title": plan.engine.known_as,
+                "version": plan.engine_version,
+            },
+            "workload": {"name": plan.workload.name, **asdict(plan.estimate)},
+            "memory": asdict(plan.memory) if plan.memory else None,
+            "steps": list(steps_of(plan)),
+            "forecast": plan.forecast.document() if plan.forecast else None,
+            "limits": plan.recipe.limits.model_dump(mode="json", exclude_none=True),
+        }
+    )
 
 
 def refused_document(loaded: LoadedRecipe, refusal: Refused) -> dict[str, Any]:
@@ -52,22 +59,29 @@ def refused_document(loaded: LoadedRecipe, refusal: Refused) -> dict[str, Any]:
         suggestion=refusal.advice,
         path=_path(refusal, recipe),
     )
-    return {
-        **_head(loaded),
-        "verdict": "refuse",
-        "exit_code": int(ExitCode.REFUSED),
-        "forced": [],
-        "findings": [_finding(finding, loaded)],
-        "offers": [],
-        "passed_over": [],
-        "model": {"identifier": recipe.model.identifier, "source": recipe.model.repo or recipe.model.identifier},
-        "engine": {"name": recipe.engine.name, "title": recipe.engine.name, "version": recipe.engine.version},
-        "workload": None,
-        "memory": None,
-        "steps": [],
-        "forecast": None,
-        "limits": recipe.limits.model_dump(mode="json", exclude_none=True),
-    }
+    return _shown(
+        {
+            **_head(loaded),
+            "verdict": "refuse",
+            "exit_code": int(ExitCode.REFUSED),
+            "forced": [],
+            "findings": [_finding(finding, loaded)],
+            "offers": [],
+            "passed_over": [],
+            "model": {"identifier": recipe.model.identifier, "source": recipe.model.repo or recipe.model.identifier},
+            "engine": {"name": recipe.engine.name, "title": recipe.engine.name, "version": recipe.engine.version},
+            "workload": None,
+            "memory": None,
+            "steps": [],
+            "forecast": None,
+            "limits": recipe.limits.model_dump(mode="json", exclude_none=True),
+        }
+    )
+
+
+def _shown(document: dict[str, Any]) -> dict[str, Any]:
+    """Without anything that a terminal would obey, wherever it came from."""
+    return {key: value if key in _TYPED else printable_in(value) for key, value in document.items()}
 
 
 def _head(loaded: LoadedRecipe) -> dict[str, Any]:

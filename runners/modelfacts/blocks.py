@@ -243,7 +243,7 @@ def intermediate(fields: Fields, family: Family, layer: int = 0) -> int:
     if fields.model_type == "qwen":
         return stated // 2  # the config counts gate and up together
     if fields.model_type == "lfm2" and fields.flag("block_auto_adjust_ff_dim", default=True):
-        share = int(2 * stated / 3 * (fields.any("block_ffn_dim_multiplier") or 1))
+        share = int(2 * stated / 3 * (fields.factor("block_ffn_dim_multiplier") or 1))
         multiple = max(1, fields.size("block_multiple_of", default=256))
         return -(-share // multiple) * multiple
     return stated or family.wide * hidden

@@ -7,16 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recipes.errors import Refused
 from runners.modelfacts import blocks, storage
 from runners.modelfacts import fields as names
+from runners.modelfacts.clean import name_of, printable_in, reckonable
 from runners.modelfacts.decoder import decoder as build
 from runners.modelfacts.decoder import layer_count
 from runners.modelfacts.facts import Experts, File, Layers, ModelFacts, Module, Quantization, Source, Tensors
 from runners.modelfacts.families import FAMILIES
-from runners.modelfacts.fields import Fields, type_defaults
+from runners.modelfacts.fields import MEND, Fields, type_defaults
 from runners.modelfacts.quantization import quantization_of
 from runners.modelfacts.structure import Attention, Block, LatentAttention, MoE, Recurrent
 from runners.modelfacts.vision import vision_elements
+from runners.modelfacts.weightfiles import weights_among
 from runners.modelfacts.weights import Weight, weights_of
 
 _INNER = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
@@ -24,6 +27,10 @@ _AGREE = 0.005
 """A sum that differs less than this share from what is stored is taken as right: prediction heads, buffers, padding."""
 _PREDICTING = 0.05
 """The largest share of a checkpoint that layers for predicting further tokens take."""
+_NO_WEIGHTS = (
+    "No weights that an engine would load are there: the size that they would have is computed from config.json."
+)
+_NO_HEADS = "The config does not say how many attention heads there are, or how wide: what a token keeps is not known."
 _PREDICTING_TYPES = frozenset({"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"})
 
 
@@ -61,15 +68,18 @@ def facts_of(
     `tensors` and `parameters` are the files' headers' own, if they were read; else sizes are computed, and compared
     with what is `stored`. `side` is hf_quant_config.json.
     """
+    config, side = printable_in(config), printable_in(side)
+    usable, unusable = reckonable(config)
     text, outer = language_model(config)
     known = text.model_type in FAMILIES and bool(text.size(*names.HIDDEN)) and bool(layer_count(text))
     quantization = quantization_of(config, side)
     shape = build(text, tied=_outer_tied(config, text))
     dtype = _dtype(config, text)
-    architectures = config.get("architectures")
-    notes = list(shape.unknown)
+    architecture = _architecture(config)
+    kept, unkept = _kept_by(shape.blocks, text)
+    notes = [*unusable, *shape.unknown, *unkept]
     if not known:
-        notes.append(_unknown(text, architectures))
+        notes.append(_unknown(text, architecture))
     multimodal = _multimodal(config, outer)
     if tensors:
         sized = _Sized(tuple(tensors), parameters, "headers")
@@ -85,12 +95,13 @@ def facts_of(
             multimodal=multimodal,
             vision=vision_elements(config, outer, shape.hidden) if multimodal else None,
         )
-    notes += sized.notes
+    without = bool(files) and not tensors and not weights_among(files)
+    notes += [_NO_WEIGHTS] if without else sized.notes
     return ModelFacts(
         identifier=identifier,
         commit=commit,
-        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
-        model_type=str(config.get("model_type") or ""),
+        architecture=architecture,
+        model_type=outer,
         known=known,
         hidden_size=shape.hidden,
         intermediate_size=blocks.intermediate(text, FAMILIES["llama"]) if known else text.size(*names.FEED_FORWARD),
@@ -102,14 +113,14 @@ def facts_of(
         tied=shape.tied,
         max_positions=text.size(*names.POSITIONS) or None,
         dtype=dtype,
-        layers=layers_of(shape.blocks),
+        layers=kept,
         experts=_experts(shape.blocks),
         quantization=quantization,
         multimodal=multimodal,
         tensors=sized.tensors,
         weights_from=sized.source,
         files=tuple(files),
-        config=config,
+        config=usable,
         assumptions=tuple(notes),
         parameters=sized.parameters,
     )
@@ -117,13 +128,13 @@ def facts_of(
 
 def language_model(config: Mapping[str, Any]) -> tuple[Fields, str]:
     """The language model's part of a config, and the model type of the whole."""
-    outer = str(config.get("model_type") or "")
+    outer = name_of(config.get("model_type"))
     part, kind = config, outer
     for _ in range(3):
         key = next((key for key in _INNER if isinstance(part.get(key), Mapping) and part[key]), None)
         if key is None:
             break
-        kind = str(part[key].get("model_type") or type_defaults().get(kind, {}).get(key) or kind)
+        kind = str(name_of(part[key].get("model_type")) or type_defaults().get(kind, {}).get(key) or kind)
         part = part[key]
     inner = next((types[key] for key in _INNER if (types := type_defaults().get(kind, {})).get(key)), None)
     # Some write the language model's fields beside the others.
@@ -139,6 +150,16 @@ def layers_of(found: Iterable[Block]) -> tuple[Layers, ...]:
         Layers(**{**{name: getattr(kind, name) for name in kind.__dataclass_fields__}, "count": count})
         for kind, count in counted.items()
     )
+
+
+def _kept_by(found: Sequence[Block], text: Fields) -> tuple[tuple[Layers, ...], tuple[str, ...]]:
+    """The layers that keep something, and what is not known of them. Raises Refused for attention without heads."""
+    layers = layers_of(found)
+    heads = [mixer.heads for one in found for mixer in one.mixers if not isinstance(mixer, Recurrent)]
+    if heads and not any(heads) and text.gives(*names.HEADS):
+        raise Refused("config.json: the model has 0 attention heads, and its layers attend", advice=MEND)
+    sized = tuple(one for one in layers if one.elements_per_token or one.state_elements)
+    return sized, (_NO_HEADS,) if layers and not sized else ()
 
 
 def _kept(mixer: Attention | LatentAttention | Recurrent) -> Layers | None:
@@ -306,8 +327,13 @@ def _spread(counted: Mapping[tuple[Module, str], int], total: int, stored: int, 
     return tuple(found)
 
 
-def _unknown(text: Fields, architectures: Any) -> str:
-    name = str(architectures[0]) if isinstance(architectures, list) and architectures else text.model_type or "?"
+def _architecture(config: Mapping[str, Any]) -> str:
+    stated = config.get("architectures")
+    return name_of(stated[0]) if isinstance(stated, list) and stated else ""
+
+
+def _unknown(text: Fields, architecture: str) -> str:
+    name = architecture or text.model_type or "?"
     if not text.size(*names.HIDDEN) or not layer_count(text):
         return f"The config of {name} does not say how large the model is (hidden_size, num_hidden_layers)."
     return (
@@ -340,5 +366,5 @@ def _dtype(config: Mapping[str, Any], text: Fields) -> str | None:
     for place in (text.config, config):
         for key in ("dtype", "torch_dtype"):
             if isinstance(value := place.get(key), str):
-                return value.removeprefix("torch.")
+                return name_of(value.removeprefix("torch."))
     return None

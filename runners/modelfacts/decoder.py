@@ -44,7 +44,7 @@ def layer_count(fields: Fields) -> int:
     listed = fields.items("layers_block_type")
     if fields.gives(*names.LAYERS) or not (pattern or listed):
         return fields.layers()
-    return len(pattern or listed or ())
+    return fields.as_layers(len(pattern or listed or ()), "the number of listed layers")
 
 
 def _block(fields: Fields, family: Family, layer: int, count: int) -> Block:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from recipes.errors import Refused
+from runners.modelfacts.clean import printable
 
 _LARGEST = 10**10
 """No size in a config is larger; what is, is damaged or means to exhaust the reader."""
 _MOST_LAYERS = 2_000
+MEND = "mend the model's config.json, or fetch it again"
 
 # The same size has other names in other families.
 HIDDEN = ("hidden_size", "n_embd", "d_model", "model_dim")
@@ -85,14 +87,29 @@ class Fields:
         if not isinstance(value, list):
             return self.size(*names, default=default)
         if layer >= len(value):
-            raise Refused(f"{self._where}: {self._given(names)} has {len(value)} entries, too few for all layers")
+            raise Refused(
+                f"{self._where}: {self._given(names)} has {len(value)} entries, too few for all layers", advice=MEND
+            )
         return default if value[layer] is None else self._whole(names, value[layer])
 
     def layers(self) -> int:
         count = self.size(*LAYERS)
+        return self.as_layers(count, self._given(LAYERS))
+
+    def as_layers(self, count: int, name: str) -> int:
+        """So many layers as a field says. Raises Refused for what no model has."""
         if count > _MOST_LAYERS:
-            raise Refused(f"{self._where}: {self._given(LAYERS)} is {count}: no model has so many layers")
+            raise Refused(f"{self._where}: {name} is {count}: no model has so many layers", advice=MEND)
         return count
+
+    def factor(self, *names: str, default: float = 1.0) -> float:
+        """A number that something is multiplied by. Raises Refused for anything else."""
+        value = self.any(*names)
+        if value is None:
+            return default
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
+            return float(value)
+        raise self._no_size(names, value)
 
     def flag(self, *names: str, default: bool = False) -> bool:
         value = self.any(*names)
@@ -112,11 +129,10 @@ class Fields:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
             return value
-        shown = repr(value)[:60]
-        raise Refused(
-            f"{self._where}: {self._given(names)} is {shown}, not a size",
-            advice="mend the model's config.json, or fetch it again",
-        )
+        raise self._no_size(names, value)
+
+    def _no_size(self, names: tuple[str, ...], value: Any) -> Refused:
+        return Refused(f"{self._where}: {self._given(names)} is {printable(repr(value))[:60]}, not a size", advice=MEND)
 
     def _given(self, names: tuple[str, ...]) -> str:
         return next((name for name in names if self.config.get(name) is not None), names[0])

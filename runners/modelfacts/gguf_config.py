@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runners.modelfacts.clean import name_of
+from runners.modelfacts.quantization import whole
+
 TYPES = {
     "llama": "llama", "llama4": "llama4_text", "mistral3": "ministral3", "falcon": "falcon", "gpt2": "gpt2",
     "gptj": "gptj", "gptneox": "gpt_neox", "mpt": "mpt", "baichuan": "baichuan", "starcoder": "gpt_bigcode",
@@ -44,7 +47,7 @@ _NAMES = {
 
 def config_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The config of the metadata's model; its model_type is the architecture's own name where no other is known."""
-    architecture = str(metadata.get("general.architecture") or "")
+    architecture = name_of(metadata.get("general.architecture"))
     found = {
         theirs: metadata[key]
         for ours, theirs in _NAMES.items()
@@ -53,8 +56,8 @@ def config_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     found["model_type"] = TYPES.get(architecture, architecture)
     found |= _kv_heads(found["model_type"], metadata.get(f"{architecture}.attention.head_count_kv"))
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if "vocab_size" not in found and tokens is not None:
-        found["vocab_size"] = tokens["length"] if isinstance(tokens, Mapping) else len(tokens)
+    if "vocab_size" not in found and isinstance(tokens, Mapping | list):
+        found["vocab_size"] = tokens.get("length") if isinstance(tokens, Mapping) else len(tokens)
     if isinstance(pattern := found.pop("sliding_window_pattern", None), list):
         found["layer_types"] = ["sliding_attention" if sliding else "full_attention" for sliding in pattern]
     elif isinstance(pattern, int) and pattern:
@@ -72,7 +75,7 @@ def _kv_heads(model_type: str, stated: Any) -> dict[str, Any]:
     if stated is None:
         return {}
     # A list of one value for all layers is that value.
-    value = stated[0] if isinstance(stated, list) and len(set(stated)) == 1 else stated
+    value = stated[0] if isinstance(stated, list) and stated and all(one == stated[0] for one in stated) else stated
     falcon = {"num_kv_heads": value, "multi_query": value == 1, "new_decoder_architecture": value != 1}
     bigcode = {"multi_query": value == 1}
     return {"num_key_value_heads": value, **({"falcon": falcon, "gpt_bigcode": bigcode}.get(model_type, {}))}
@@ -80,8 +83,8 @@ def _kv_heads(model_type: str, stated: Any) -> dict[str, Any]:
 
 def _latent(found: Mapping[str, Any], metadata: Mapping[str, Any], architecture: str) -> dict[str, Any]:
     """Multi-head latent attention: newer files give the lengths as the cache has them, and those of one head apart."""
-    rope = metadata.get(f"{architecture}.rope.dimension_count", 0)
-    key = metadata.get(f"{architecture}.attention.key_length_mla") or found.get("head_dim", 0)
+    rope = whole(metadata.get(f"{architecture}.rope.dimension_count")) or 0
+    key = whole(metadata.get(f"{architecture}.attention.key_length_mla")) or whole(found.get("head_dim")) or 0
     value = metadata.get(f"{architecture}.attention.value_length_mla") or found.get("v_head_dim", 0)
     return {
         "qk_rope_head_dim": rope,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from runners.modelfacts import gguf
+from runners.modelfacts.clean import name_of, printable_in
 from runners.modelfacts.config import Stored, facts_of
 from runners.modelfacts.facts import File, ModelFacts, Module, Quantization, Tensors
 from runners.modelfacts.gguf_config import config_of
@@ -19,7 +20,8 @@ def facts_of_gguf(
     header: gguf.Header, *, identifier: str, commit: str | None = None, files: Sequence[File] = ()
 ) -> ModelFacts:
     """The facts. Where the header was too long to read on, sizes are the file's, spread by arithmetic."""
-    config = config_of(header.metadata)
+    metadata = printable_in(header.metadata)
+    config = config_of(metadata)
     size = sum(file.bytes for file in files)
     facts = facts_of(
         config,
@@ -35,8 +37,8 @@ def facts_of_gguf(
     return replace(
         facts,
         form="gguf",
-        architecture=str(header.metadata.get("general.architecture") or ""),
-        config=header.metadata,
+        architecture=name_of(metadata.get("general.architecture")),
+        config=metadata,
         quantization=_quantization(facts.tensors),
         assumptions=tuple(
             note for note in facts.assumptions if header.tensors is not None or "in proportion" not in note

@@ -9,25 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from recipes.errors import Refused
 from runners.modelfacts import gguf, safetensors
+from runners.modelfacts.clean import name_of, printable, printable_in
 from runners.modelfacts.config import Stored, facts_of
 from runners.modelfacts.facts import File, ModelFacts, Tensors
 from runners.modelfacts.gguf_facts import facts_of_gguf
 from runners.modelfacts.hubcache import COMMIT, HubCache
 from runners.modelfacts.quantization import quantization_of
-from runners.modelfacts.read import SIDE_FILES
+from runners.modelfacts.read import LARGEST_BYTES, SIDE_FILES
 from runners.modelfacts.safetensors import LENGTH_BYTES, Tensor
+from runners.modelfacts.weightfiles import weights_among
 
 TOKENIZER = "tokenizer.json"
+MOST_HEADERS = 16
+"""Of more files than this the sizes have to do."""
+LONGEST_HEADER = 25_000_000
+"""Bytes; what huggingface_hub takes for the header of a safetensors file (constants.SAFETENSORS_MAX_HEADER_LENGTH)."""
 _GGUF_PIECES = 2
 """Of a GGUF file's beginning so many pieces are read; a vocabulary that is longer hides the tensors."""
 _HEADER_START = 100_000
@@ -61,7 +67,8 @@ class Repository:
     def __init__(self, repo: str, *, endpoint: str | None, cache: Path, env: Mapping[str, str] = os.environ) -> None:
         self.repo = repo
         self._endpoint = (endpoint or env.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-        self._cache = HubCache(cache, self._endpoint, repo)
+        parts = urlsplit(self._endpoint)
+        self._cache = HubCache(cache, parts.netloc + parts.path, repo)
         self._env = env
 
     @cached_property
@@ -73,8 +80,37 @@ class Repository:
             raise offline(self.repo)
         return HubClient(self._endpoint, token_of(self._env))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what could not be done, though it was found."""
+        return (self._cache.trouble,) if self._cache.trouble else ()
+
     def describe(self, revision: str) -> Description:
-        """The repository at the commit that the revision means."""
+        """The repository at the commit that the revision means.
+
+        Where the Hub is silent and has said nothing before, what another host said of it may stand in.
+        """
+        try:
+            return self._described(revision)
+        except Refused as refusal:
+            from runners.modelfacts.hubclient import SilentHub
+
+            for cache in self._cache.of_other_hosts() if isinstance(refusal, SilentHub) else ():
+                if (found := self._kept_elsewhere(cache, revision)) is not None:
+                    self._cache = cache
+                    return found
+            raise
+
+    def _kept_elsewhere(self, cache: HubCache, revision: str) -> Description | None:
+        ref = None if COMMIT.fullmatch(revision) else cache.ref(revision)
+        commit = revision if COMMIT.fullmatch(revision) else str(ref["commit"]) if ref else None
+        found = self._kept(commit, check=True, cache=cache) if commit else None
+        if found is None:
+            return None
+        note = f"offline: {self.repo} at commit {found.commit[:7]}, as {printable(cache.host)} gave it"
+        return replace(found, notes=(note if ref is None else f"{note} for {revision} on {str(ref['seen'])[:10]}",))
+
+    def _described(self, revision: str) -> Description:
         if COMMIT.fullmatch(revision):
             return self._kept(revision, check=True) or self._asked(revision)
         ref = self._cache.ref(revision)
@@ -101,9 +137,9 @@ class Repository:
         self._cache.keep_ref(revision, commit, _now())
         return kept
 
-    def _kept(self, commit: str, *, check: bool) -> Description | None:
+    def _kept(self, commit: str, *, check: bool, cache: HubCache | None = None) -> Description | None:
         """What was answered before. A closed repository's is asked for anew where another account asks."""
-        found = self._cache.record(commit, "description")
+        found = (cache or self._cache).record(commit, "description")
         try:
             files = tuple(File(str(name), int(size)) for name, size in found["files"]) if found else ()
             elements = {str(kind): int(count) for kind, count in found["elements"].items()} if found else {}
@@ -121,14 +157,12 @@ class Repository:
         if gated:
             # Of a gated repository everyone may read the description; only this tells who gets its files.
             self._client.auth_check(self.repo)
-        siblings = [s for s in answer.get("siblings") or () if isinstance(s, dict) and s.get("rfilename")]
-        counted = answer.get("safetensors")
-        elements = counted.get("parameters") if isinstance(counted, dict) else None
+        siblings = _siblings(answer)
         found = Description(
-            commit=str(answer.get("sha") or revision),
-            files=tuple(File(str(s["rfilename"]), int(s.get("size") or 0)) for s in siblings),
+            commit=name_of(answer.get("sha")) or revision,
+            files=tuple(File(s["rfilename"], _count(s.get("size"))) for s in siblings),
             gated=gated,
-            elements=elements if isinstance(elements, dict) else {},
+            elements=_elements(answer),
             tokenizer_digest=next((_digest(s) for s in siblings if s["rfilename"] == TOKENIZER), None),
         )
         record = {
@@ -203,12 +237,14 @@ class Repository:
         if quantization_of(record["config"]) is None:
             side = next((name for name in SIDE_FILES if name in names), None)
             record["side"] = self._object(found, side) if side else None
-        weights = _weights(files)
+        weights = weights_among(files)
+        headed = [file for file in weights if file.name.endswith(".safetensors")]
         one = len(weights) == 1 and weights[0].name.endswith(".safetensors")
         stored = _stored(found, files)
         arithmetic = facts_of(record["config"], identifier=self.repo, stored=stored, side=record.get("side"))
-        if one or not (arithmetic.weights_from == "arithmetic" or (arithmetic.known and arithmetic.multimodal)):
-            tensors = [t for file in weights if file.name.endswith(".safetensors") for t in self._header(found, file)]
+        sure = arithmetic.weights_from == "arithmetic" or (arithmetic.known and arithmetic.multimodal)
+        if one or (not sure and len(headed) <= MOST_HEADERS):
+            tensors = [tensor for file in headed for tensor in self._header(found, file)]
             quantization = quantization_of(record["config"], record.get("side"))
             summed = safetensors.summed(tensors, arithmetic.layer_count)
             record["tensors"] = [[t.module, t.dtype, t.elements, t.bytes] for t in summed]
@@ -220,7 +256,7 @@ class Repository:
         start, _ = self._client.range(
             self.repo, found.commit, file.name, 0, min(_HEADER_START, file.bytes or _HEADER_START)
         )
-        length = safetensors.header_length(start, label)
+        length = safetensors.header_length(start, label, most=LONGEST_HEADER)
         if 0 < file.bytes < LENGTH_BYTES + length:
             raise Refused(
                 f"{label} is cut off: its header should be {length:,} bytes long, and the file has {file.bytes:,}",
@@ -242,7 +278,7 @@ class Repository:
             raise Refused(f"{self.repo}'s {name} is no JSON object: {error}", advice="name another revision") from error
         if not isinstance(value, dict):
             raise Refused(f"{self.repo}'s {name} is no JSON object", advice="name another revision")
-        return value
+        return dict(printable_in(value))
 
     def close(self) -> None:
         if "_client" in self.__dict__:
@@ -259,26 +295,27 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
+def _siblings(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The files of an answer, but for names that hold commands to a terminal: no engine loads such a file."""
+    listed = answer.get("siblings")
+    named = [s for s in listed if isinstance(s, dict) and s.get("rfilename")] if isinstance(listed, list) else []
+    return [s for s in named if isinstance(name := s["rfilename"], str) and printable(name) == name]
 
 
-def _weights(files: tuple[File, ...]) -> list[File]:
-    """The files with the weights that an engine loads, without second copies in another form."""
-    for end in (".safetensors", ".bin", ".pt"):
-        found = [file for file in files if file.name.endswith(end) and not file.name.endswith("training_args.bin")]
-        plain = [
-            file for file in found if "/" not in file.name and not file.name.startswith(("consolidated", "adapter"))
-        ]
-        shards = [file for file in plain if _SHARD.fullmatch(file.name)]
-        whole = [file for file in plain if file.name in ("model.safetensors", "pytorch_model.bin")]
-        if found:
-            return shards or whole or plain or found
-    return []
+def _elements(answer: Mapping[str, Any]) -> dict[str, int]:
+    counted = answer.get("safetensors")
+    by_type = counted.get("parameters") if isinstance(counted, dict) else None
+    return {name_of(kind): _count(n) for kind, n in by_type.items()} if isinstance(by_type, dict) else {}
+
+
+def _count(value: Any) -> int:
+    """A size or number of things; 0 for what is none."""
+    return value if isinstance(value, int) and 0 < value < LARGEST_BYTES else 0
 
 
 def _stored(found: Description, files: tuple[File, ...]) -> Stored:
     """The files' own size is the surest total: headers are a hundred-thousandth of it."""
-    size = sum(file.bytes for file in _weights(files))
+    size = sum(file.bytes for file in weights_among(files))
     return Stored(elements=found.elements, bytes=size or None, exact=False)
 
 

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from provisioners.light_http import Answer, Connections, NeverSent
 from recipes.errors import Refused
+from runners.modelfacts.clean import printable
 from runners.onhost import fetch_model
 
 PIECE_BYTES = 1_000_000
@@ -150,7 +151,7 @@ class HubClient:
                 cause = error.__cause__ if isinstance(error, NeverSent) else error
                 if attempt == tries or fetch_model.no_such_address(cause) or isinstance(cause, ssl.SSLError):
                     raise SilentHub(
-                        f"the Hub did not answer for {repo}: {error or type(error).__name__}",
+                        f"the Hub did not answer for {repo}: {printable(str(error))[:200] or type(error).__name__}",
                         advice="check the network and HF_ENDPOINT",
                     ) from error
                 self._pause(min(20, 0.5 * 2**attempt) * (0.5 + random.random()))  # noqa: S311 (jitter)

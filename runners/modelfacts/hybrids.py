@@ -95,8 +95,8 @@ def _mamba(fields: Fields) -> Recurrent:
     expanded = fields.size("mamba_expand", "expand", default=2) * hidden
     inner = expanded if fields.model_type == "jamba" else fields.size("intermediate_size", default=expanded)
     state, kernel = fields.size("mamba_d_state", "state_size"), fields.size("mamba_d_conv", "conv_kernel", default=4)
-    stated = fields.any("mamba_dt_rank", "time_step_rank")
-    rank = stated if isinstance(stated, int) and fields.gives("mamba_dt_rank", "time_step_rank") else ceil(hidden / 16)
+    stated = fields.gives("mamba_dt_rank", "time_step_rank") and fields.text("mamba_dt_rank", "time_step_rank") is None
+    rank = fields.size("mamba_dt_rank", "time_step_rank") if stated else ceil(hidden / 16)  # a text is "auto"
     conv_bias = fields.flag("mamba_conv_bias", "use_conv_bias", default=True)
     proj_bias = fields.flag("mamba_proj_bias", "use_bias")
     norms = rank + 2 * state if fields.model_type == "jamba" else 0
@@ -116,8 +116,9 @@ def _mamba2(fields: Fields) -> Recurrent:
     hidden = fields.size(*names.HIDDEN)
     expanded = fields.size("mamba_expand", "expand", default=2) * hidden
     heads = fields.size("mamba_n_heads", "mamba_num_heads", "num_heads")
-    stated = fields.any("mamba_d_head", "mamba_head_dim", "head_dim" if fields.model_type == "mamba2" else "")
-    dim = stated if isinstance(stated, int) else expanded // max(1, heads)
+    given = ("mamba_d_head", "mamba_head_dim", *(("head_dim",) if fields.model_type == "mamba2" else ()))
+    automatic = fields.text(*given) is not None
+    dim = (0 if automatic else fields.size(*given)) or expanded // max(1, heads)
     inner = fields.size("mamba_d_ssm") if fields.model_type == "falcon_h1" else heads * dim
     inner = inner or expanded
     state = fields.size("mamba_d_state", "ssm_state_size", "state_size", default=128)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from runners.modelfacts.clean import name_of
 from runners.modelfacts.facts import Quantization
 
 _IGNORED = (
@@ -19,6 +20,8 @@ _SAME_STORAGE = {
     "gptq_marlin_24": "gptq", "compressed_tensors": "compressed-tensors", "sparseml": "compressed-tensors",
     "modelopt_fp4": "modelopt", "nvfp4": "modelopt", "marlin": "gptq", "gptqmodel": "gptq",
 }  # fmt: skip
+_LARGEST = 1_000_000
+"""Weights in a group, or on a side of a block."""
 _BITS = {"fp8": 8, "fbgemm_fp8": 8, "mxfp4": 4, "gpt_oss_mxfp4": 4, "mxfp8": 8, "eetq": 8, "int8": 8}
 
 
@@ -27,7 +30,7 @@ def quantization_of(config: Mapping[str, Any], side: Mapping[str, Any] | None = 
     raw = _stated(config) or _of_side_file(side or {})
     if not raw:
         return None
-    method = str(raw.get("quant_method") or raw.get("quant_library") or "").lower()
+    method = (name_of(raw.get("quant_method")) or name_of(raw.get("quant_library"))).lower()
     if not method:
         method = "modelopt" if "quant_algo" in raw or raw.get("producer") else "gptq" if "desc_act" in raw else "awq"
     method = _SAME_STORAGE.get(method, method)
@@ -109,10 +112,15 @@ def algorithm(raw: Mapping[str, Any]) -> str:
     return str(raw.get("quant_algo") or "").upper()
 
 
+def whole(value: Any, most: int = _LARGEST) -> int | None:
+    """A number from 1 up to `most`; None for everything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most else None
+
+
 def _bits(raw: Mapping[str, Any], method: str, weights: Mapping[str, Any]) -> int | None:
     for value in (weights.get("num_bits"), raw.get("bits"), raw.get("w_bit"), raw.get("nbits"), _BITS.get(method)):
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 32:
-            return value
+        if (bits := whole(value, 32)) is not None:
+            return bits
     if method == "bitsandbytes":
         return 4 if raw.get("load_in_4bit") else 8
     if "FP8" in algorithm(raw):
@@ -122,14 +130,14 @@ def _bits(raw: Mapping[str, Any], method: str, weights: Mapping[str, Any]) -> in
 
 def _group_size(raw: Mapping[str, Any], weights: Mapping[str, Any]) -> int | None:
     for value in (weights.get("group_size"), raw.get("group_size"), raw.get("q_group_size")):
-        if isinstance(value, int) and not isinstance(value, bool) and value != 0:
+        if isinstance(value, int) and (value == -1 or whole(value) is not None):
             return value
     return None
 
 
 def _block(raw: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[int, int] | None:
     for value in (raw.get("weight_block_size"), weights.get("block_structure")):
-        if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value):
+        if isinstance(value, list | tuple) and len(value) == 2 and all(whole(n) is not None for n in value):
             return (value[0], value[1])
     return None
 
@@ -137,10 +145,10 @@ def _block(raw: Mapping[str, Any], weights: Mapping[str, Any]) -> tuple[int, int
 def _kv_cache(raw: Mapping[str, Any]) -> str | None:
     scheme = raw.get("kv_cache_scheme")
     if isinstance(scheme, Mapping):
-        bits, kind = scheme.get("num_bits"), scheme.get("type")
-        return f"fp{bits}" if kind == "float" else f"int{bits}"
+        bits, kind = whole(scheme.get("num_bits"), 32), scheme.get("type")
+        return None if bits is None else f"fp{bits}" if kind == "float" else f"int{bits}"
     stated = raw.get("kv_cache_quant_algo")
-    return str(stated).lower() if stated else None
+    return name_of(stated).lower() or None
 
 
 def _names(value: Any) -> list[Any]:

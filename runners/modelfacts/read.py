@@ -9,6 +9,7 @@ from typing import Any
 
 from recipes.errors import Refused
 from runners.modelfacts import gguf, safetensors
+from runners.modelfacts.clean import printable, printable_in
 from runners.modelfacts.config import Stored, facts_of, language_model
 from runners.modelfacts.decoder import layer_count
 from runners.modelfacts.facts import File, ModelFacts
@@ -19,6 +20,8 @@ from runners.modelfacts.safetensors import LENGTH_BYTES, Tensor
 INDEX = "model.safetensors.index.json"
 SIDE_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 _LONGEST_JSON = 100_000_000
+LARGEST_BYTES = 10**15
+"""No model takes more."""
 
 
 def facts_in(path: Path, *, identifier: str | None = None) -> ModelFacts:
@@ -33,14 +36,14 @@ def facts_in(path: Path, *, identifier: str | None = None) -> ModelFacts:
             return file.read(length)
 
         header = gguf.read_header(fetch, str(path))
-    return facts_of_gguf(header, identifier=name, files=(File(path.name, path.stat().st_size),))
+    return facts_of_gguf(header, identifier=name, files=(File(printable(path.name), path.stat().st_size),))
 
 
 def _of_folder(path: Path, identifier: str) -> ModelFacts:
-    config = read_object(path / "config.json")
+    config = printable_in(read_object(path / "config.json"))
     stored = _stored(path)
     tensors = [tensor for file in (() if stored else _weight_files(path)) for tensor in header_of(file)]
-    side = next((read_object(path / name) for name in SIDE_FILES if (path / name).is_file()), None)
+    side = next((printable_in(read_object(path / name)) for name in SIDE_FILES if (path / name).is_file()), None)
     return facts_from(
         config,
         tensors,
@@ -123,7 +126,7 @@ def _stored(path: Path) -> Stored | None:
     if any(not (path / name).is_file() for name in _indexed(path)):
         metadata = read_object(path / INDEX).get("metadata")
         total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-        return Stored(bytes=int(total)) if isinstance(total, int | float) and total > 0 else None
+        return Stored(bytes=int(total)) if isinstance(total, int | float) and 0 < total < LARGEST_BYTES else None
     if any(path.glob("*.safetensors")):
         return None
     size = sum(file.stat().st_size for file in path.glob("*.bin") if file.name != "training_args.bin")
@@ -131,4 +134,4 @@ def _stored(path: Path) -> Stored | None:
 
 
 def _files(path: Path) -> tuple[File, ...]:
-    return tuple(File(file.name, file.stat().st_size) for file in sorted(path.iterdir()) if file.is_file())
+    return tuple(File(printable(file.name), file.stat().st_size) for file in sorted(path.iterdir()) if file.is_file())

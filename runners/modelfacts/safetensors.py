@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 from recipes.errors import Refused
+from runners.modelfacts.clean import name_of
 from runners.modelfacts.facts import Module, Quantization, Tensors
 from runners.modelfacts.storage import BYTES
 
@@ -31,12 +32,12 @@ class Tensor:
     bytes: int
 
 
-def header_length(start: bytes, name: str) -> int:
-    """Of the JSON object, from a file's first eight bytes. Raises Refused."""
+def header_length(start: bytes, name: str, *, most: int = LONGEST_HEADER) -> int:
+    """Of the JSON object, from a file's first eight bytes. Raises Refused, also for one of more than `most` bytes."""
     if len(start) < LENGTH_BYTES:
         raise Refused(f"{name} is no safetensors file: it ends after {len(start)} bytes", advice=_AGAIN)
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
-    if not 2 <= length <= LONGEST_HEADER:
+    if not 2 <= length <= most:
         what = "a pointer of Git LFS" if start.startswith(b"version ") else f"its header would be {length:,} bytes long"
         raise Refused(f"{name} is no safetensors file: {what}", advice=_AGAIN)
     return length
@@ -63,7 +64,7 @@ def _tensor(key: str, value: Any, name: str) -> Tensor:
         raise Refused(f"{name}: the header does not say what {key!r:.80} is", advice=_AGAIN) from error
     if not right or (dtype in BYTES and elements * BYTES[dtype] != end - begin):
         raise Refused(f"{name}: the header contradicts itself about {key!r:.80}", advice=_AGAIN)
-    return Tensor(key, dtype, elements, end - begin)
+    return Tensor(key, name_of(dtype), elements, end - begin)
 
 
 _NAMES: tuple[tuple[Module, str], ...] = (

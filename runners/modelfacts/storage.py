@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 from runners.modelfacts.facts import Quantization
-from runners.modelfacts.quantization import algorithm, is_ignored, matches
+from runners.modelfacts.quantization import algorithm, is_ignored, matches, whole
 from runners.modelfacts.weights import Weight
 
 BYTES = {
@@ -138,6 +138,7 @@ def _scheme(weight: Weight, q: Quantization) -> _Scheme | None:
         if not isinstance(group, Mapping) or not isinstance(weights := group.get("weights"), Mapping):
             continue
         targets = group.get("targets") or ["Linear"]
+        targets = targets if isinstance(targets, list | tuple) else [targets]
         if any(target == "Linear" or matches(str(target), weight.name) for target in targets):
             inputs = group.get("input_activations")
             written = str(group.get("format") or q.raw.get("format") or "")
@@ -149,8 +150,8 @@ def _compressed_tensors(weight: Weight, q: Quantization, dtype: str) -> list[Pie
     scheme = _scheme(weight, q)
     if scheme is None:
         return None
-    bits = scheme.weights.get("num_bits") or 8
-    group_size = scheme.weights.get("group_size")
+    bits = whole(scheme.weights.get("num_bits"), 32) or 8
+    group_size = whole(scheme.weights.get("group_size"))
     if scheme.format.startswith("nvfp4"):
         return _nvfp4(weight)
     size, strategy = weight.rows * weight.columns, str(scheme.weights.get("strategy") or "")

@@ -12,7 +12,7 @@ import pytest
 
 from recipes.errors import Refused
 from runners.modelfacts.hub import Description, Repository
-from runners.modelfacts.hubclient import NoAccess, SilentHub, token_of
+from runners.modelfacts.hubclient import HubClient, NoAccess, SilentHub, token_of
 from runners.onhost import fetch_model
 from tests.emulators.headers import gguf, safetensors
 from tests.emulators.hub import Beginning, hub_emulator
@@ -193,6 +193,32 @@ def test_pytorch_files_are_sized_by_what_they_are(hub: Emulator, access: Access)
     assert len(access.requests()) == 2
 
 
+def test_of_many_files_headers_are_not_read_one_after_the_other(hub: Emulator, access: Access) -> None:
+    """40 shards of an architecture that is not known: their sizes have to do, and that is said."""
+    config = json.dumps({**LLAMA_70B, "model_type": "llama9"}).encode()
+    hub.push(REPO, {"config.json": config, "tokenizer.json": TOKENIZER, **sharded(40)})
+    _, facts, _ = access.look()
+    assert facts.weights_from == "sizes"
+    assert "are in proportion to what the config gives" in facts.assumptions[-1]
+    assert len(access.requests()) <= 6
+
+
+def test_a_header_that_claims_to_be_huge_is_not_fetched(hub: Emulator, access: Access) -> None:
+    claims = (90_000_000).to_bytes(8, "little") + b"{}"
+    hub.push(REPO, {**FILES_SMALL, "model.safetensors": Beginning(claims, 10_000_000_000)})
+    with pytest.raises(Refused, match="its header would be 90,000,000 bytes long"):
+        access.look()
+    assert len([one for one in hub.requests if one.path.endswith("model.safetensors") and "/blobs/" in one.path]) == 1
+
+
+def test_a_repository_without_weights_is_planned_and_that_is_said(hub: Emulator, access: Access) -> None:
+    hub.push(REPO, {name: data for name, data in FILES_SMALL.items() if name != "model.safetensors"})
+    _, facts, _ = access.look()
+    assert facts.parameters > 160
+    (said,) = facts.assumptions
+    assert said.startswith("No weights that an engine would load are there")
+
+
 # GGUF
 
 METADATA = {
@@ -261,6 +287,46 @@ def test_offline_nothing_is_known_of_what_was_never_seen(hub: Emulator, access: 
         with pytest.raises(SilentHub, match="HF_HUB_OFFLINE is set, and maker/large has to be looked up"):
             access.look(revision)
     assert not hub.requests
+
+
+def test_offline_what_another_host_said_of_a_repository_stands_in(hub: Emulator, access: Access) -> None:
+    """With a sentence that says so; and nothing is added to what that host said."""
+    commit = hub.push(REPO, FILES_SMALL)
+    _, facts, tokenizer = access.look()
+    kept = {path: path.read_bytes() for path in access.cache.rglob("*") if path.is_file()}
+    access.env["HF_HUB_OFFLINE"] = "1"
+    for revision, when in (("main", " for main on 20"), (commit, "")):
+        repository = Repository(REPO, endpoint="http://mirror.invalid", cache=access.cache, env=access.env)
+        found = repository.describe(revision)
+        (note,) = found.notes
+        host = hub.url.removeprefix("http://")
+        assert note.startswith(f"offline: {REPO} at commit {commit[:7]}, as {host} gave it{when}")
+        assert repository.facts(found, found.files, gguf=False, identifier="test") == facts
+        assert repository.tokenizer(found) == tokenizer
+    assert {path: path.read_bytes() for path in access.cache.rglob("*") if path.is_file()} == kept
+
+
+def test_what_another_host_said_of_a_closed_repository_is_not_shown_to_another_account(
+    hub: Emulator, access: Access
+) -> None:
+    hub.push(REPO, FILES_SMALL, gated=True)
+    hub.let_in(TOKEN, REPO)
+    access.env["HF_TOKEN"] = TOKEN
+    access.look()
+    offline = {"HF_TOKEN_PATH": "/nowhere", "HF_HUB_OFFLINE": "1"}
+    with pytest.raises(SilentHub):
+        Repository(REPO, endpoint="http://mirror.invalid", cache=access.cache, env=offline).describe("main")
+
+
+def test_a_hub_that_answers_no_is_not_talked_over(hub: Emulator, access: Access) -> None:
+    """What another host once gave is no way around a refusal."""
+    hub.push(REPO, FILES_SMALL)
+    access.look()
+    with hub_emulator() as other:
+        repository = Repository(REPO, endpoint=other.url, cache=access.cache, env=access.env)
+        with pytest.raises(NoAccess, match="no such repository"):
+            repository.describe("main")
+        repository.close()
 
 
 # Closed repositories
@@ -349,15 +415,27 @@ def test_a_damaged_tokenizer_is_fetched_again(hub: Emulator, access: Access, dam
     assert path.read_bytes() == FILES_SMALL["tokenizer.json"]
 
 
-def test_a_cache_that_cannot_be_written(hub: Emulator, access: Access) -> None:
-    """Only what has to lie somewhere needs it."""
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(hub: Emulator, access: Access) -> None:
+    """Not even for the tokenizer, which has to lie somewhere; what goes on without being kept is told."""
     access.cache.write_text("no folder")
     hub.push(REPO, FILES_SMALL)
-    with pytest.raises(Refused, match="cannot be written: Not a directory") as refused:
-        access.look()
-    assert "XDG_CACHE_HOME" in refused.value.advice
-    hub.push(REPO, {name: data for name, data in FILES_SMALL.items() if name != "tokenizer.json"})
-    assert access.look()[1].parameters == 160
+    repository = access.repository()
+    found = repository.describe("main")
+    path = repository.tokenizer(found)
+    assert path
+    assert path.read_bytes() == FILES_SMALL["tokenizer.json"]
+    assert repository.facts(found, found.files, gguf=False, identifier="test").parameters == 160
+    (note,) = repository.notes
+    assert note == f"nothing is kept of what the Hub says: {access.cache} cannot be written (Not a directory)"
+    repository.close()
+
+
+def test_where_everything_can_be_kept_there_is_nothing_to_tell(hub: Emulator, access: Access) -> None:
+    hub.push(REPO, FILES_SMALL)
+    repository = access.repository()
+    repository.tokenizer(repository.describe("main"))
+    assert repository.notes == ()
+    repository.close()
 
 
 def test_several_at_once(hub: Emulator, access: Access) -> None:
@@ -443,3 +521,28 @@ def test_a_host_that_is_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fetch_model, "TRIES", 1)
     with pytest.raises(SilentHub, match="the Hub did not answer for maker/large"):
         Repository(REPO, endpoint="http://127.0.0.1:1", cache=tmp_path, env={}).describe("main")
+
+
+COMMANDS = "\x1b]0;pwned\x07"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"siblings": 5},
+        {"siblings": [1, {}, {"rfilename": 7}, {"rfilename": "config.json", "size": "many"}]},
+        {"siblings": [{"rfilename": "config.json", "size": -9, "lfs": {"sha256": 1}}]},
+        {"siblings": [{"rfilename": "config.json", "size": 10**400}], "safetensors": {"parameters": {"F16": "x"}}},
+        {"safetensors": {"parameters": [1]}, "gated": {"a": 1}},
+        {"sha": COMMANDS, "siblings": [{"rfilename": f"model{COMMANDS}.gguf"}, {"rfilename": "a\u202eb.gguf"}]},
+        {"sha": ["x"], "siblings": None},
+    ],
+)
+def test_odd_answers_are_read_as_far_as_they_make_sense(access: Access, monkeypatch: Any, answer: Any) -> None:
+    monkeypatch.setattr(HubClient, "info", lambda *_, **__: answer)
+    monkeypatch.setattr(HubClient, "auth_check", lambda *_: None)
+    found = access.repository().describe("main")
+    assert {file.name for file in found.files} <= {"config.json"}
+    assert all(file.bytes == 0 for file in found.files)
+    assert found.commit.isprintable()
+    assert all(isinstance(count, int) for count in found.elements.values())
