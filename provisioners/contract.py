@@ -66,6 +66,8 @@ class Finding:
     """What the engine itself would say, word for word, so that a search finds it."""
     path: str = ""
     """The field of the recipe that it is about."""
+    forced: bool = False
+    """Would be a block, and was let pass by its code."""
     works: tuple[Remedy, ...] = ()
     """Changes with which this recipe would pass, the best first; each was judged like a recipe."""
 

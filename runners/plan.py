@@ -33,6 +33,10 @@ NO_OFFER = "machine"
 """The code of the finding that there is nothing to rent: it alone ends with exit code 4."""
 
 
+_NEVER_FORCED = frozenset({NO_OFFER, "tokenizer"})
+"""Without a machine, or without knowing what a token is, there is nothing to run."""
+
+
 @dataclass(frozen=True)
 class PassedOver:
     """An offer that is not tried, and why."""
@@ -60,7 +64,6 @@ class Plan:
     memory: Memory | None = None
     """On the first offer."""
     forecast: Forecast | None = None
-    forced: tuple[str, ...] = ()
     no_machine: NoMachine | None = None
     """Why there are no offers."""
 
@@ -83,6 +86,11 @@ class Plan:
     @property
     def verdict(self) -> str:
         return "refuse" if any(f.level == "block" for f in self.findings) else "go"
+
+    @property
+    def forced(self) -> tuple[Finding, ...]:
+        """What would have refused the run, and was let pass by its name."""
+        return tuple(finding for finding in self.findings if finding.forced)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -170,13 +178,12 @@ async def make_plan(
         workload=workload,
         model=model,
         offers=tuple(one.offer for one in chosen) if offers else (),
-        findings=tuple(force(findings, [code for code in forced if code != NO_OFFER])),
+        findings=tuple(force(findings, [code for code in forced if code not in _NEVER_FORCED])),
         prepared=prepared,
         estimate=estimate,
         passed_over=tuple(PassedOver(one.offer, _why(one)) for one in judged if passed and not one.passed),
         memory=chosen[0].memory if chosen else None,
         forecast=chosen[0].forecast if chosen else None,
-        forced=tuple(forced),
         no_machine=no_machine,
     )
 
@@ -285,7 +292,7 @@ def _reserved_flags(recipe: Recipe, engine: Engine) -> Iterator[Finding]:
 
 
 def _nothing_to_force(judged: Sequence[Judged], forced: Sequence[str]) -> Iterator[Finding]:
-    found = {finding.code for one in judged for finding in one.findings if finding.level != "ok"}
+    found = {finding.code for one in judged for finding in one.findings if finding.forced}
     for code in forced:
         if code not in found:
             yield Finding(level="warn", code="force", message=f"--force {code}: no check of this name had to be forced")

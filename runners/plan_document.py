@@ -17,10 +17,8 @@ from runners.models import ModelSource
 from runners.plan import Plan
 
 SCHEMA_VERSION = 1
-
-
-_TYPED = ("command", "steps")
-"""What is run as it stands; nothing that a stranger named is in it but was checked where it came in."""
+_OWN = ("command", "steps", "source", "variant")
+"""What is run or read again as it stands: it is the user's own, and what a stranger named in it was checked before."""
 
 
 def document_of(plan: Plan) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def document_of(plan: Plan) -> dict[str, Any]:
             **_head(plan.loaded),
             "verdict": plan.verdict,
             "exit_code": int(plan.exit_code),
-            "forced": list(plan.forced),
+            "forced": list(dict.fromkeys(finding.code for finding in plan.forced)),
             "findings": [_finding(finding, plan.loaded) for finding in plan.findings],
             "offers": [asdict(offer) for offer in plan.offers],
             "passed_over": [{"offer": asdict(one.offer), "reason": one.reason} for one in plan.passed_over],
@@ -81,7 +79,7 @@ def refused_document(loaded: LoadedRecipe, refusal: Refused) -> dict[str, Any]:
 
 def _shown(document: dict[str, Any]) -> dict[str, Any]:
     """Without anything that a terminal would obey, wherever it came from."""
-    return {key: value if key in _TYPED else printable_in(value) for key, value in document.items()}
+    return {key: value if key in _OWN else printable_in(value) for key, value in document.items()}
 
 
 def _head(loaded: LoadedRecipe) -> dict[str, Any]:

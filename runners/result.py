@@ -79,7 +79,7 @@ def build_result(
         "outcome": as_row(outcome),
         "exit_code": int(exit_code),
         "warnings": warnings,
-        "forced": list(plan.forced),
+        "forced": [{"code": finding.code, "message": finding.message} for finding in plan.forced],
         "phases": [phase.row() for phase in clock.phases],
         "cost": {
             **cost(

@@ -77,6 +77,20 @@ def complete_recipes(prefix: str, **_: object) -> list[str]:
     return [*catalogue.names(), *files]
 
 
+def forced_codes(options: argparse.Namespace) -> list[str]:
+    """What --force names. Raises UsageError for a word that is no check's."""
+    if not options.force:
+        return []
+    from recipes.errors import UsageError
+    from recipes.explain import did_you_mean
+
+    known = complete_codes("")
+    for code in options.force:
+        if code not in known:
+            raise UsageError(f"--force {code}: there is no such check", advice=did_you_mean(code, known))
+    return list(options.force)
+
+
 def complete_codes(prefix: str, **_: object) -> list[str]:
     from runners import registry
     from runners.preflight.explanations import known_words

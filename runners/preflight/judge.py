@@ -92,7 +92,7 @@ def force(findings: Iterable[Finding], codes: Sequence[str]) -> Iterator[Finding
     """The findings, with the blocks of these codes let pass as warnings."""
     for finding in findings:
         if finding.level == "block" and finding.code in codes:
-            yield replace(finding, level="warn", message=f"{finding.message} (forced)")
+            yield replace(finding, level="warn", message=f"{finding.message} (forced)", forced=True)
         else:
             yield finding
 

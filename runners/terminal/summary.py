@@ -24,7 +24,12 @@ def summary_lines(result: dict[str, Any], folder: Path) -> list[str]:
         lines += [*_throughput(result), _latency(result)]
     if any(result["requests"].values()):
         lines.append(_requests(result))
-    lines += [_machine(result), *_bill(result), *(f"warning      {message}" for message in result["warnings"])]
+    lines += [
+        _machine(result),
+        *_bill(result),
+        *_forced(result),
+        *(f"warning      {message}" for message in result["warnings"]),
+    ]
     lines += list(_summaries(folder))
     lines.append(f"report       recipe report {result['run_id']}")
     lines.append(f"files        {folder}")
@@ -197,6 +202,12 @@ def _requests(result: dict[str, Any]) -> str:
     resumed = [f"{counts['resumed']:,} taken from disk"] if counts.get("resumed") else []
     parts = [f"{counts['ok']:,} ok", *resumed, f"{counts['retried']:,} retried", f"{counts['failed']:,} failed"]
     return f"requests     {' · '.join(parts)} · {done['done']} of {plural(done['total'], 'document')} done"
+
+
+def _forced(result: dict[str, Any]) -> Iterator[str]:
+    """The checks that would have refused the run."""
+    for finding in result.get("forced", ()):
+        yield f"forced       {finding['code']}: {finding['message'].removesuffix(' (forced)')}"
 
 
 def _machine(result: dict[str, Any]) -> str:

@@ -72,6 +72,20 @@ def test_a_check_can_be_forced_and_the_plan_says_so(recipe: Command) -> None:
     assert other.returncode == 3
 
 
+def test_a_check_that_does_not_exist_cannot_be_forced(recipe: Command) -> None:
+    for command in ("plan", "up"):
+        ended = recipe(command, "local-smoke", "--force", "contxt")
+        assert (ended.returncode, "did you mean context?" in ended.stderr) == (2, True)
+
+
+@pytest.mark.real
+def test_the_result_keeps_what_was_forced_and_nothing_else(recipe: Command) -> None:
+    forced = ("--set", "limits.max_cost=0", "--force", "budget", "--force", "disk")
+    ended = recipe("up", "local-smoke", *forced, "--json")
+    (result,) = json.loads(ended.stdout)["runs"]
+    assert {finding["code"] for finding in result["forced"]} == {"budget"}
+
+
 def test_a_model_that_cannot_be_had_is_a_plan_that_is_refused(recipe: Command) -> None:
     with hub_emulator() as hub:
         hub.push("some/gated", {"config.json": b"{}"}, gated=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.errors import ExitCode, NoMachine, UsageError
+from recipes.errors import ExitCode, NoMachine, Refused, UsageError
 from runners.cli.common import add_json, console, positive, print_json
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ def run(options: argparse.Namespace) -> int:
     from runners.plan_document import model_document
     from runners.preflight.fit import Wish, fits, model_warnings, quantization_args
 
-    engine = _engine_of(options)
+    engine, source = _engine_and_model(options)
     args = {**_flags(options.arg), **quantization_args(engine, options.quantization)}
-    source = _model_of(options, engine)
     if source.facts is None:
         raise UsageError(f"{engine.name} runs elsewhere: there is nothing to fit", advice="name another --engine")
     wish = Wish(
@@ -82,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
         print_json(document)
     else:
         _show(document, options, next((fit.reason for fit in found if fit.verdict == "no"), ""))
-    return ExitCode.DONE if serving else ExitCode.REFUSED
+    enough = ("fits", "queues") if options.context else ("fits", "queues", "shorter")
+    return ExitCode.DONE if any(fit.verdict in enough for fit in serving) else ExitCode.REFUSED
 
 
 def _show(document: Mapping[str, Any], options: argparse.Namespace, why_not: str) -> None:
@@ -94,15 +95,34 @@ def _show(document: Mapping[str, Any], options: argparse.Namespace, why_not: str
         out.print(line)
 
 
+def _engine_and_model(options: argparse.Namespace) -> tuple[Engine, ModelSource]:
+    """The engine and what it would load. A repository that holds nothing but GGUF files has an engine for these."""
+    engine = _engine_of(options)
+    try:
+        return engine, _model_of(options, engine)
+    except Refused as refusal:
+        if options.engine is None and engine.model_form == "folder":
+            gguf = _engine_for("gguf")
+            with suppress(Refused):
+                return gguf, _model_of(options, gguf)
+        raise Refused(refusal.message, advice=refusal.advice.replace("write model.file", "write --file")) from refusal
+
+
+def _engine_for(form: str) -> Engine:
+    """Of the engines that load this form rather one that spreads a model over GPUs."""
+    from runners import registry
+
+    fitting = [engine for engine in map(registry.engine, registry.installed().engines) if engine.model_form == form]
+    return min(fitting, key=lambda engine: not engine.splits_tensors)
+
+
 def _engine_of(options: argparse.Namespace) -> Engine:
-    """The engine that is named; else one that loads a model of this form, rather one that spreads it over GPUs."""
+    """The engine that is named; else one that loads a model of this form."""
     from runners import registry
 
     names = registry.installed().engines
     if options.engine is None:
-        form = "gguf" if _is_gguf(options) else "folder"
-        fitting = [engine for engine in map(registry.engine, names) if engine.model_form == form]
-        return min(fitting, key=lambda engine: not engine.splits_tensors)
+        return _engine_for("gguf" if _is_gguf(options) else "folder")
     if options.engine not in names:
         from recipes.explain import did_you_mean
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from runners.cli.common import add_force, add_json, add_recipes, complete_codes, load_recipes
+from runners.cli.common import add_force, add_json, add_recipes, complete_codes, forced_codes, load_recipes
 from runners.cli.planning import plan_all
 
 
@@ -28,4 +28,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     loaded = load_recipes(options)
-    return asyncio.run(plan_all(loaded, as_json=options.json, forced=options.force, explained=options.explain))
+    return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options), explained=options.explain))

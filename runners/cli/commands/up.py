@@ -6,7 +6,7 @@ import argparse
 import asyncio
 
 from recipes.errors import UsageError
-from runners.cli.common import add_force, add_json, add_recipes, load_recipes, positive
+from runners.cli.common import add_force, add_json, add_recipes, forced_codes, load_recipes, positive
 from runners.cli.planning import plan_all
 from runners.cli.running import Runs
 
@@ -32,6 +32,6 @@ def run(options: argparse.Namespace) -> int:
     extra = [] if options.max_cost is None else [f"limits.max_cost={options.max_cost}"]
     loaded = load_recipes(options, extra)
     if options.dry_run:
-        return asyncio.run(plan_all(loaded, as_json=options.json, forced=options.force))
-    runs = Runs(as_json=options.json, parallel=options.parallel, forced=options.force)
+        return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options)))
+    runs = Runs(as_json=options.json, parallel=options.parallel, forced=forced_codes(options))
     return asyncio.run(runs.run_all(loaded))
