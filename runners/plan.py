@@ -250,7 +250,11 @@ def _of_model(model: ModelSource, uncounted: Refused | None) -> Iterator[Finding
     if model.hub is not None:
         said = "gated: yes · token: accepted" if model.hub.gated else "gated: no · token: not needed"
         yield Finding(level="ok", code="access", message=said, path="model.repo")
-    yield from (Finding(level="warn", code="offline", message=note, path="model") for note in model.notes)
+    for note in model.notes:
+        if note.startswith("offline: "):
+            yield Finding(level="warn", code="offline", message=note, path="model")
+        else:
+            yield Finding(level="warn", code="cache", message=note)
     if model.facts is not None:
         yield from (
             Finding(level="warn", code="assumption", message=one, path="model") for one in model.facts.assumptions

@@ -16,6 +16,7 @@ _LONGEST_NAME = 100
 
 _LARGEST, _SMALLEST = 10**10, 1e-6
 _ROPES = ("rope_scaling", "rope_parameters")
+_KINDS_OF_ROPE = ("type", "rope_type")
 _NUMBERS = frozenset({
     # How long a request may be
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
@@ -67,19 +68,19 @@ def _reckonable(part: Mapping[str, Any], notes: dict[str, None], within: str) ->
     for key, value in part.items():
         if value is None or (key in _NUMBERS and value == 0):
             found[key] = None  # as good as left out
+        elif key in _NUMBERS and not (isinstance(value, list) and key in _MAY_BE_LISTS):
+            if (number := _number(value)) is None:
+                notes[_left_out(f"{within}.{key}" if within else key, value)] = None
+            else:
+                found[key] = number
         elif key in _ROPES and not isinstance(value, Mapping):
             notes[_left_out(key, value)] = None
+        elif within and key in _KINDS_OF_ROPE:
+            found[key] = name_of(value)
         elif isinstance(value, Mapping):
-            inside = within or (key if key in _ROPES else "")
-            found[key] = _reckonable(value, notes, inside)
-        elif within and key in ("type", "rope_type"):
-            found[key] = value if isinstance(value, str) else str(value)
-        elif key not in _NUMBERS or (isinstance(value, list) and key in _MAY_BE_LISTS):
-            found[key] = value
-        elif (number := _number(value)) is not None:
-            found[key] = number
+            found[key] = _reckonable(value, notes, within or (key if key in _ROPES else ""))
         else:
-            notes[_left_out(f"{within}.{key}" if within else key, value)] = None
+            found[key] = value
     return found
 
 

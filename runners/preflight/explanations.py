@@ -113,6 +113,11 @@ GENERIC = {
         "have left since.\n"
         "Source: the answers that are kept in the cache, by commit"
     ),
+    "cache": (
+        "What the Hub says of a commit is kept, so that the next plan asks for next to nothing. Where the cache cannot "
+        "be written everything is asked for each time; nothing else changes.\n"
+        "Source: the folder recipe in XDG_CACHE_HOME, or in ~/.cache"
+    ),
     "stock": (
         "What the provider says of its stock now; it reserves nothing, so a machine may be gone, or there, a "
         "minute later.\n"

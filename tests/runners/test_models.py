@@ -250,6 +250,26 @@ def drain(leader: int) -> bytes:
         os.close(leader)
 
 
+def test_a_cache_that_cannot_be_written_stops_nothing_and_is_told_once(hub: Emulator, tmp_path: Path) -> None:
+    """Of the model's repository and the tokenizer's alike."""
+    (tmp_path / "cache").write_text("no folder")
+    commit = hub.push(REPO, FILES)
+    hub.push("maker/words", {"tokenizer.json": TOKENIZER})
+    found = resolve({"repo": REPO}, Hub(hub.url, tmp_path / "cache"), tokenizer="maker/words")
+    assert found.hub
+    assert found.hub.commit == commit
+    assert found.counting_tokenizer().read_bytes() == TOKENIZER
+    (note,) = found.notes
+    assert note.startswith("nothing is kept of what the Hub says: ")
+
+
+def test_a_file_whose_name_would_command_a_terminal_is_none(hub: Emulator, at: Hub) -> None:
+    hub.push(REPO, {**FILES, "\x1b[2Jmodel-2.safetensors": WEIGHTS})
+    found = resolve({"repo": REPO}, at)
+    assert found.hub
+    assert sorted(file.name for file in found.hub.files) == sorted(FILES)
+
+
 # This machine
 
 
