@@ -144,7 +144,7 @@ def test_when_the_client_is_killed_its_engine_goes_too(recipe: Command, book: Pa
 
 
 def test_a_run_stops_before_it_costs_more_than_it_may(recipe: Command, book: Path) -> None:
-    limits = ["--set", "resources.price_per_hour=3600", "--max-cost", "6"]
+    limits = ["--set", "resources.price_per_hour=3600", "--max-cost", "6", "--force", "budget"]
     ended = recipe("up", "local-smoke", "--set", f"workload.inputs=[{book}]", *limits)
     assert ended.returncode == 7, ended.stderr
     assert "limits.max_cost" in ended.stdout

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from provisioners.contract import Finding
+from recipes.ranges import Range
 from recipes.spec import Limits
 from recipes.units import format_duration
-from runners.forecast.values import Forecast, Range
+from runners.forecast.values import Forecast
 
 _HARDLY_KNOWN = 20.0
 """A range whose high end is so many times its low one says too little to refuse a run."""
@@ -26,13 +27,15 @@ class _Kind:
     words: Callable[[float], str]
     enough: Callable[[float], float]
     """The amount, rounded up to what people would write."""
+    blocks: bool
+    """Money is not begun to be spent on what will not be finished; time is only told of."""
 
 
 def budget_findings(forecast: Forecast, limits: Limits) -> Iterator[Finding]:
     """Of money (`budget`) and of time (`duration`), counted from the lease on; nothing where both are kept.
 
-    A block if the likely value is above the limit, for such a run would be stopped before its end; a warning if only
-    the high one is, or if the forecast is hardly more than a guess.
+    Of money a block if the likely value is above the limit, for such a run would be stopped before its end; a warning
+    if only the high one is, or if the forecast is hardly more than a guess. Of time a warning at most.
     """
     if limits.max_cost is not None and forecast.total_usd is not None:
         yield from _found(_COST, forecast.total_usd, limits.max_cost)
@@ -54,7 +57,7 @@ def _found(kind: _Kind, total: Range, limit: float) -> Iterator[Finding]:
         message = f"the run is likely to {kind.verb} {span}, and would be stopped at {field} {words(limit)}"
     figures = {"low": total.low, "likely": total.likely, "high": total.high}
     yield Finding(
-        level="warn" if guess or total.likely <= limit else "block",
+        level="warn" if guess or total.likely <= limit or not kind.blocks else "block",
         code=kind.code,
         message=message,
         suggestion=f"raise {field} to at least {words(kind.enough(total.high))}, or lower the work",
@@ -83,5 +86,7 @@ def _minutes_up(seconds: float) -> float:
     return math.ceil(seconds / 60) * 60.0
 
 
-_COST = _Kind(code="budget", field="max_cost", verb="cost", unit="usd", words=_dollars, enough=_cents_up)
-_DURATION = _Kind(code="duration", field="max_duration", verb="take", unit="s", words=_time, enough=_minutes_up)
+_COST = _Kind(code="budget", field="max_cost", verb="cost", unit="usd", words=_dollars, enough=_cents_up, blocks=True)
+_DURATION = _Kind(
+    code="duration", field="max_duration", verb="take", unit="s", words=_time, enough=_minutes_up, blocks=False
+)

@@ -81,8 +81,6 @@ def _higher_limits(refused: Judged) -> Iterator[tuple[str, ...]]:
             yield (f"limits.max_price={numbers['price_usd_per_h']}",)
         elif finding.code == "budget" and "high_usd" in numbers:
             yield (f"limits.max_cost={math.ceil(float(numbers['high_usd']) * 100) / 100}",)
-        elif finding.code == "duration":
-            yield (f"limits.max_duration={math.ceil(float(numbers['high_s']) / 60)}m",)
 
 
 def _machine_change(question: Question, offer: Offer) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ import pytest
 from provisioners.contract import Finding
 from recipes.spec import Limits
 from runners.forecast.budget import budget_findings
-from runners.forecast.values import Forecast, PhaseForecast, Range
+from recipes.ranges import Range
+from runners.forecast.values import Forecast, PhaseForecast
 
 
 def forecast(seconds: Range, usd: Range | None) -> Forecast:
@@ -37,8 +38,8 @@ def found(seconds: Range = HOURS, usd: Range | None = DOLLARS, **limits: Any) ->
         ({"max_cost": 0}, [("budget", "block")]),
         ({"max_duration": "2h"}, []),
         ({"max_duration": "119m"}, [("duration", "warn")]),
-        ({"max_duration": "59m"}, [("duration", "block")]),
-        ({"max_cost": 5, "max_duration": "30m"}, [("budget", "warn"), ("duration", "block")]),
+        ({"max_duration": "59m"}, [("duration", "warn")]),
+        ({"max_cost": 5, "max_duration": "30m"}, [("budget", "warn"), ("duration", "warn")]),
     ],
 )
 def test_above_the_likely_value_is_a_block_and_above_the_high_one_a_warning(

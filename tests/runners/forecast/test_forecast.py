@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from provisioners.accelerators import Machine
 from recipes.spec import digest_of
 from runners.forecast.forecast import Situation, forecast
-from runners.forecast.values import Forecast, Range
+from recipes.ranges import Range
+from runners.forecast.values import Forecast
 from tests.runners.forecast.pasts import past, result, work
 from tests.runners.forecast.situations import book, memory, situation
 

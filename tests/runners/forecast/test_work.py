@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.forecast.values import Range
+from recipes.ranges import Range
 from runners.forecast.work import Group, Joining, Work, totals
 
 JOINING = Joining(chunk_tokens=3000, overlap_tokens=512, template_tokens=100, max_levels=10)

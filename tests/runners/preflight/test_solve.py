@@ -85,7 +85,7 @@ def test_what_costs_too_much_is_not_suggested() -> None:
 
 @pytest.mark.parametrize(
     ("limits", "change"),
-    [({"max_price": 3}, "limits.max_price=3.58"), ({"max_duration": "5s"}, "limits.max_duration=")],
+    [({"max_price": 3}, "limits.max_price=3.58"), ({"max_cost": 0.01}, "limits.max_cost=")],
 )
 def test_a_limit_that_is_too_low_for_everything_is_told(limits: dict[str, Any], change: str) -> None:
     (remedy,) = works(question(limits=limits), offer(), [])
