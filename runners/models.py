@@ -161,6 +161,8 @@ def _tokenizer_of(repository: Repository, found: Description) -> _Tokenizer:
 
 def _form_in(path: Path, engine: Engine) -> Path:
     """The form of a local model that the engine loads. Raises Refused."""
+    if not path.exists():
+        raise Refused(f"{path}: no such file or folder", advice="check model.path")
     if engine.model_form == "gguf":
         found = [path] if path.is_file() else sorted(path.glob("*.gguf"))
         if len(found) == 1 and found[0].suffix == ".gguf":

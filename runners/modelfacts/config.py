@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recipes.errors import Refused
 from runners.modelfacts import blocks, storage
 from runners.modelfacts import fields as names
 from runners.modelfacts.clean import name_of, printable_in, reckonable
@@ -15,7 +14,7 @@ from runners.modelfacts.decoder import decoder as build
 from runners.modelfacts.decoder import layer_count
 from runners.modelfacts.facts import Experts, File, Layers, ModelFacts, Module, Quantization, Source, Tensors
 from runners.modelfacts.families import FAMILIES
-from runners.modelfacts.fields import MEND, Fields, type_defaults
+from runners.modelfacts.fields import CONFIG, Fields, Origin, type_defaults
 from runners.modelfacts.quantization import quantization_of
 from runners.modelfacts.structure import Attention, Block, LatentAttention, MoE, Recurrent
 from runners.modelfacts.vision import vision_elements
@@ -62,15 +61,16 @@ def facts_of(
     files: Sequence[File] = (),
     stored: Stored | None = None,
     side: Mapping[str, Any] | None = None,
+    origin: Origin = CONFIG,
 ) -> ModelFacts:
     """The facts. Raises Refused for a config that is damaged.
 
     `tensors` and `parameters` are the files' headers' own, if they were read; else sizes are computed, and compared
-    with what is `stored`. `side` is hf_quant_config.json.
+    with what is `stored`. `side` is hf_quant_config.json. `origin` says where the config was read.
     """
     config, side = printable_in(config), printable_in(side)
     usable, unusable = reckonable(config)
-    text, outer = language_model(config)
+    text, outer = language_model(config, origin)
     known = text.model_type in FAMILIES and bool(text.size(*names.HIDDEN)) and bool(layer_count(text))
     quantization = quantization_of(config, side)
     shape = build(text, tied=_outer_tied(config, text))
@@ -126,7 +126,7 @@ def facts_of(
     )
 
 
-def language_model(config: Mapping[str, Any]) -> tuple[Fields, str]:
+def language_model(config: Mapping[str, Any], origin: Origin = CONFIG) -> tuple[Fields, str]:
     """The language model's part of a config, and the model type of the whole."""
     outer = name_of(config.get("model_type"))
     part, kind = config, outer
@@ -138,7 +138,8 @@ def language_model(config: Mapping[str, Any]) -> tuple[Fields, str]:
         part = part[key]
     inner = next((types[key] for key in _INNER if (types := type_defaults().get(kind, {})).get(key)), None)
     # Some write the language model's fields beside the others.
-    return Fields(part, inner if inner and any(part.get(name) for name in names.HIDDEN) else kind), outer
+    own = inner if inner and any(part.get(name) for name in names.HIDDEN) else kind
+    return Fields(part, own, origin=origin), outer
 
 
 def layers_of(found: Iterable[Block]) -> tuple[Layers, ...]:
@@ -157,7 +158,7 @@ def _kept_by(found: Sequence[Block], text: Fields) -> tuple[tuple[Layers, ...], 
     layers = layers_of(found)
     heads = [mixer.heads for one in found for mixer in one.mixers if not isinstance(mixer, Recurrent)]
     if heads and not any(heads) and text.gives(*names.HEADS):
-        raise Refused("config.json: the model has 0 attention heads, and its layers attend", advice=MEND)
+        raise text.origin.refusal("num_attention_heads", "is 0, and the model's layers attend")
     sized = tuple(one for one in layers if one.elements_per_token or one.state_elements)
     return sized, (_NO_HEADS,) if layers and not sized else ()
 

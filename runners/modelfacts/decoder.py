@@ -17,7 +17,7 @@ _CROSS = "The layers that look at images keep keys and values of the images too,
 def decoder(fields: Fields, *, tied: bool | None = None) -> Decoder:
     """The decoder that a (text) config describes; `tied` is what an outer config says of the embeddings."""
     family = FAMILIES.get(fields.model_type, _UNFAMILIAR)
-    hidden, count = fields.size(*names.HIDDEN), layer_count(fields)
+    hidden, count = fields.positive(*names.HIDDEN), layer_count(fields)
     norm = hidden * (2 if family.norm_bias else 1)
     mllama = fields.model_type == "mllama_text_model"
     own_width = fields.size("hidden_size_per_layer_input") if fields.model_type == "gemma4_text" else 0

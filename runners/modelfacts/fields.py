@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from runners.modelfacts.clean import printable
 _LARGEST = 10**10
 """No size in a config is larger; what is, is damaged or means to exhaust the reader."""
 _MOST_LAYERS = 2_000
-MEND = "mend the model's config.json, or fetch it again"
 
 # The same size has other names in other families.
 HIDDEN = ("hidden_size", "n_embd", "d_model", "model_dim")
@@ -40,6 +40,22 @@ EXPERTS_PER_TOKEN = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where fields were read, for sentences about them."""
+
+    where: str = "config.json"
+    advice: str = "mend the model's config.json, or fetch it again"
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What fields are called there, if not as here."""
+
+    def refusal(self, name: str, what: str) -> Refused:
+        return Refused(f"{self.where}: {self.names.get(name, name)} {what}", advice=self.advice)
+
+
+CONFIG = Origin()
+
+
 @cache
 def type_defaults() -> Mapping[str, Mapping[str, Any]]:
     """What a field means that a config leaves out, by model type: as transformers' configuration classes have it.
@@ -53,16 +69,17 @@ def type_defaults() -> Mapping[str, Mapping[str, Any]]:
 class Fields:
     """One config's fields; a None there counts as left out."""
 
-    def __init__(self, config: Mapping[str, Any], model_type: str, *, where: str = "config.json") -> None:
+    def __init__(self, config: Mapping[str, Any], model_type: str, *, origin: Origin = CONFIG) -> None:
         self.config = config
         self.model_type = model_type
-        self._where = where
+        self.origin = origin
         self._defaults = type_defaults().get(model_type, {})
 
     def inner(self, name: str) -> Fields:
         """The fields of a part of the config (attn_config), which may be missing."""
         part = self.config.get(name)
-        return Fields(part if isinstance(part, Mapping) else {}, "", where=f"{self._where} {name}")
+        origin = replace(self.origin, where=f"{self.origin.where} {name}")
+        return Fields(part if isinstance(part, Mapping) else {}, "", origin=origin)
 
     def any(self, *names: str) -> Any:
         """The first of these that is given, else the first that has a default; None without one."""
@@ -87,19 +104,23 @@ class Fields:
         if not isinstance(value, list):
             return self.size(*names, default=default)
         if layer >= len(value):
-            raise Refused(
-                f"{self._where}: {self._given(names)} has {len(value)} entries, too few for all layers", advice=MEND
-            )
+            raise self.origin.refusal(self._given(names), f"has {len(value)} entries, too few for all layers")
         return default if value[layer] is None else self._whole(names, value[layer])
 
     def layers(self) -> int:
-        count = self.size(*LAYERS)
-        return self.as_layers(count, self._given(LAYERS))
+        return self.as_layers(self.positive(*LAYERS), self._given(LAYERS))
+
+    def positive(self, *names: str) -> int:
+        """A size that may be left out (then 0), but not be stated as 0. Raises Refused."""
+        size = self.size(*names)
+        if size == 0 and self.gives(*names):
+            raise self._no_size(names, 0)
+        return size
 
     def as_layers(self, count: int, name: str) -> int:
         """So many layers as a field says. Raises Refused for what no model has."""
         if count > _MOST_LAYERS:
-            raise Refused(f"{self._where}: {name} is {count}: no model has so many layers", advice=MEND)
+            raise self.origin.refusal(name, f"is {count}: no model has so many layers")
         return count
 
     def factor(self, *names: str, default: float = 1.0) -> float:
@@ -132,7 +153,7 @@ class Fields:
         raise self._no_size(names, value)
 
     def _no_size(self, names: tuple[str, ...], value: Any) -> Refused:
-        return Refused(f"{self._where}: {self._given(names)} is {printable(repr(value))[:60]}, not a size", advice=MEND)
+        return self.origin.refusal(self._given(names), f"is {printable(repr(value))[:60]}, not a size")
 
     def _given(self, names: tuple[str, ...]) -> str:
         return next((name for name in names if self.config.get(name) is not None), names[0])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runners.modelfacts.clean import name_of
+from runners.modelfacts.fields import Origin
 from runners.modelfacts.quantization import whole
 
 TYPES = {
@@ -43,6 +44,15 @@ _NAMES = {
     "interleave_moe_layer_step": "interleave_moe_layer_step",
     "vocab_size": "vocab_size",
 }
+
+
+def origin_of(metadata: Mapping[str, Any], file: str) -> Origin:
+    """How a GGUF file calls what its config calls otherwise."""
+    architecture = name_of(metadata.get("general.architecture"))
+    keys = {**_NAMES, "attention.head_count_kv": "num_key_value_heads"}
+    called = {theirs: f"{architecture}.{ours}" for ours, theirs in keys.items()}
+    kv_heads = called["num_key_value_heads"]
+    return Origin(where=file, advice="fetch or convert it again", names={**called, "num_kv_heads": kv_heads})
 
 
 def config_of(metadata: Mapping[str, Any]) -> dict[str, Any]:

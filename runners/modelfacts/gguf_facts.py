@@ -10,7 +10,7 @@ from runners.modelfacts import gguf
 from runners.modelfacts.clean import name_of, printable_in
 from runners.modelfacts.config import Stored, facts_of
 from runners.modelfacts.facts import File, ModelFacts, Module, Quantization, Tensors
-from runners.modelfacts.gguf_config import config_of
+from runners.modelfacts.gguf_config import config_of, origin_of
 
 _BITS = {"Q2": 2, "Q3": 3, "Q4": 4, "Q5": 5, "Q6": 6, "Q8": 8, "IQ1": 1, "IQ2": 2, "IQ3": 3, "IQ4": 4, "MXFP4": 4}
 _UNQUANTIZED = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
@@ -31,6 +31,7 @@ def facts_of_gguf(
         parameters=sum(tensor.elements for tensor in header.tensors or ()),
         files=files,
         stored=Stored(bytes=size, exact=False) if header.tensors is None else None,
+        origin=origin_of(metadata, files[0].name if files else identifier),
     )
     if header.tensors is not None:
         facts = replace(facts, tied=not any(tensor.name == "output.weight" for tensor in header.tensors))

@@ -15,6 +15,8 @@ _IGNORED = (
     "ignore", "modules_to_not_convert", "ignored_layers", "llm_int8_skip_modules", "exclude_modules", "exclude",
     "packed_modules_to_not_convert",
 )  # fmt: skip
+_ENDLESS = re.compile(r"\)[*+{]|(?:[*+}].*?){6}|\\[1-9]")
+"""A stranger's pattern that may take for ever: repeated groups, many repetitions, references back."""
 _SAME_STORAGE = {
     "auto-round": "gptq", "auto_round": "gptq", "intel/auto-round": "gptq", "gptq_marlin": "gptq", "awq_marlin": "awq",
     "gptq_marlin_24": "gptq", "compressed_tensors": "compressed-tensors", "sparseml": "compressed-tensors",
@@ -68,6 +70,8 @@ def _sorted_out(ignored: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ..
 def matches(pattern: str, name: str) -> bool:
     """A name in the ways that these lists write it: exact, an end, a beginning, a part, "re:…", or with *."""
     if pattern.startswith("re:"):
+        if _ENDLESS.search(pattern):
+            return False
         try:
             return re.match(pattern[3:], name) is not None
         except re.error:

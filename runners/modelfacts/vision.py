@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runners.modelfacts.fields import Fields
+from runners.modelfacts.fields import Fields, Origin
 
 # What a vision_config leaves out where it equals its type's default.
 _DEFAULTS: dict[str, dict[str, int]] = {
@@ -36,6 +36,7 @@ _DEFAULTS: dict[str, dict[str, int]] = {
     },
     "pixtral": {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "patch_size": 16},
 }  # fmt: skip
+_ORIGIN = Origin(where="config.json vision_config")
 _DEEPSTACKS = 3
 _MERGED = 4
 """Patches that become one token: two by two."""
@@ -53,7 +54,7 @@ def vision_elements(config: Mapping[str, Any], model_type: str, text_hidden: int
         kind, count = "pixtral", _pixtral
     elif kind in ("clip", "siglip", "pixtral") and not stated.startswith(kind):
         return None
-    return count(Fields({**_DEFAULTS[kind], **part}, "", where="config.json vision_config"), config, text_hidden)
+    return count(Fields({**_DEFAULTS[kind], **part}, "", origin=_ORIGIN), config, text_hidden)
 
 
 def _encoder(

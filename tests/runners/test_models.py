@@ -303,6 +303,7 @@ def test_a_folder(tmp_path: Path) -> None:
     [
         ("llamacpp", ["config.json"], "", "holds no GGUF file, and llamacpp loads one", "model.path"),
         ("llamacpp", ["a.gguf", "b.gguf"], "", "holds 2 GGUF files, and llamacpp loads one", "model.path"),
+        ("llamacpp", [], "b.gguf", "b.gguf: no such file or folder", "check model.path"),
         ("llamacpp", ["a.bin"], "a.bin", "is no GGUF file, and llamacpp loads one", "model.path"),
         ("vllm", ["a.gguf"], "a.gguf", "is not a model folder with a config.json, and vllm loads one", "llamacpp"),
         ("vllm", ["a.gguf"], "", "is not a model folder with a config.json, and vllm loads one", "llamacpp"),

@@ -73,7 +73,7 @@ def test_whatever_reaches_the_document_shows_as_text(loaded: LoadedRecipe, tmp_p
 
 
 def test_a_refusal_shows_as_text(loaded: LoadedRecipe) -> None:
-    document = refused_document(loaded, Refused(f"no model: {COMMANDS}", advice=COMMANDS))
+    document = refused_document(loaded, Refused(f"no model: {COMMANDS}", advice=COMMANDS), {})
     (row,) = document["findings"]
     assert (row["message"], row["suggestion"]) == (f"no model: {printable(COMMANDS)}", printable(COMMANDS))
 
@@ -84,3 +84,15 @@ def test_what_is_run_or_read_again_is_left_as_it_stands(loaded: LoadedRecipe, tm
     document = document_of(replace(plan_of(loaded, tmp_path), loaded=odd))
     assert (document["source"], document["command"]) == (str(odd.source), odd.command)
     assert document["steps"]
+
+
+def test_a_secrets_value_is_shown_nowhere(loaded: LoadedRecipe, tmp_path: Path) -> None:
+    said = replace(loaded, command="recipe up x --set engine.args.hf_token=hf_abcdefgh")
+    plan = replace(plan_of(said, tmp_path), mask=Mask(["hf_abcdefgh"]))
+    assert "hf_abcdefgh" not in json.dumps(document_of(plan))
+    refused = refused_document(
+        replace(said, recipe=said.recipe.model_copy(update={"secrets": ("HF_TOKEN",)})),
+        Refused("no hf_abcdefgh"),
+        {"HF_TOKEN": "hf_abcdefgh"},
+    )
+    assert "hf_abcdefgh" not in json.dumps(refused)

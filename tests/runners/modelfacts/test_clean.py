@@ -171,8 +171,35 @@ def test_a_list_of_sizes_of_images_is_one() -> None:
 
 @pytest.mark.parametrize("changes", [{"num_attention_heads": 0}, {"num_attention_heads": [0, 0, 0, 0]}])
 def test_attention_without_heads_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match="the model has 0 attention heads"):
+    with pytest.raises(Refused, match="num_attention_heads is 0, and the model's layers attend"):
         of(**changes)
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers"])
+def test_a_model_without_extent_is_refused(field: str) -> None:
+    with pytest.raises(Refused, match=f"config[.]json: {field} is 0, not a size"):
+        of(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("context_length", "abc", "llama.context_length is 'abc', not a size"),
+        ("block_count", 0, "llama.block_count is 0, not a size"),
+        ("attention.head_count", 0, "llama.attention.head_count is 0, and the model's layers attend"),
+        ("attention.head_count_kv", "x", "llama.attention.head_count_kv is 'x', not a size"),
+    ],
+)
+def test_what_is_wrong_in_a_gguf_file_is_told_by_its_own_names(
+    tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    sizes = {"block_count": 2, "embedding_length": 64, "attention.head_count": 4} | {key: value}
+    metadata = {"general.architecture": "llama"} | {f"llama.{name}": size for name, size in sizes.items()}
+    (tmp_path / "a.gguf").write_bytes(gguf(metadata, {"token_embd.weight": (8, (64, 32))}))
+    with pytest.raises(Refused, match=r"a\.gguf: ") as refused:
+        facts_in(tmp_path / "a.gguf")
+    assert refused.value.message == f"a.gguf: {message}"
+    assert refused.value.advice == "fetch or convert it again"
 
 
 def test_heads_that_nobody_states_are_an_assumption() -> None:
