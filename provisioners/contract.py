@@ -275,7 +275,10 @@ class Site:
 
 
 class Provisioner(Protocol):
-    """Gets machines and lets them go. Every method may be called again after a failure."""
+    """Gets machines and lets them go. Every method may be called again after a failure.
+
+    One that knows how long it takes says so in an attribute `phase_times`; see `provisioners.phase_times`.
+    """
 
     name: str
     billable: bool
@@ -298,6 +301,10 @@ class Provisioner(Protocol):
 
     def installed(self, environment: str) -> bool | None:
         """Whether the machine has this engine's environment already; None if nobody can see that before the lease."""
+        ...
+
+    def stored(self, repo: str, commit: str) -> bool | None:
+        """Whether the machine has this model of the Hub where it would be loaded from; None as for `installed`."""
         ...
 
     async def create(self, order: Order, clearance: Clearance) -> Lease:

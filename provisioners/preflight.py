@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from provisioners.contract import Clearance, Finding, Offer
 from recipes.errors import Refused
 from recipes.spec import Recipe
+
+_TELLING = 8
+"""A shorter secret is found in words by accident."""
 
 
 def recipe_findings(
@@ -14,6 +18,7 @@ def recipe_findings(
 ) -> Iterator[Finding]:
     """What holds of the recipe on every offer. `needless` are secrets that it may name, and nobody will ask for."""
     yield from _secrets(recipe, env, needless)
+    yield from _written_out(recipe, env)
     yield from _limits(recipe, billable)
     yield from _exposed(recipe)
 
@@ -37,6 +42,33 @@ def _secrets(recipe: Recipe, env: Mapping[str, str], needless: Sequence[str]) ->
                 suggestion=f"export {name}=…",
                 path="secrets",
             )
+
+
+def _written_out(recipe: Recipe, env: Mapping[str, str]) -> Iterator[Finding]:
+    """A secret's value in the recipe would stand in process lists, files and logs."""
+    values = {name: value for name in recipe.secrets if len(value := env.get(name, "")) >= _TELLING}
+    for path, text in _texts(recipe.resolved()):
+        for name, value in values.items():
+            if value in text:
+                yield Finding(
+                    level="block",
+                    code="secret",
+                    message=f"{path} holds the value of secret {name}, which would stand in files and process lists",
+                    suggestion="leave it out; secrets travel in the environment",
+                    path=path,
+                )
+
+
+def _texts(data: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in plain data, with its dotted path."""
+    if isinstance(data, str):
+        yield path, data
+    elif isinstance(data, list):
+        for item in data:
+            yield from _texts(item, path)
+    elif isinstance(data, dict):
+        for key, item in data.items():
+            yield from _texts(item, f"{path}.{key}" if path else str(key))
 
 
 def _limits(recipe: Recipe, billable: bool) -> Iterator[Finding]:

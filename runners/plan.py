@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from provisioners.contract import Finding, Offer, Provisioner
+from provisioners.phase_times import phase_times_of
 from provisioners.preflight import recipe_findings
 from provisioners.threads import in_thread
 from recipes.errors import ExitCode, NoCredentials, NoMachine, Refused
@@ -21,6 +23,7 @@ from runners.environments import environment_name
 from runners.forecast.history import PastRun, past_run
 from runners.forecast.values import Forecast
 from runners.ledger import Ledger
+from runners.masking import Mask
 from runners.models import ModelSource, resolve_model
 from runners.preflight.judge import Judged, force, judge_offer
 from runners.preflight.question import Question
@@ -66,6 +69,8 @@ class Plan:
     forecast: Forecast | None = None
     no_machine: NoMachine | None = None
     """Why there are no offers."""
+    mask: Mask = field(default_factory=Mask, repr=False)
+    """For the values of its secrets, should anything repeat them."""
 
     @property
     def recipe(self) -> Recipe:
@@ -145,14 +150,17 @@ async def make_plan(
         offers, no_machine = await asking
     finally:
         asking.cancel()
+    kept = _is_stored(model, recipe, provisioner)
     question = Question(
         recipe=recipe,
         engine=engine,
         model=model.facts,
         estimate=estimate,
-        download_bytes=model.hub.bytes if model.hub else 0,
+        download_bytes=0 if kept else model.hub.bytes if model.hub else 0,
+        downloads=kept is False,
         commit=model.hub.commit if model.hub else None,
         billable=provisioner.billable,
+        phase_times=phase_times_of(provisioner),
         installed=_is_installed(recipe, engine, provisioner),
         history=await in_thread(_history, recipe, registry.site().home),
     )
@@ -185,6 +193,7 @@ async def make_plan(
         memory=chosen[0].memory if chosen else None,
         forecast=chosen[0].forecast if chosen else None,
         no_machine=no_machine,
+        mask=Mask(env.get(name, "") for name in (*recipe.secrets, *provisioner.secrets)),
     )
 
 
@@ -206,6 +215,15 @@ def _is_installed(recipe: Recipe, engine: Engine, provisioner: Provisioner) -> b
     if installation is None:
         return True
     return provisioner.installed(environment_name(engine.name, version, installation))
+
+
+def _is_stored(model: ModelSource, recipe: Recipe, provisioner: Provisioner) -> bool | None:
+    """Whether nothing has to be downloaded; None if only the machine knows."""
+    if model.hub is None:
+        return True
+    if recipe.model.path is not None:
+        return None
+    return provisioner.stored(model.hub.repo, model.hub.commit)
 
 
 def _history(recipe: Recipe, home: Path) -> list[PastRun]:
@@ -280,7 +298,8 @@ def _needless_secrets(model: ModelSource) -> tuple[str, ...]:
 
 def _no_offer(error: NoMachine | None) -> Iterator[Finding]:
     if error is not None:
-        path = "" if isinstance(error, NoCredentials) else "resources.accelerators"
+        named = re.match(r"resources\.\w+", error.message)
+        path = "" if isinstance(error, NoCredentials) else named[0] if named else "resources.accelerators"
         yield Finding(level="block", code=NO_OFFER, message=error.message, suggestion=error.advice, path=path)
 
 

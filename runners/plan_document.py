@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe
 from recipes.units import GIB
+from runners.masking import Mask
 from runners.modelfacts.clean import printable_in
 from runners.models import ModelSource
 from runners.plan import Plan
@@ -43,11 +44,12 @@ def document_of(plan: Plan) -> dict[str, Any]:
             "steps": list(steps_of(plan)),
             "forecast": plan.forecast.document() if plan.forecast else None,
             "limits": plan.recipe.limits.model_dump(mode="json", exclude_none=True),
-        }
+        },
+        plan.mask,
     )
 
 
-def refused_document(loaded: LoadedRecipe, refusal: Refused) -> dict[str, Any]:
+def refused_document(loaded: LoadedRecipe, refusal: Refused, env: Mapping[str, str]) -> dict[str, Any]:
     """The same for a recipe that was refused before there was a plan: its model could not be had."""
     recipe = loaded.recipe
     finding = Finding(
@@ -73,13 +75,25 @@ def refused_document(loaded: LoadedRecipe, refusal: Refused) -> dict[str, Any]:
             "steps": [],
             "forecast": None,
             "limits": recipe.limits.model_dump(mode="json", exclude_none=True),
-        }
+        },
+        Mask(env.get(name, "") for name in recipe.secrets),
     )
 
 
-def _shown(document: dict[str, Any]) -> dict[str, Any]:
-    """Without anything that a terminal would obey, wherever it came from."""
-    return {key: value if key in _OWN else printable_in(value) for key, value in document.items()}
+def _shown(document: dict[str, Any], mask: Mask) -> dict[str, Any]:
+    """Without secrets, and without anything that a terminal would obey, wherever it came from."""
+    shown: dict[str, Any] = _masked(document, mask)
+    return {key: value if key in _OWN else printable_in(value) for key, value in shown.items()}
+
+
+def _masked(data: Any, mask: Mask) -> Any:
+    if isinstance(data, str):
+        return mask(data)
+    if isinstance(data, list | tuple):
+        return [_masked(item, mask) for item in data]
+    if isinstance(data, dict):
+        return {key: _masked(item, mask) for key, item in data.items()}
+    return data
 
 
 def _head(loaded: LoadedRecipe) -> dict[str, Any]:

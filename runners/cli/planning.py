@@ -45,7 +45,7 @@ async def plan_document(one: LoadedRecipe, forced: Sequence[str] = ()) -> dict[s
     try:
         return document_of(await make_plan(one, os.environ, forced=forced))
     except Refused as error:
-        return refused_document(one, error)
+        return refused_document(one, error, os.environ)
 
 
 def _explanation(word: str, one: LoadedRecipe) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from provisioners.contract import Finding
 from recipes.units import GIB
-from runners.case import Assessment, Case
+from runners.case import Assessment, Case, Memory
 from runners.engine import Engine
 
 
@@ -17,9 +17,21 @@ def assessed(engine: Engine, case: Case) -> Assessment:
     if accelerator is not None and accelerator.usable_gib <= 0:
         return Assessment()
     said = engine.assess(case)
-    if said.memory is not None:
-        return said
-    return replace(said, findings=(*said.findings, *_least(case)))
+    least = _least(case) if said.memory is None else _least_of_ram(case, said.memory)
+    return replace(said, findings=(*said.findings, *least))
+
+
+def _least_of_ram(case: Case, memory: Memory) -> Iterator[Finding]:
+    """On the CPU the weights that an engine loads lie in RAM."""
+    ram_gib, weights_gib = case.machine.ram_gib, memory.weights_gib_per_gpu * case.accelerators_needed
+    if case.machine.accelerator is None and ram_gib and weights_gib > ram_gib:
+        yield Finding(
+            level="block",
+            code="ram",
+            message=f"{weights_gib:,.1f} GiB of weights do not fit the machine's {ram_gib:,.1f} GiB of RAM",
+            numbers={"weights_gib": round(weights_gib, 2), "ram_gib": round(ram_gib, 2)},
+            path="model",
+        )
 
 
 def _least(case: Case) -> Iterator[Finding]:

@@ -47,7 +47,7 @@ def findings(question: Question, offer: Offer) -> Iterator[Finding]:
             continue
         short = load.model_gb + _SURELY * load.engine_gb > load.has_gb
         yield Finding(
-            level="block" if short and question.billable else "warn",
+            level="block" if short and (question.billable or question.downloads) else "warn",
             code=load.name,
             message=f"{what} {'do' if load.engine_gb else 'does'} not fit the {load.has_gb:.0f} GB {load.name}",
             suggestion=f"give the {load.name} more"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from provisioners.accelerators import Machine
 from provisioners.contract import Offer
+from provisioners.phase_times import PhaseTimes
 from recipes.spec import Recipe
 from runners.case import Case, Demand, Memory
 from runners.engine import Engine
 from runners.forecast.forecast import Situation
 from runners.forecast.history import PastRun
 from runners.modelfacts.facts import ModelFacts
+from runners.pace import EnginePace
 from runners.workload import Estimate
 
 
@@ -28,9 +30,13 @@ class Question:
     """None if the engine runs elsewhere."""
     estimate: Estimate
     download_bytes: int = 0
-    """From the Hub, onto a fresh disk."""
+    """From the Hub, as far as it is known not to be on the machine."""
+    downloads: bool = False
+    """Whether it is known that so much is downloaded: a disk of one's own may hold the files already."""
     commit: str | None = None
     billable: bool = False
+    phase_times: PhaseTimes = field(default_factory=PhaseTimes)
+    """The provisioner's."""
     installed: bool | None = None
     """Whether the machine has the engine; None if nobody knows."""
     history: Sequence[PastRun] = ()
@@ -57,6 +63,7 @@ class Question:
 
     def situation(self, offer: Offer, machine: Machine, memory: Memory | None) -> Situation:
         """What the forecast depends on."""
+        case = self.case(machine)
         return Situation(
             recipe=self.recipe,
             engine=self.engine.name,
@@ -64,6 +71,8 @@ class Question:
             offer=offer,
             machine=machine,
             work=self.estimate.work,
+            pace=self.engine.pace(case, memory) if case else EnginePace(),
+            phase_times=self.phase_times,
             model=self.model,
             memory=memory,
             commit=self.commit,

@@ -80,6 +80,9 @@ class ProvisionerDouble:
     def installed(self, environment: str) -> bool | None:
         return None
 
+    def stored(self, repo: str, commit: str) -> bool | None:
+        return None
+
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         self.orders.append(order)
         await self.asked("create")

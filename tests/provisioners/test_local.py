@@ -266,3 +266,14 @@ def test_an_accelerator_whose_memory_the_driver_does_not_say_is_no_hindrance(
     provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
     (offer,) = asyncio.run(provisioner.offers(Resources.model_validate({"accelerators": "GB10:1"})))
     assert (offer.accelerator, offer.cuda) == ("GB10", "13.0")
+
+
+def test_a_model_that_the_hubs_library_keeps_is_seen(tmp_path: Path) -> None:
+    here = LocalProvisioner(Site(home=tmp_path, cache=tmp_path, env={"HF_HOME": str(tmp_path)}))
+    folder = tmp_path / "hub" / "models--owner--name"
+    assert here.stored("owner/name", "c0ffee") is False
+    (folder / "snapshots" / "c0ffee").mkdir(parents=True)
+    assert here.stored("owner/name", "c0ffee") is True
+    (folder / "blobs").mkdir()
+    (folder / "blobs" / "abc.incomplete").touch()
+    assert here.stored("owner/name", "c0ffee") is False, "a download is under way"

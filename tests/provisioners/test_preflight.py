@@ -33,6 +33,14 @@ def test_a_secret_that_nobody_will_ask_for_is_not_missed() -> None:
     assert list(recipe_findings(recipe, {}, billable=False, needless=["HF_TOKEN"])) == []
 
 
+def test_a_secret_must_not_be_written_out() -> None:
+    engine = {"args": {"hf_token": "hf_abcdefgh"}}
+    found = findings({"HF_TOKEN": "hf_abcdefgh"}, secrets=["HF_TOKEN"], engine=engine)["secret"]
+    assert (found.level, found.path) == ("block", "engine.args.hf_token")
+    assert "hf_abcdefgh" not in found.message
+    assert "secret" not in findings({"HF_TOKEN": "hf_abcdefgh"}, secrets=["HF_TOKEN"])
+
+
 def test_a_price_above_the_limit_is_a_block() -> None:
     assert findings(limits={"max_price": 2.5})["price"].level == "block"
     assert "price" not in findings(limits={"max_price": 3})

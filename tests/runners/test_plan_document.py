@@ -16,6 +16,7 @@ from recipes import catalogue
 from recipes.errors import Refused
 from recipes.load import LoadedRecipe, load
 from runners import registry
+from runners.masking import Mask
 from runners.modelfacts.clean import printable
 from runners.plan import Plan, make_plan
 from runners.plan_document import document_of, refused_document

@@ -23,6 +23,7 @@ from provisioners.contract import (
     Release,
     Site,
 )
+from provisioners.phase_times import PhaseTimes
 from provisioners.providers.runpod import offers, pods, reached, storage
 from provisioners.providers.runpod.answers import ApiError, NotFound, Refusal, as_no_machine
 from provisioners.providers.runpod.cloud import Cloud, NetworkDisk, Wish
@@ -43,6 +44,7 @@ from provisioners.providers.runpod.values import (
 )
 from provisioners.shell.keys import LeaseKeys
 from recipes.errors import NoCapacity, NoMachine
+from recipes.ranges import Range
 from recipes.spec import Resources
 
 State = Literal["starting", "running", "stopped", "failed", "gone", "unknown"]
@@ -63,6 +65,11 @@ class RunPodProvisioner:
     billable = True
     secrets: tuple[str, ...] = ("RUNPOD_API_KEY",)
     at_once = True
+    # A pod was reachable 90 s after it was called RUNNING; images of some 10 GB are pulled first, unless the host has
+    # them. A deletion is proven by two lists some seconds apart. The rest is assumed.
+    phase_times = PhaseTimes(
+        provision_s=Range(30.0, 90.0, 300.0), collect_s=Range(0.3, 2.0, 20.0), release_s=Range(3.0, 10.0, 45.0)
+    )
 
     def __init__(self, site: Site, pace: Pace | None = None) -> None:
         self._site, self._pace = site, pace or Pace.of(site.env)
@@ -90,6 +97,9 @@ class RunPodProvisioner:
         return offers.catalogue_of(dict(zip(asked, found, strict=True)), accelerator, self.name)
 
     def installed(self, environment: str) -> bool | None:
+        return None
+
+    def stored(self, repo: str, commit: str) -> bool | None:
         return None
 
     async def create(self, order: Order, clearance: Clearance) -> Lease:

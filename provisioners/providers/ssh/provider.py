@@ -18,6 +18,7 @@ from provisioners.contract import (
     Release,
     Site,
 )
+from provisioners.phase_times import PhaseTimes
 from provisioners.providers.ssh import intent as intents
 from provisioners.providers.ssh.intent import Intent
 from provisioners.providers.ssh.offers import Seen, judge, none_left, offers_of
@@ -25,6 +26,7 @@ from provisioners.providers.ssh.places import IDLE_S, Place, place_of_lease, pla
 from provisioners.shell.keys import LeaseKeys
 from provisioners.shell.target import HostKeyChanged, Lost
 from recipes.errors import NoMachine, RecipeError
+from recipes.ranges import Range
 from recipes.spec import Resources
 
 _AGAIN_S = 1.0
@@ -40,6 +42,10 @@ class SshProvisioner:
     billable = True
     secrets: tuple[str, ...] = ()
     at_once = True
+    # Assumed, from a machine next door to one across an ocean that is busy.
+    phase_times = PhaseTimes(
+        provision_s=Range(1.0, 4.0, 20.0), collect_s=Range(0.2, 1.0, 10.0), release_s=Range(0.5, 2.0, 15.0)
+    )
 
     def __init__(self, site: Site) -> None:
         self._home = site.home
@@ -65,6 +71,9 @@ class SshProvisioner:
         return []
 
     def installed(self, environment: str) -> bool | None:
+        return None
+
+    def stored(self, repo: str, commit: str) -> bool | None:
         return None
 
     async def create(self, order: Order, clearance: Clearance) -> Lease:

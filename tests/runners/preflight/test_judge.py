@@ -185,3 +185,20 @@ def test_the_double_is_an_engine() -> None:
     assert EngineByArithmetic().default_version == "1.0"
     assert MODEL.weight_bytes == 2**36
     assert isinstance(offer(), Offer)
+
+
+def test_a_model_that_is_surely_not_there_must_fit_a_disk_of_ones_own() -> None:
+    asked = replace(question(download_bytes=137_900_000_000), billable=False, downloads=True)
+    assert by_code(judged(asked, disk_gib=20.0))["disk"].level == "block"
+
+
+@pytest.mark.parametrize(("ram_gib", "refused"), [(60.0, True), (70.0, False)])
+def test_on_the_cpu_the_weights_must_fit_the_ram(ram_gib: float, refused: bool) -> None:
+    class OnCpu(EngineByArithmetic):
+        def assess(self, case: Case) -> Assessment:
+            on_gpu = judge_offer(question(tensor_parallel_size=1), offer(count=1)).memory
+            return Assessment(memory=on_gpu)
+
+    asked = replace(question(tensor_parallel_size=1), engine=OnCpu())
+    found = judge_offer(asked, Offer(provider="local", id="here", memory_gib=ram_gib, cpus=8))
+    assert ("ram" in by_code(found)) is refused
