@@ -95,7 +95,7 @@ def facts_of(
             multimodal=multimodal,
             vision=vision_elements(config, outer, shape.hidden) if multimodal else None,
         )
-    without = bool(files) and not tensors and not weights_among(files)
+    without = bool(files) and not tensors and not (stored and stored.bytes) and not weights_among(files)
     notes += [_NO_WEIGHTS] if without else sized.notes
     return ModelFacts(
         identifier=identifier,

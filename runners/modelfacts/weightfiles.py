@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from runners.modelfacts.facts import File
 
 _SHARD = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
-_FORMS = (".safetensors", ".bin", ".pt", ".gguf")
+_FORMS = (".safetensors", ".bin", ".pt")
 
 
 def weights_among(files: Sequence[File]) -> list[File]:

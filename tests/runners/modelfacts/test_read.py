@@ -115,6 +115,18 @@ def test_weights_in_pytorchs_form_have_their_files_size(tmp_path: Path) -> None:
     assert (facts.weights_from, facts.weight_bytes) == ("sizes", plain * 3)
 
 
+@pytest.mark.parametrize("others", [{}, {"model_gguf": b"x"}, {"training_args_bin": b"x"}, {"tokenizer_json": b"{}"}])
+def test_a_folder_without_weights_is_planned_and_that_is_said(tmp_path: Path, others: dict[str, bytes]) -> None:
+    folder(tmp_path, **others)
+    if "training_args_bin" in others:
+        (tmp_path / "training.args.bin").rename(tmp_path / "training_args.bin")
+    facts = facts_in(tmp_path)
+    (said,) = facts.assumptions
+    assert said.startswith("No weights that an engine would load are there")
+    assert facts.weight_bytes > 0
+    assert facts_in(folder(tmp_path, model_safetensors=safetensors(NAMES))).assumptions == ()
+
+
 def test_layers_after_the_last_are_for_further_tokens(tmp_path: Path) -> None:
     beyond = {"model.layers.2.self_attn.q_proj.weight": ("BF16", (8, 8)), "mtp.fc.weight": ("BF16", (2, 8))}
     assert by_module(facts_in(folder(tmp_path, model_safetensors=safetensors(NAMES | beyond))))["mtp"] == 80
