@@ -14,7 +14,8 @@ from pydantic import JsonValue
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
-from runners.case import Assessment, Case
+from runners.case import Assessment, Case, Memory
+from runners.pace import EnginePace, stated_pace
 
 if TYPE_CHECKING:
     from runners.client import Endpoint
@@ -156,6 +157,10 @@ class Engine(ABC):
     def assess(self, case: Case) -> Assessment:
         """Whether it would start, and how its memory would be used; pure, for its release and its flags."""
         return Assessment()
+
+    def pace(self, case: Case, memory: Memory | None) -> EnginePace:
+        """What a forecast of its speed starts from; pure. `memory` is what it said of the case when it was assessed."""
+        return stated_pace(case, memory)
 
     def cuda(self, version: str) -> str | None:
         """The CUDA, as major.minor, that its release is built for; None if it brings none."""

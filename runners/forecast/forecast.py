@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from provisioners.accelerators import Machine
 from provisioners.contract import Offer
+from provisioners.phase_times import PhaseTimes
+from recipes.ranges import Range
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe, digest_of
 from runners.case import Memory
@@ -21,10 +22,11 @@ from runners.forecast.history import (
     median,
     seconds_of,
 )
-from runners.forecast.speed import Answers, Parallel, Speed, drive_s, release_of, speed_of
-from runners.forecast.values import Forecast, PhaseForecast, Range
+from runners.forecast.speed import Answers, Parallel, Speed, drive_s, speed_of
+from runners.forecast.values import Forecast, PhaseForecast
 from runners.forecast.work import Work, totals
 from runners.modelfacts.facts import ModelFacts
+from runners.pace import GIB, EnginePace
 
 # How far the drive may be off, as factors: by the roofline of a GPU, of a CPU, of nothing; after one run, after more.
 _ROOFLINE, _CPU_ROOFLINE, _GUESS = (0.6, 1.8), (0.2, 5.0), (0.1, 10.0)
@@ -47,6 +49,10 @@ class Situation:
     offer: Offer
     machine: Machine
     work: Work
+    pace: EnginePace = field(default_factory=EnginePace)
+    """What the engine says of its speed here."""
+    phase_times: PhaseTimes = field(default_factory=PhaseTimes)
+    """What the provisioner says of its part."""
     model: ModelFacts | None = None
     memory: Memory | None = None
     commit: str | None = None
@@ -92,12 +98,12 @@ def forecast(situation: Situation) -> Forecast:
     """How long each phase will take from the lease on, and what it will cost. Pure; the plan itself is not counted."""
     drive = _drive(situation)
     timed = [
-        ("provision", *_phase(situation, "provision", phases.provision_s(situation.offer.provider))),
+        ("provision", *_phase(situation, "provision", situation.phase_times.provision_s)),
         ("prepare", *_prepare(situation)),
         ("launch", *_launch(situation)),
         ("drive", drive.seconds, drive.basis),
-        ("collect", *_phase(situation, "collect", phases.collect_s(situation.offer.provider))),
-        ("release", *_phase(situation, "release", phases.release_s(situation.offer.provider))),
+        ("collect", *_phase(situation, "collect", situation.phase_times.collect_s)),
+        ("release", *_phase(situation, "release", situation.phase_times.release_s)),
     ]
     price = situation.offer.price_usd_per_h
     work = totals(situation.whole_work, drive.answers)
@@ -136,9 +142,9 @@ def _prepare(situation: Situation) -> tuple[Range, str]:
     if seconds := [run.phases["prepare"] for run in alike if "prepare" in run.phases][:_TOLD]:
         return seconds_of(seconds), _told(len(seconds), "that had as much to install and download")
     install_bytes = 0 if known else situation.install_bytes
-    found = phases.prepare_s(here.provider, install_bytes=install_bytes, download_bytes=to_download)
+    found = phases.prepare_s(situation.phase_times, install_bytes=install_bytes, download_bytes=to_download)
     if known is None:
-        without = phases.prepare_s(here.provider, install_bytes=0, download_bytes=to_download)
+        without = phases.prepare_s(situation.phase_times, install_bytes=0, download_bytes=to_download)
         found = Range(without.low, found.likely, found.high)
     return found, "sizes" if install_bytes or to_download else "assumed"
 
@@ -172,20 +178,14 @@ def _about_equal(one: int, other: int) -> bool:
 
 
 def _launch(situation: Situation) -> tuple[Range, str]:
-    here = situation.settings
+    here, pace = situation.settings, situation.pace
     alike = [run for run in situation.history if run.settings.same_engine(here) and run.settings.same_speed(here)]
-    same = [run for run in alike if bool(run.settings.args.get("enforce_eager")) is _eager(here.args)] or alike
+    same = [run for run in alike if run.settings.same_flags(here, pace.start_flags)] or alike
     if seconds := [run.phases["launch"] for run in same if "launch" in run.phases][:_TOLD]:
         return seconds_of(seconds), _told(len(seconds), "on this hardware")
     weights = float(situation.model.weight_bytes) if situation.model else 0.0
     gpus = math.prod(here.parallel) if situation.machine.accelerator else 0
-    release = release_of(situation.version)
-    found = phases.launch_s(situation.engine, release, gpus=gpus, eager=_eager(here.args), weight_bytes=weights)
-    return found, "assumed"
-
-
-def _eager(args: Mapping[str, Any]) -> bool:
-    return bool(args.get("enforce_eager", args.get("enforce-eager", False)))
+    return phases.launch_s(pace.start_s, gpus=gpus, weight_bytes=weights), "assumed"
 
 
 def _told(runs: int, where: str) -> str:
@@ -203,7 +203,7 @@ def _drive(situation: Situation) -> _Drive:
     """The work, at the speed of the roofline or of what was measured."""
     answers, spread, about_answers = _answers(situation)
     speeds, (faster, slower), basis = _speeds(situation)
-    limit, round_trip_s = situation.recipe.workload.max_tokens, phases.round_trip_s(situation.offer.provider)
+    limit, round_trip_s = situation.recipe.workload.max_tokens, situation.phase_times.round_trip_s
 
     def seconds(tokens: float) -> float:
         levels = situation.whole_work.levels(tokens)
@@ -245,16 +245,13 @@ def _answers(situation: Situation) -> tuple[Range, float, str]:
 
 def _speeds(situation: Situation) -> tuple[list[Speed], tuple[float, float], str]:
     """The roofline, once for each run that bends it; how far it may be off; and who says so."""
-    spec, here = situation.recipe.engine, situation.settings
+    here, pace = situation.settings, situation.pace
     tensor, pipeline, data = here.parallel
-    threads = spec.args.get("threads")
-    parallel = Parallel(
-        tensor=tensor, pipeline=pipeline, data=data, threads=threads if type(threads) is int and threads > 0 else None
-    )
-    roofline = speed_of(situation.model, situation.machine, parallel, situation.engine, situation.version)
-    runs = [run for run in situation.history if run.settings.same_engine(here) and run.settings.same_speed(here)]
-    measured = [(run, run.drive) for run in runs if run.drive][:_TOLD]
-    pause_s = phases.round_trip_s(here.provider)
+    parallel = Parallel(tensor=tensor, pipeline=pipeline, data=data)
+    roofline = speed_of(situation.model, situation.machine, parallel, pace)
+    alike = [run for run in situation.history if run.settings.same_engine(here)]
+    measured = [(run, run.drive) for run in alike if run.drive and run.settings.same_speed(here, pace.speed_flags)]
+    measured, pause_s = measured[:_TOLD], situation.phase_times.round_trip_s
     bent = [
         calibrated(roofline, drive, run.settings.slots, run.run_id, round_trip_s=pause_s) for run, drive in measured
     ]
@@ -264,7 +261,15 @@ def _speeds(situation: Situation) -> tuple[list[Speed], tuple[float, float], str
         return bent, _SEVERAL_RUNS if len(bent) >= 3 else margin, basis
     if situation.model is None or not situation.model.weight_bytes:
         return [roofline], _GUESS, roofline.basis
-    return [roofline], _ROOFLINE if situation.machine.accelerator else _CPU_ROOFLINE, roofline.basis
+    faster, slower = _ROOFLINE if situation.machine.accelerator else _CPU_ROOFLINE
+    margin = (_apart(faster, 1 / pace.unsure), _apart(slower, pace.unsure))
+    return [roofline], margin, f"{roofline.basis}{_outside(pace)}"
+
+
+def _outside(pace: EnginePace) -> str:
+    return (
+        f", with {pace.outside_bytes / GIB:.1f} GiB of weights from the RAM in each step" if pace.outside_bytes else ""
+    )
 
 
 def _slots(situation: Situation, answer: float) -> float:

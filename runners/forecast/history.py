@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recipes.ranges import Range
 from runners.forecast.speed import Answers, Speed, drive_s
-from runners.forecast.values import Range
 from runners.forecast.work import Level
 
 _SLOTS = ("parallel", "n_parallel", "np", "max_num_seqs")
@@ -50,12 +50,20 @@ class Settings:
             and (self.engine, self.version) == (other.engine, other.version)
         )
 
-    def same_speed(self, other: Settings) -> bool:
-        """Whether it would do so on the same hardware, cut up in the same way."""
+    def same_speed(self, other: Settings, flags: Collection[str] = ()) -> bool:
+        """Whether it would do so on the same hardware, cut up in the same way, and with these flags alike."""
         here = (self.accelerator, self.count) if self.accelerator else (self.provider, self.machine)
         there = (other.accelerator, other.count) if other.accelerator else (other.provider, other.machine)
-        threads = (self.args.get("threads"), other.args.get("threads"))
-        return here == there and self.parallel == other.parallel and threads[0] == threads[1]
+        return here == there and self.parallel == other.parallel and self.same_flags(other, flags)
+
+    def same_flags(self, other: Settings, flags: Collection[str]) -> bool:
+        """Whether both say the same of these, or nothing."""
+        return _named(self.args, flags) == _named(other.args, flags)
+
+
+def _named(args: Mapping[str, Any], flags: Collection[str]) -> dict[str, Any]:
+    found = {key.replace("-", "_"): value for key, value in args.items()}
+    return {key: value for key, value in found.items() if key in flags and value not in (None, False)}
 
 
 @dataclass(frozen=True, kw_only=True)

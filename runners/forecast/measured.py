@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from recipes.ranges import Range
 from recipes.spec import Workload, digest_of
 from runners.clock import PhaseTime
 from runners.forecast.history import median
-from runners.forecast.values import Forecast, Range
+from runners.forecast.values import Forecast
 from runners.records import RequestRecord
 
 

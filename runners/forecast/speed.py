@@ -10,26 +10,48 @@ answers are generated, every step reads all active weights once and the KV cache
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from provisioners.accelerators import Machine
+from provisioners.accelerators import Accelerator, Machine
 from runners.forecast.work import Level
-from runners.modelfacts.facts import ModelFacts
+from runners.modelfacts.facts import ModelFacts, Module, Tensors
+from runners.pace import EnginePace
 
-# Shares of the peak that engines reach. vLLM 0.2.1 showed 3,221 prompt tokens/s with a 70B model on two A100, which is
-# 0.7 of their peak, while it generated too.
+# Shares of the peaks that engines reach. A published start of 0.2.1 showed 3,221 prompt tokens/s with a 70B model on
+# two A100, which is 0.7 of their arithmetic, while it generated too; and 95 ms for a step that reads 70 GB on each,
+# 0.36 of their bandwidth with the engine's own work in it. 0.6 and 0.75 are assumed between these and what matrix
+# products and copies alone reach, 0.8 to 0.9.
 _ARITHMETIC, _BANDWIDTH = 0.6, 0.75
+# What is left of both with each doubling of accelerators that share a layer. Assumed: all-reduces take some 5 % of a
+# step over NVLink, and three times that over PCIe.
 _PER_DOUBLING_NVLINK, _PER_DOUBLING_PCIE = 0.95, 0.85
-# A core with AVX2 at 2.6 GHz does 16 multiply-adds per cycle in float32.
+# Of the bus to an accelerator, what large copies reach; assumed. With it, 35 GiB on each of eight H20 make steps of
+# 0.75 s; 0.53 s were published (64 sequences, 120 tokens/s).
+_BUS, _UNKNOWN_BUS_GB_S = 0.8, 15.75
+# A core with AVX2 at 2.6 GHz does 16 multiply-adds per cycle in float32. What a core and a socket read is assumed.
 _CORE_TFLOPS, _CORE_GB_S, _SOCKET_GB_S = 0.083, 10.0, 200.0
 _CPU_ARITHMETIC = 0.5
+"""Of a core's peak; assumed, like the speed of its cache below."""
 _CPU_ATTENTION, _CPU_GENERATION = 4.0, 3.0
 """How much longer an operation takes in attention, and in products of a matrix with single vectors, than in products of
 matrices: measured with llama.cpp and a model that fits into the cache."""
 _CACHE_BYTES, _CACHE_GB_S = 32 * 2**20, 100.0
-# An accelerator of which nobody has noted them.
+_STEP_TOKENS = 2048
+"""So many prompt tokens engines take into one step, and read what lies outside once for them."""
+_LINEAR: tuple[Module, ...] = ("attention", "mlp", "experts")
+"""What engines quantize while loading."""
+_UNREAD: tuple[Module, ...] = ("vision", "mtp")
+"""No text passes through these."""
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
+_WIDTH = {"float32": 4, "float16": 2, "bfloat16": 2}
+_HALVES = ("bfloat16", "float16", "float32")
+"""The fastest of these is taken where 16 bits are asked for: old accelerators turn them into others."""
+_LEAST_HELD = 0.1
+"""Of linear layers, whatever they are quantized to: below 2 of 16 bits nothing is left."""
+_BESIDE_WEIGHTS = 64 * 2**20
+"""Bytes on each accelerator that engines may count among the weights: tables and work spaces."""
+# An accelerator of which nobody has noted them; assumed.
 _UNKNOWN_TFLOPS, _UNKNOWN_GB_S = 50.0, 500.0
 # For an endpoint of which nothing is known: about an 8B model on one data-centre GPU.
 _UNKNOWN_TOKEN_S, _UNKNOWN_STEP_S, _UNKNOWN_SEQUENCE_S = 1 / 8000, 0.015, 0.0005
@@ -96,6 +118,20 @@ class _Power:
 
     flops: float
     bytes_s: float
+    outside_bytes_s: float
+    """To weights that lie outside of their memory."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Bytes that steps move."""
+
+    dense: float
+    """Of the weights that every token uses."""
+    experts: float
+    """Of all experts."""
+    outside: float
+    """The share of both that lies outside of the accelerators' memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +141,18 @@ class Parallel:
     tensor: int = 1
     pipeline: int = 1
     data: int = 1
-    threads: int | None = None
-    """Of a CPU, if the engine is told."""
+
+    @property
+    def together(self) -> int:
+        """Accelerators of one replica."""
+        return self.tensor * self.pipeline
 
 
-def speed_of(model: ModelFacts | None, machine: Machine, parallel: Parallel, engine: str, version: str | None) -> Speed:
+def speed_of(model: ModelFacts | None, machine: Machine, parallel: Parallel, pace: EnginePace) -> Speed:
     """The roofline of one model on one machine; for an unknown model or endpoint, a guess that says so."""
-    own = _overhead(engine, version, gpu=machine.accelerator is not None, workers=parallel.tensor * parallel.pipeline)
     if model is None or not model.weight_bytes:
         return Speed(
-            request_s=own.request_s,
+            request_s=pace.request_s,
             token_s=_UNKNOWN_TOKEN_S,
             pair_s=0.0,
             step_s=_UNKNOWN_STEP_S,
@@ -123,71 +161,95 @@ def speed_of(model: ModelFacts | None, machine: Machine, parallel: Parallel, eng
             context_s=0.0,
             basis="a guess: the model's size is not known",
         )
-    power = _power(machine, parallel, model)
-    dense, experts, share = _read_bytes(model)
-    active = _active_parameters(model)
-    operations, slower = 2.0 * active, 1.0 if machine.accelerator else _CPU_ATTENTION
-    of_prompts = 2.0 * max(active - model.vocab_size * model.hidden_size, 1.0)
+    read, power = _read(model, parallel, pace), _power(machine, parallel, model, pace)
+    byte_s = (1 - read.outside) / power.bytes_s + read.outside / power.outside_bytes_s
+    active, heads = _active_parameters(model), model.vocab_size * model.hidden_size
     width = model.heads * model.head_dim or model.hidden_size
+    slower = 1.0 if machine.accelerator else _CPU_ATTENTION
+    fetched_s = read.outside * (read.dense + read.experts) / power.outside_bytes_s
     return Speed(
-        request_s=own.request_s,
-        token_s=of_prompts / power.flops,
+        request_s=pace.request_s,
+        token_s=2.0 * max(active - heads, 1.0) / power.flops + fetched_s / _STEP_TOKENS,
         pair_s=4.0 * width * _attending_layers(model) * slower / power.flops,
-        step_s=own.step_s,
-        scheduling_s=own.sequence_s,
-        weights_s=dense / power.bytes_s,
-        experts_s=experts / power.bytes_s,
-        expert_share=share,
-        sequence_s=operations * (1.0 if machine.accelerator else _CPU_GENERATION) / power.flops,
-        context_s=_kv_bytes(model) / power.bytes_s,
+        step_s=pace.step_s,
+        scheduling_s=pace.sequence_s,
+        weights_s=read.dense * byte_s,
+        experts_s=read.experts * byte_s,
+        expert_share=model.experts.per_token / model.experts.count if model.experts and model.experts.count else 0.0,
+        sequence_s=2.0 * active * (1.0 if machine.accelerator else _CPU_GENERATION) / power.flops,
+        context_s=_kv_bytes(model, pace) / power.bytes_s,
         replicas=parallel.data,
         basis="roofline",
     )
 
 
-def _power(machine: Machine, parallel: Parallel, model: ModelFacts) -> _Power:
+def _power(machine: Machine, parallel: Parallel, model: ModelFacts, pace: EnginePace) -> _Power:
     accelerator = machine.accelerator
     if accelerator is None:
-        cores = parallel.threads or machine.cpus or 1
+        cores = pace.threads or machine.cpus or 1
         cached = model.weight_bytes <= _CACHE_BYTES
         gb_s = _CACHE_GB_S if cached else min(cores * _CORE_GB_S, _SOCKET_GB_S)
-        return _Power(cores * _CORE_TFLOPS * 1e12 * _CPU_ARITHMETIC, gb_s * 1e9 * _BANDWIDTH)
-    gpus = parallel.tensor * parallel.pipeline
+        bytes_s = gb_s * 1e9 * _BANDWIDTH
+        return _Power(cores * _CORE_TFLOPS * 1e12 * _CPU_ARITHMETIC / pace.slower, bytes_s, bytes_s)
+    gpus = parallel.together
     per_doubling = _PER_DOUBLING_NVLINK if accelerator.nvlink_gb_s else _PER_DOUBLING_PCIE
     together = gpus * per_doubling ** math.log2(gpus)
-    tflops = _tflops(accelerator.tflops, model)
+    tflops = _tflops(accelerator.tflops, pace.computes_in)
     gb_s = accelerator.bandwidth_gb_s or _UNKNOWN_GB_S
-    return _Power(flops=tflops * 1e12 * _ARITHMETIC * together, bytes_s=gb_s * 1e9 * _BANDWIDTH * together)
+    return _Power(
+        flops=tflops * 1e12 * _ARITHMETIC * together / pace.slower,
+        bytes_s=gb_s * 1e9 * _BANDWIDTH * together,
+        outside_bytes_s=min(_outside_gb_s(accelerator, pace), gb_s * _BANDWIDTH) * 1e9 * gpus,
+    )
 
 
-def _tflops(peak: Mapping[str, float], model: ModelFacts) -> float:
-    """Of the type that products are computed in: weights that alone are quantized are turned back into 16 bits."""
-    method = model.quantization.method if model.quantization else ""
-    if "fp8" in method and "float8" in peak:
-        return peak["float8"]
-    names = ("float32",) if model.dtype == "float32" else ("bfloat16", "float16", "float32")
+def _outside_gb_s(accelerator: Accelerator, pace: EnginePace) -> float:
+    return pace.outside_gb_s or (accelerator.pcie_gb_s or _UNKNOWN_BUS_GB_S) * _BUS
+
+
+def _tflops(peak: Mapping[str, float], computes_in: str | None) -> float:
+    """Of the type that products are computed in; one that the accelerator lacks is turned into 16 bits."""
+    own = computes_in if computes_in and computes_in in peak and computes_in not in _HALVES[:2] else None
+    names = (own,) if own else _HALVES
     return max((peak[name] for name in names if name in peak), default=_UNKNOWN_TFLOPS)
 
 
-def _read_bytes(model: ModelFacts) -> tuple[float, float, float]:
-    """Stored bytes that each step reads: of the dense part, of all experts, and the share of these that a token uses.
+def _read(model: ModelFacts, parallel: Parallel, pace: EnginePace) -> _Read:
+    """What each step reads of the weights as the engine holds them.
 
-    Of the embedding only the rows of a step's tokens are read, unless it is the output layer as well.
+    Of the embedding only the rows of a step's tokens are read, unless it is the output layer as well. By how much an
+    engine holds more or less than the files, cast to what it computes in, its linear layers do.
     """
-    experts = model.bytes_of("experts")
-    embedding = 0 if model.tied else model.bytes_of("embedding")
-    dense = model.weight_bytes - experts - embedding - model.bytes_of("vision")
-    share = model.experts.per_token / model.experts.count if model.experts and model.experts.count else 0.0
-    return float(max(dense, 0)), float(experts), share
+    sizes: dict[Module, float] = {}
+    for tensors in model.tensors:
+        sizes[tensors.module] = sizes.get(tensors.module, 0.0) + _held_bytes(tensors, pace)
+    linear = sum(sizes.get(module, 0.0) for module in _LINEAR)
+    whole = sum(size for module, size in sizes.items() if module != "mtp")
+    changed = (pace.weight_bytes or whole) - whole
+    if abs(changed) <= _BESIDE_WEIGHTS * parallel.together:
+        changed = 0.0
+    moved = max(linear + changed, _LEAST_HELD * linear) + pace.unpacked_bytes
+    experts = moved * sizes.get("experts", 0.0) / linear if linear else 0.0
+    unread = sum(sizes.get(module, 0.0) for module in (*_UNREAD, *(() if model.tied else ("embedding",))))
+    dense = sum(sizes.values()) - unread - linear + moved - experts
+    outside = min(1.0, pace.outside_bytes / max(whole + changed, 1.0))
+    return _Read(dense=max(dense, 0.0), experts=experts, outside=outside)
+
+
+def _held_bytes(tensors: Tensors, pace: EnginePace) -> float:
+    """Plain floats are cast to the type that is computed in; what is packed stays."""
+    width = _WIDTH.get(pace.computes_in or "")
+    return float(tensors.elements * width if width and tensors.dtype.upper() in _PLAIN else tensors.bytes)
 
 
 def _active_parameters(model: ModelFacts) -> float:
     """Weights that one token is multiplied with; of prompts only the last token is with the output layer."""
+    stored = model.weight_bytes or 1
     embedding = model.vocab_size * model.hidden_size
-    active = float(max(model.parameters - (0 if model.tied else embedding), 1))
+    read = model.parameters * (1 - model.bytes_of(*_UNREAD) / stored)
+    active = max(read - (0 if model.tied else embedding), 1.0)
     if not model.experts or not model.experts.count:
         return active
-    stored = model.weight_bytes or 1
     share = model.bytes_of("experts") / stored
     return active * (1 - share + share * model.experts.per_token / model.experts.count)
 
@@ -198,57 +260,12 @@ def _attending_layers(model: ModelFacts) -> int:
     return full if model.layers else model.layer_count
 
 
-def _kv_bytes(model: ModelFacts) -> float:
-    """Of one token, in 16 bits."""
-    return 2.0 * sum(layers.count * layers.elements_per_token for layers in model.layers)
-
-
-@dataclass(frozen=True)
-class _Overhead:
-    """Seconds that are the engine's own, and not the arithmetic's."""
-
-    request_s: float
-    step_s: float
-    sequence_s: float
-    """Of each sequence in a step."""
-
-
-def _overhead(engine: str, version: str | None, *, gpu: bool, workers: int) -> _Overhead:
-    """What an engine takes for itself.
-
-    vLLM's first releases prepared each step and sampled in Python, sequence by sequence, and told their workers through
-    Ray: release 0.2.1 showed 157 tokens/s from 15 sequences of a 70B model on two A100, 95 ms a step, of which reading
-    takes 55 ms. transformers builds each step in Python, which takes some 25 ms on a GPU whatever the model.
-    """
-    if engine == "llamacpp":
-        return _Overhead(0.002, 0.0005 if gpu else 0.0001, 0.0)
-    if engine == "transformers":
-        return _Overhead(0.020, 0.025 if gpu else 0.010, 0.0)
-    if engine != "vllm":
-        return _Overhead(0.010, 0.002, 0.0)
-    if not gpu:
-        return _VLLM_CPU
-    release = release_of(version)
-    step_s, sequence_s, worker_s = next(seconds for limit, *seconds in _VLLM_S if release < limit)
-    return _Overhead(0.010, step_s + (worker_s if workers > 1 else 0.0), sequence_s)
-
-
-# Measured with release 0.32 and a model of 1.4 M weights, of which arithmetic takes next to nothing: two sequences made
-# steps of 2.4 to 3 ms, eight of 4 to 8 ms; the server and the client share the cores with the engine.
-_VLLM_CPU = _Overhead(0.010, 0.002, 0.0004)
-# Releases below the first column: of a step, of each sequence in it, and of a step with several workers.
-_VLLM_S: tuple[tuple[tuple[int, int], float, float, float], ...] = (
-    ((0, 4), 0.008, 0.0007, 0.010),
-    ((0, 6), 0.006, 0.0004, 0.006),
-    ((0, 8), 0.004, 0.0002, 0.002),
-    ((999, 0), 0.003, 0.0001, 0.001),
-)
-
-
-def release_of(version: str | None) -> tuple[int, int]:
-    """The first two numbers of a release; the newest there may be, if it has none."""
-    found = re.match(r"(\d+)\.(\d+)", version or "")
-    return (int(found[1]), int(found[2])) if found else (998, 0)
+def _kv_bytes(model: ModelFacts, pace: EnginePace) -> float:
+    """Of one token, over all layers."""
+    if pace.kv_bytes_per_token:
+        return pace.kv_bytes_per_token
+    width = 4.0 if pace.computes_in == "float32" else 2.0
+    return width * sum(layers.count * layers.elements_per_token for layers in model.layers)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from runners.forecast.values import Range
+from recipes.ranges import Range
 
 LIKELY_SHARE = 0.35
 """Of max_tokens, for an answer of which nothing is known: the published runs of this workload lie near a third."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from recipes.spec import Recipe
-from runners.case import Assessment, Case
+from runners.case import Assessment, Case, Memory
 from runners.engine import (
     KEY_VARIABLE,
     NUMBER,
@@ -23,6 +23,8 @@ from runners.engines.llamacpp import checks
 from runners.engines.llamacpp.explains import EXPLAINS
 from runners.engines.llamacpp.memory import padded
 from runners.engines.llamacpp.options import Options
+from runners.engines.llamacpp.pace import pace
+from runners.pace import EnginePace
 
 _TIMING = re.compile(rf"\b(prompt eval|eval) time =.*?\(.*?({NUMBER}) tokens per second\)")
 
@@ -78,6 +80,9 @@ class LlamaCpp(Engine):
 
     def assess(self, case: Case) -> Assessment:
         return checks.assess(case)
+
+    def pace(self, case: Case, memory: Memory | None) -> EnginePace:
+        return pace(case, memory)
 
     def cuda(self, version: str) -> str | None:
         """The oldest for which there is a build; see onhost/cuda_xllamacpp.py."""

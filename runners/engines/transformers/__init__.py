@@ -6,10 +6,12 @@ listens on loopback only.
 
 from __future__ import annotations
 
-from runners.case import Assessment, Case
+from runners.case import Assessment, Case, Memory
 from runners.engine import Engine, Installation, Launch, LaunchRequest, Step, flags
 from runners.engines.transformers import checks
 from runners.engines.transformers.explains import EXPLAINS
+from runners.engines.transformers.pace import pace
+from runners.pace import EnginePace
 from runners.pytorch import OUT_OF_MEMORY, cpu_build, cuda_of
 
 TORCH = "2.13.0"
@@ -77,6 +79,9 @@ class Transformers(Engine):
 
     def assess(self, case: Case) -> Assessment:
         return checks.assess(case, TORCH)
+
+    def pace(self, case: Case, memory: Memory | None) -> EnginePace:
+        return pace(case, memory)
 
     def cuda(self, version: str) -> str | None:
         return cuda_of(TORCH)

