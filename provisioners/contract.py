@@ -36,6 +36,8 @@ class Offer:
     """Cheaper, and taken away when somebody pays more."""
     usable_gib: float | None = None
     """Of one accelerator, as its driver reports it; None where only the label is known."""
+    free_gib: float | None = None
+    """Of one accelerator, what no other program has taken; None where nobody says, or nobody else is there."""
     disk_gib: float | None = None
     """What the run can write: the container's disk, or what is free."""
     cuda: str | None = None

@@ -19,6 +19,8 @@ class Gpu:
 
     name: str
     memory_gib: float
+    free_gib: float | None = None
+    """What no other program has taken; None if nobody says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Match:
     """Of what was asked for among the recipe's alternatives; 0 is what it wants most."""
     memory_gib: float
     """Of the smallest of them."""
+    free_gib: float | None = None
+    """Of the one with the least."""
 
 
 def shortage(resources: Resources, has: Hardware) -> str | None:
@@ -67,9 +71,10 @@ def alternatives(resources: Resources) -> list[Accelerators]:
 def match(resources: Resources, gpus: Sequence[Gpu]) -> Match | None:
     """The first alternative that the accelerators satisfy; None if they satisfy none."""
     for place, asked in enumerate(alternatives(resources)):
-        memory = [gpu.memory_gib for gpu in gpus if is_a(gpu, asked.name)]
-        if len(memory) >= asked.count:
-            return Match(asked, place, min(memory))
+        found = [gpu for gpu in gpus if is_a(gpu, asked.name)]
+        if len(found) >= asked.count:
+            free = [gpu.free_gib for gpu in found if gpu.free_gib is not None]
+            return Match(asked, place, min(gpu.memory_gib for gpu in found), min(free, default=None))
     return None
 
 

@@ -22,13 +22,18 @@ def this_machine(home: Path) -> Hardware:
 
 def accelerators_here() -> tuple[list[Gpu], str | None]:
     """NVIDIA's GPUs as their driver lists them, and the newest CUDA that it knows."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    command = [
+        "nvidia-smi",
+        "--query-gpu=name,memory.total,driver_version,memory.free",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return [], None
     rows = [[cell.strip() for cell in f"{row},".split(",")] for row in listed.splitlines() if "," in row]
-    return [Gpu(row[0], _number(row[1]) / 1024) for row in rows], cuda_of(rows[0][2]) if rows else None
+    gpus = [Gpu(row[0], _number(row[1]) / 1024, _number(row[3]) / 1024 if len(row) > 4 else None) for row in rows]
+    return gpus, cuda_of(rows[0][2]) if rows else None
 
 
 def _number(text: str) -> float:

@@ -116,14 +116,22 @@ def whole(text):
 
 
 def gpus():
-    argv = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    argv = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version,memory.free", "--format=csv,noheader,nounits"]
     quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
         listed = subprocess.check_output(argv, universal_newlines=True, timeout=20, **quiet)
     except (OSError, subprocess.SubprocessError):
         return []
     rows = ([cell.strip() for cell in line.split(",")] for line in listed.splitlines() if "," in line)
-    return [{"name": row[0], "memory_mib": whole(row[1]), "driver": row[2] if len(row) > 2 else ""} for row in rows]
+    return [
+        {
+            "name": row[0],
+            "memory_mib": whole(row[1]),
+            "driver": row[2] if len(row) > 2 else "",
+            "free_mib": whole(row[3]) if len(row) > 3 else None,
+        }
+        for row in rows
+    ]
 
 
 def port(state):

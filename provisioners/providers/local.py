@@ -103,6 +103,7 @@ class LocalProvisioner:
                 count=found.asked.count,
                 memory_gib=found.memory_gib,
                 usable_gib=found.memory_gib,
+                free_gib=found.free_gib,
                 cuda=cuda,
             )
         ]

@@ -84,6 +84,11 @@ GENERIC = {
         "files.\n"
         "Source: the Hub's own answer, at HF_ENDPOINT with HF_TOKEN"
     ),
+    "busy": (
+        "What other programs left free on the accelerators against what the engine takes of them (vLLM: "
+        "gpu_memory_utilization × memory, and since 0.9 it refuses to start with less).\n"
+        "Source: nvidia-smi's memory.free at this moment; --explain memory"
+    ),
     "cuda": (
         "A driver runs what is built for its own major release of CUDA or an older one, newer minor releases too,"
         " but for code that the driver itself has to compile.\n"

@@ -19,6 +19,7 @@ from runners.preflight.question import Question
 
 _SIZES = frozenset({"parallelism", "tensor-parallel", "pipeline-parallel", "expert-parallel"})
 _OF_MEMORY = frozenset({"weights", "kv-cache", "ram"})
+_DRIVERS_GIB = 1.0
 _LISTED = 0.98
 """Share of the memory that nvidia-smi lists and programs get: 96 to 99.7 % on the cards of the table."""
 
@@ -71,7 +72,7 @@ def judge_offer(question: Question, offer: Offer, forced: Sequence[str] = ()) ->
     said = _without_figures_of_nothing(replace(said, findings=(*count, *force(said.findings, forced))))
     findings = [*_known(machine), *said.findings, *requests.findings(question, said.memory)]
     findings += [*disk.findings(question, offer), *cuda.findings(question, machine)]
-    findings += [*_stock(offer), *price_findings(question.recipe, offer)]
+    findings += [*_busy(question, offer, said.memory), *_stock(offer), *price_findings(question.recipe, offer)]
     judged = Judged(offer=offer, machine=machine, findings=tuple(force(findings, forced)), memory=said.memory)
     if not judged.passed:
         return judged
@@ -153,6 +154,23 @@ def _largest_size(question: Question, machine: Machine) -> int | None:
         if case and not any(finding.level == "block" for finding in assessed(question.engine, case).findings):
             return size
     return None
+
+
+def _busy(question: Question, offer: Offer, memory: Memory | None) -> Iterator[Finding]:
+    """Programs that are on the accelerator already; a driver's own share is in nobody's way."""
+    if memory is None or offer.free_gib is None or offer.free_gib >= memory.usable_gib_per_gpu - _DRIVERS_GIB:
+        return
+    if offer.free_gib >= memory.budget_gib_per_gpu:
+        return
+    yield Finding(
+        level="warn",
+        code="busy",
+        message=f"other programs use the accelerators: {offer.free_gib:.1f} GiB are free, "
+        f"and {question.engine.known_as} takes up to {memory.budget_gib_per_gpu:.1f}",
+        suggestion="end them, or give the engine a smaller share",
+        numbers={"free_gib": round(offer.free_gib, 2), "budget_gib": round(memory.budget_gib_per_gpu, 2)},
+        path="resources.accelerators",
+    )
 
 
 def _stock(offer: Offer) -> Iterator[Finding]:

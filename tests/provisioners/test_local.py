@@ -246,7 +246,7 @@ def test_what_this_machine_lacks_is_said(
 def test_gpus_are_recognised_by_the_names_that_the_driver_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listing = ["NVIDIA A100 80GB PCIe, 81920, 550.54.14", "NVIDIA A40, 46068, 550.54.14"]
+    listing = ["NVIDIA A100 80GB PCIe, 81920, 550.54.14, 40960", "NVIDIA A40, 46068, 550.54.14, 45000"]
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\n" + "".join(f"echo {row}\n" for row in listing))
     smi.chmod(0o755)
@@ -254,6 +254,7 @@ def test_gpus_are_recognised_by_the_names_that_the_driver_gives(
     provisioner = LocalProvisioner(Site(home=tmp_path, cache=tmp_path))
     (offer,) = asyncio.run(provisioner.offers(Resources.model_validate({"accelerators": "A100-80GB:1"})))
     assert (offer.accelerator, offer.count, offer.memory_gib, offer.cuda) == ("A100-80GB", 1, 80.0, "12.4")
+    assert offer.free_gib == 40.0
 
 
 def test_an_accelerator_whose_memory_the_driver_does_not_say_is_no_hindrance(

@@ -29,7 +29,7 @@ class Seen:
 
 def judge(address: str, said: dict[str, Any], resources: Resources) -> Seen:
     """Raises NoMachine if the host is not what is asked for."""
-    gpus = tuple(Gpu(gpu["name"], gpu["memory_mib"] / 1024) for gpu in said["gpus"])
+    gpus = tuple(Gpu(gpu["name"], gpu["memory_mib"] / 1024, _free_gib(gpu)) for gpu in said["gpus"])
     has = Hardware(
         cpus=said["cpus"],
         memory_bytes=said["memory_bytes"],
@@ -47,6 +47,11 @@ def judge(address: str, said: dict[str, Any], resources: Resources) -> Seen:
     return Seen(address, has, found, said["taken"] is not None)
 
 
+def _free_gib(gpu: dict[str, Any]) -> float | None:
+    free = gpu.get("free_mib")
+    return None if free is None else free / 1024
+
+
 def offers_of(seen: Sequence[Seen], provider: str, price_usd_per_h: float | None) -> list[Offer]:
     """The free ones first; of these what the recipe wants most; then in the recipe's order."""
     ordered = sorted(seen, key=lambda one: (one.taken, one.match.place if one.match else 0))
@@ -59,6 +64,7 @@ def offers_of(seen: Sequence[Seen], provider: str, price_usd_per_h: float | None
             memory_gib=one.match.memory_gib if one.match else one.has.memory_bytes / GIB,
             cpus=one.has.cpus,
             usable_gib=one.match.memory_gib if one.match else None,
+            free_gib=one.match.free_gib if one.match else None,
             disk_gib=one.has.disk_free_bytes / GIB,
             cuda=one.has.cuda,
             price_usd_per_h=price_usd_per_h,

@@ -103,6 +103,11 @@ def test_the_driver_must_know_the_engines_cuda(driver: str, level: str) -> None:
     assert by_code(judged(question(), cuda=driver))["cuda"].level == level
 
 
+@pytest.mark.parametrize(("free_gib", "told"), [(None, False), (78.9, False), (40.0, True)])
+def test_programs_that_are_there_already_are_told(free_gib: float | None, told: bool) -> None:
+    assert ("busy" in by_code(judged(question(), free_gib=free_gib))) is told
+
+
 def test_what_has_no_stock_is_told() -> None:
     assert by_code(judged(question(), stock="none"))["stock"].level == "warn"
 
