@@ -105,6 +105,8 @@ def _flag_changes(question: Question, refused: Judged) -> Iterator[Iterable[tupl
     lengths = list(_shorter_contexts(question, refused))
     yield [(change,) for change in lengths]
     yield _smaller_chunks(question, refused)
+    yield _shorter_answers(question, refused)
+    yield _without_flags(refused)
     yield _larger_disks(question, refused)
     for change in engine.changes:
         yield [change, *((*change, length) for length in lengths)]
@@ -132,6 +134,22 @@ def _smaller_chunks(question: Question, refused: Judged) -> Iterator[tuple[str, 
     smaller = limit - question.estimate.tokens_around_chunk
     if question.recipe.workload.chunk_overlap < smaller < question.recipe.workload.chunk_size:
         yield (f"workload.chunk_size={smaller}",)
+
+
+def _shorter_answers(question: Question, refused: Judged) -> Iterator[tuple[str, ...]]:
+    if refused.memory is None:
+        return
+    settings = question.recipe.workload
+    left = refused.memory.max_model_len - (question.estimate.longest_request_tokens - settings.max_tokens)
+    if 0 < left < settings.max_tokens:
+        yield (f"workload.max_tokens={left}",)
+
+
+def _without_flags(refused: Judged) -> Iterator[tuple[str, ...]]:
+    """Without the flags that are refused."""
+    paths = [f.path for f in refused.findings if f.level == "block" and f.path.startswith("engine.args.")]
+    if paths:
+        yield tuple(f"{path}=null" for path in dict.fromkeys(paths))
 
 
 def _larger_disks(question: Question, refused: Judged) -> Iterator[tuple[str, ...]]:

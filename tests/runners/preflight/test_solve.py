@@ -148,3 +148,10 @@ def question_with(asked: Question, longest: int) -> Question:
     from dataclasses import replace
 
     return replace(asked, estimate=replace(asked.estimate, longest_request_tokens=longest))
+
+
+def test_answers_that_leave_room_for_the_prompt_are_suggested() -> None:
+    work = {"chunk_size": 1500, "chunk_overlap": 0, "max_tokens": 1000}
+    asked = question(args={"context": 2048}, workload=work, estimate=estimate(longest_request_tokens=2500))
+    changes = [remedy.overrides for remedy in works(asked, offer(), [])]
+    assert ("workload.max_tokens=548",) in changes
