@@ -17,6 +17,7 @@ class Demand:
     longest_request_tokens: int
     """The longest prompt (template and special tokens included) and its whole answer."""
     mean_request_tokens: int
+    """What a request holds on average while it runs: its prompt and, of its likely answer, half."""
     concurrency: int
 
 

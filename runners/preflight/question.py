@@ -52,7 +52,7 @@ class Question:
             return None
         demand = Demand(
             longest_request_tokens=self.estimate.longest_request_tokens,
-            mean_request_tokens=self.estimate.mean_request_tokens,
+            mean_request_tokens=self._mean_held_tokens(),
             concurrency=self.recipe.workload.concurrency,
         )
         return Case(spec=self.recipe.engine, version=self.version, model=self.model, machine=machine, demand=demand)
@@ -82,6 +82,11 @@ class Question:
             billable=self.billable,
             history=self.history,
         )
+
+    def _mean_held_tokens(self) -> int:
+        """A running request has its prompt and, on average, half of its answer in the cache."""
+        prompt = self.estimate.prompt_tokens / max(1, self.estimate.requests)
+        return round((prompt + self.estimate.mean_request_tokens) / 2)
 
     def changed(self, overrides: Iterable[str]) -> Question:
         """The same with changes as for --set, whose values are JSON. Raises ValueError if they make no valid recipe.

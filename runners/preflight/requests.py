@@ -41,14 +41,20 @@ def _context(question: Question, limit: int) -> Iterator[Finding]:
 
 
 def _concurrency(question: Question, memory: Memory) -> Iterator[Finding]:
-    asked, at_once = question.recipe.workload.concurrency, min(memory.max_running, memory.slots)
+    asked, longest = question.recipe.workload.concurrency, min(memory.max_running, memory.slots)
+    at_once = max(longest, min(memory.running_at_mean, memory.slots))
     if 0 < at_once < asked:
         yield Finding(
             level="warn",
             code="concurrency",
-            message=f"concurrency {asked} will queue: of the longest requests "
-            f"({question.estimate.longest_request_tokens:,} tokens) {at_once} run at once",
+            message=f"concurrency {asked} will queue: about {at_once} requests of the usual size run at once, "
+            f"{longest} of the longest ({question.estimate.longest_request_tokens:,} tokens)",
             suggestion=f"try --set workload.concurrency={at_once}",
-            numbers={"concurrency": asked, "max_running": memory.max_running, "slots": memory.slots},
+            numbers={
+                "concurrency": asked,
+                "running_at_mean": memory.running_at_mean,
+                "max_running": memory.max_running,
+                "slots": memory.slots,
+            },
             path="workload.concurrency",
         )

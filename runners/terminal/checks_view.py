@@ -171,8 +171,8 @@ def _capacity(document: dict[str, Any]) -> str:
     at_once = _at_once(memory)
     longest = work.get("longest_request_tokens") or memory["max_model_len"]
     requests = {0: "no request", 1: "1 request"}.get(at_once, f"{at_once:,} requests")
-    at_mean, mean = min(memory["running_at_mean"], memory["slots"]), work.get("mean_request_tokens")
-    others = f", {at_mean:,} of {mean:,}" if mean and at_mean > at_once else ""
+    at_mean = min(memory["running_at_mean"], memory["slots"])
+    others = f", about {at_mean:,} of the usual size" if at_mean > at_once else ""
     return f"{amount(memory['kv_tokens'])} tokens → {requests} of {longest:,} at once{others}"
 
 

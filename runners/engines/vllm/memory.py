@@ -56,9 +56,9 @@ def how_many(cache: Cache, blocks: int, settings: Settings, demand: Demand | Non
     usable = blocks - (1 if settings.v1 else int(_WATERMARK * blocks))
     longest = min(demand.longest_request_tokens, length) if demand else length
     mean = min(demand.mean_request_tokens, longest) if demand else longest
-    fitting = (max(0, usable) // cache.request_blocks(size) for size in (longest, mean))
-    by_longest, by_mean = (min(count, settings.max_num_seqs) for count in fitting)
-    return Running(by_longest, by_mean)
+    blocks = max(0, usable)
+    by_longest, by_mean = blocks // cache.request_blocks(longest), round(blocks / cache.request_blocks(mean))
+    return Running(min(by_longest, settings.max_num_seqs), min(by_mean, settings.max_num_seqs))
 
 
 def _memory(

@@ -60,10 +60,13 @@ def test_the_suggested_chunk_size_fits() -> None:
 
 def test_more_concurrency_than_the_cache_holds_is_a_warning() -> None:
     # 2 × 79.15 − 64 GiB at 1,000 tokens each hold 23 requests of 4,000.
-    asked = question(workload={"concurrency": 30}, estimate=estimate(longest_request_tokens=4000))
+    alike = estimate(longest_request_tokens=4000, prompt_tokens=8 * 4000, mean_request_tokens=4000)
+    asked = question(workload={"concurrency": 30}, estimate=alike)
     found = by_code(judged(asked))["concurrency"]
     assert (found.level, found.numbers["max_running"]) == ("warn", 23)
-    assert "concurrency" not in by_code(judged(question(workload={"concurrency": 23})))
+    assert "concurrency" not in by_code(judged(question(workload={"concurrency": 23}, estimate=alike)))
+    shorter = estimate(longest_request_tokens=4000, prompt_tokens=8 * 2000, mean_request_tokens=2000)
+    assert "concurrency" not in by_code(judged(question(workload={"concurrency": 30}, estimate=shorter)))
 
 
 @pytest.mark.parametrize(
