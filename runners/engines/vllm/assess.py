@@ -6,6 +6,7 @@ from provisioners.contract import Finding
 from runners.case import Assessment, Case
 from runners.engines.vllm import cpu, memory
 from runners.engines.vllm.accepted import flag_findings
+from runners.engines.vllm.architectures import architecture_findings
 from runners.engines.vllm.flags import Flags, read_flags
 from runners.engines.vllm.lengths import Length, model_length
 from runners.engines.vllm.methods import method_findings
@@ -13,6 +14,7 @@ from runners.engines.vllm.parallel import parallelism
 from runners.engines.vllm.precision import precision, refuses_type
 from runners.engines.vllm.releases import NEWEST, OLDEST, Release, release
 from runners.engines.vllm.settings import Settings, settle
+from runners.engines.vllm.values import value_findings
 
 _PAGED_ATTENTION_V2 = Release((0, 2, 2))
 _SHARED_MEMORY = {
@@ -31,12 +33,21 @@ def assess(case: Case) -> Assessment:
     """vLLM's checks in its own order: shapes, types, lengths, then memory. Pure."""
     flags = read_flags(case.spec)
     number, findings = _release(case.version)
-    findings += flag_findings(case.spec.args, number)
+    certain = not findings
+    findings += flag_findings(case.spec.args, number, certain=certain)
+    values = value_findings(
+        case.spec.args,
+        number,
+        on_gpu=case.machine.accelerator is not None,
+        plain_layers=all(layers.mixer != "recurrent" for layers in case.model.layers),
+    )
+    findings += values
+    findings += architecture_findings(case.model, flags, number, certain=certain)
     types = precision(case.model, flags, case.machine.accelerator, number)
     findings += types.findings
     if refused := refuses_type(types.quantization, types.compute, number):
         findings.append(refused)
-    findings += method_findings(case.model, flags, types.quantization, number)
+    findings += method_findings(case.model, flags, types.quantization, number, certain=certain)
     findings += parallelism(case, flags, number, types.quantization)
     length = model_length(case.model, flags, number)
     findings += _length(length)
@@ -44,9 +55,7 @@ def assess(case: Case) -> Assessment:
     findings += _batch(flags, settings.max_num_batched_tokens, settings.max_num_seqs, length, chunked=settings.chunked)
     findings += [] if length.refusal else _kernel(case, settings)
     findings += _draft(flags)
-    if not case.model.known:
-        findings.append(_unknown(case))
-    if not case.model.tensors or not case.model.layers:
+    if values or not case.model.tensors or not case.model.layers:
         return Assessment(findings=tuple(findings))
     judged, plan = (cpu.judge if settings.cpu else memory.judge)(case, settings)
     return Assessment(findings=(*findings, *judged), memory=plan)
@@ -60,7 +69,11 @@ def _release(text: str) -> tuple[Release, list[Finding]]:
     finding = Finding(
         level="warn",
         code="assumption",
-        message=f"vLLM {text} is not among the releases that recipe knows; the rules of {_short(newest)} are assumed",
+        message=(
+            f"{text} is no release number of vLLM; the rules of {_short(newest)} are assumed"
+            if number is None
+            else f"vLLM {text} is not among the releases that recipe knows; the rules of {_short(newest)} are assumed"
+        ),
         path="engine.version",
     )
     return newest, [finding]
@@ -151,14 +164,3 @@ def _draft(flags: Flags) -> list[Finding]:
             path="engine.args.speculative_config",
         )
     ]
-
-
-def _unknown(case: Case) -> Finding:
-    name = case.model.architecture or case.model.model_type or "this architecture"
-    return Finding(
-        level="warn",
-        code="architecture",
-        message=f"recipe does not know {name}: its shapes are assumed, and vLLM may not have it",
-        quote=f"Model architectures ['{name}'] are not supported for now.",
-        path="model",
-    )

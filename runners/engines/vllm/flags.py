@@ -74,7 +74,6 @@ class Flags:
     max_num_batched_tokens: int | None = None
     enforce_eager: bool = False
     enable_chunked_prefill: bool | None = None
-    enable_prefix_caching: bool | None = None
     disable_sliding_window: bool = False
     disable_hybrid_kv_cache_manager: bool | None = None
     cpu_offload_gb: float = 0.0
@@ -84,10 +83,10 @@ class Flags:
     enable_lora: bool = False
     async_scheduling: bool | None = None
     load_format: str | None = None
+    allow_deprecated_quantization: bool = False
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
-    decode_context_parallel_size: int = 1
     num_scheduler_steps: int = 1
     performance_mode: str | None = None
     pooling: bool = False
@@ -114,7 +113,7 @@ def _allows(limit: object) -> bool:
 
 def read_flags(spec: EngineSpec) -> Flags:
     """The flags of `engine` and `engine.args`, whether with dashes, underscores, short or dotted."""
-    args = _by_full_name(spec.args)
+    args = by_full_name(spec.args)
     length = args.get("max_model_len")
     return Flags(
         max_model_len=-1 if length == "auto" else whole(length),
@@ -127,7 +126,6 @@ def read_flags(spec: EngineSpec) -> Flags:
         max_num_batched_tokens=whole(args.get("max_num_batched_tokens")),
         enforce_eager=bool(_switch(args.get("enforce_eager"))),
         enable_chunked_prefill=_switch(args.get("enable_chunked_prefill")),
-        enable_prefix_caching=_switch(args.get("enable_prefix_caching")),
         disable_sliding_window=bool(_switch(args.get("disable_sliding_window"))),
         disable_hybrid_kv_cache_manager=_switch(args.get("disable_hybrid_kv_cache_manager")),
         cpu_offload_gb=_number(args.get("cpu_offload_gb")) or 0.0,
@@ -137,10 +135,10 @@ def read_flags(spec: EngineSpec) -> Flags:
         enable_lora=bool(_switch(args.get("enable_lora"))),
         async_scheduling=_switch(args.get("async_scheduling")),
         load_format=_text(args.get("load_format")),
+        allow_deprecated_quantization=bool(_switch(args.get("allow_deprecated_quantization"))),
         tensor_parallel_size=whole(args.get("tensor_parallel_size")) or spec.tensor_parallel_size,
         pipeline_parallel_size=whole(args.get("pipeline_parallel_size")) or spec.pipeline_parallel_size,
         data_parallel_size=whole(args.get("data_parallel_size")) or spec.data_parallel_size,
-        decode_context_parallel_size=whole(args.get("decode_context_parallel_size")) or 1,
         num_scheduler_steps=whole(args.get("num_scheduler_steps")) or 1,
         performance_mode=_text(args.get("performance_mode")),
         pooling=_text(args.get("runner")) == "pooling" or _text(args.get("task")) in _POOLING_TASKS,
@@ -161,7 +159,7 @@ def full_name(key: str) -> str:
     return _SHORT.get(head, head.replace("-", "_"))
 
 
-def _by_full_name(args: Mapping[str, Any]) -> dict[str, Any]:
+def by_full_name(args: Mapping[str, Any]) -> dict[str, Any]:
     """Keys as vLLM's own names; `no_x` is x: false, and `a.b: 1` is a: {b: 1}, as on its command line."""
     found: dict[str, Any] = {}
     for key, value in args.items():

@@ -1,98 +1,99 @@
 """Quantization methods: which releases know which, and what they refuse whatever the accelerator.
 
-layers/quantization/__init__.py (QUANTIZATION_METHODS, before 0.4.3 its registry), config/model.py
-(_verify_quantization), model_loader/bitsandbytes_loader.py, layers/quantization/fp8.py.
+layers/quantization/__init__.py (QUANTIZATION_METHODS, before 0.4.3 its registry), from which methods.csv was made;
+config/model.py (_verify_quantization), model_loader/weight_utils.py (get_quant_config),
+model_loader/bitsandbytes_loader.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from provisioners.contract import Finding
 from runners.engines.vllm.flags import Flags
 from runners.engines.vllm.releases import Release
-from runners.modelfacts.facts import ModelFacts
+from runners.engines.vllm.spans import spans
+from runners.modelfacts.facts import ModelFacts, Quantization
 
-_FIRST = (0, 0, 0)
-_Number = tuple[int, int, int]
-
-_KNOWN: dict[str, tuple[_Number, _Number | None]] = {
-    # method: (since, until before)
-    "awq": (_FIRST, None),
-    "squeezellm": (_FIRST, (0, 6, 1)),
-    "gptq": ((0, 2, 6), None),
-    "marlin": ((0, 3, 1), (0, 10, 2)),
-    "fp8": ((0, 4, 1), None),
-    "aqlm": ((0, 4, 1), (0, 10, 1)),
-    "gptq_marlin": ((0, 4, 2), None),
-    "gptq_marlin_24": ((0, 4, 3), (0, 16, 0)),
-    "deepspeedfp": ((0, 4, 3), (0, 16, 0)),
-    "bitsandbytes": ((0, 5, 0), (0, 28, 0)),
-    "compressed-tensors": ((0, 4, 3), None),
-    "awq_marlin": ((0, 5, 3), None),
-    "fbgemm_fp8": ((0, 5, 3), None),
-    "qqq": ((0, 5, 4), (0, 10, 2)),
-    "gguf": ((0, 5, 5), (0, 24, 0)),
-    "experts_int8": ((0, 5, 5), None),
-    "modelopt": ((0, 6, 1), None),
-    "hqq": ((0, 6, 5), (0, 16, 0)),
-    "quark": ((0, 7, 0), None),
-    "moe_wna16": ((0, 7, 3), None),
-    "ptpc_fp8": ((0, 7, 3), (0, 19, 0)),
-    "torchao": ((0, 8, 4), None),
-    "modelopt_fp4": ((0, 8, 0), None),
-    "bitblas": ((0, 8, 5), (0, 16, 0)),
-    "rtn": ((0, 9, 2), (0, 16, 0)),
-    "mxfp4": ((0, 10, 1), None),
-    "modelopt_mxfp8": ((0, 16, 0), None),
-    "auto_gptq": ((0, 22, 0), None),
-    "auto_awq": ((0, 24, 0), None),
-    "fp8_per_tensor": ((0, 20, 0), None),
-    "fp8_per_block": ((0, 20, 0), None),
-    "fp8_per_channel": ((0, 24, 0), None),
-    "int8_per_channel_weight_only": ((0, 20, 0), None),
-}
-"""Methods that recipe knows; one that is not here may still be vLLM's."""
 _RUNS_OTHERS = {"moe_wna16", "humming", "inc", "online", "auto-round", "auto_round"}
 """Take checkpoints of other methods."""
-_ONLINE_FP8_UNTIL = Release((0, 31, 0))
+_NAMES_ARE_CHOICES_UNTIL = Release((0, 12, 0))
+"""Until here the command line itself lists the methods; later the configuration refuses what it does not know."""
+_ONLINE_FP8_HAS_ITS_NAME = Release((0, 31, 0))
+"""From here on fp8 still means fp8_per_tensor for a checkpoint that is not quantized, with a warning."""
 _PREQUANTIZED_SINCE = Release((0, 6, 2))
+_NEEDS_A_FILE = {
+    *("awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "gptq_marlin_24", "auto_gptq", "marlin", "squeezellm"),
+    *("hqq", "qqq", "deepspeedfp", "ipex", "moe_wna16", "bitblas", "gptq_bitblas", "auto-round", "petit_nvfp4"),
+    *("modelopt", "modelopt_fp4"),
+}
+"""Methods that read a file of their own (get_config_filenames) where config.json says nothing; model facts know such
+files, so that a model without them is not quantized."""
+_NEEDS_ARGUMENTS: Mapping[str, tuple[Release, str]] = {
+    # method: (since, what Python says)
+    "compressed-tensors": (Release((0, 4, 3)), "CompressedTensorsConfig.__init__() missing"),
+    "quark": (Release((0, 7, 0)), "QuarkConfig.__init__() missing 1 required positional argument: 'quant_config'"),
+    "torchao": (Release((0, 11, 2)), "TorchAOConfig.__init__() missing 1 required positional argument"),
+}
+"""Methods that nothing but the config's own words can make."""
+_LOAD_FORMAT_FOLLOWS = Release((0, 8, 4))
+"""quantization bitsandbytes also sets load_format (engine/arg_utils.py); before 0.8.1 it had to be said."""
+_LOAD_FORMAT_MUST_BE_SAID_UNTIL = Release((0, 8, 0))
+_DEPRECATED: Mapping[str, tuple[Release, Release | None]] = {
+    # method: (refused since, until before)
+    "fbgemm_fp8": (Release((0, 14, 0)), None),
+    "fp_quant": (Release((0, 14, 0)), None),
+    "ptpc_fp8": (Release((0, 14, 0)), None),
+    "experts_int8": (Release((0, 14, 0)), Release((0, 20, 0))),
+}
 _PATH = "engine.args.quantization"
 
 
-def method_findings(model: ModelFacts, flags: Flags, method: str | None, release: Release) -> Iterator[Finding]:
-    """What a release says of a quantization method before it looks at the accelerator."""
-    if method is None:
+def quantizations(number: Release) -> Mapping[str, Mapping[str, str]]:
+    """What a release quantizes to while it loads, under the names that people use."""
+    table = spans("methods")
+    found: dict[str, dict[str, str]] = {}
+    if table["fp8"].why_not(number) is None:
+        found["fp8"] = {"quantization": "fp8_per_tensor" if number >= _ONLINE_FP8_HAS_ITS_NAME else "fp8"}
+    if table["bitsandbytes"].why_not(number) is None:
+        both = {} if number >= _LOAD_FORMAT_FOLLOWS else {"load_format": "bitsandbytes"}
+        found["bitsandbytes 4 bit"] = {"quantization": "bitsandbytes", **both}
+    return found
+
+
+def method_findings(
+    model: ModelFacts, flags: Flags, method: str | None, number: Release, *, certain: bool
+) -> Iterator[Finding]:
+    """What a release says of a quantization method before it looks at the accelerator.
+
+    `certain` is whether the recipe's release is one that the table was made from.
+    """
+    own = model.quantization
+    if method is None or (method == "gguf" and model.form == "gguf"):
         return
-    since, until = _KNOWN.get(method, (_FIRST, None))
-    if release.number < since or (until and release.number >= until):
-        span = f"did before {_short(until)}" if until and release.number >= until else f"does since {_short(since)}"
-        message = f"vLLM {release} does not know {method}; it {span}"
-        yield _block(message, f"Unknown quantization method: {method}.")
+    path = "model" if flags.quantization is None else _PATH
+    if unknown := _unknown(method, number, path, certain=certain):
+        yield unknown
         return
-    own = model.quantization.method if model.quantization else None
-    if (
-        own
-        and flags.quantization in _KNOWN
-        and _family(own) != _family(flags.quantization)
-        and not ({own, flags.quantization} & _RUNS_OTHERS)
-    ):
+    if own and flags.quantization and _differ(own, flags.quantization):
         yield _block(
-            f"the model is quantized as {own}, and the recipe asks for {flags.quantization}",
-            f"Quantization method specified in the model config ({own}) does not match the quantization method "
-            f"specified in the `quantization` argument ({flags.quantization}).",
+            f"the model is quantized as {own.method}, and the recipe asks for {flags.quantization}",
+            f"Quantization method specified in the model config ({own.method}) does not match the quantization "
+            f"method specified in the `quantization` argument ({flags.quantization}).",
+            suggestion="leave engine.args.quantization out",
         )
-    if method == "fp8" and own is None and release >= _ONLINE_FP8_UNTIL:
+    elif own is None and flags.quantization and (quote := _cannot_make(flags.quantization, flags, number)):
         yield _block(
-            f"vLLM {release} quantizes to fp8 while loading under another name",
-            "The `fp8` quantization method no longer supports online quantization. Please use `--quantization "
-            "fp8_per_tensor` instead.",
-            suggestion="engine.args.quantization: fp8_per_tensor",
+            f"the model is not quantized, and vLLM {number} only loads {flags.quantization}, but does not make it",
+            quote,
+            suggestion="leave engine.args.quantization out, or choose a model that is quantized so",
         )
-    if own == "bitsandbytes" and flags.tensor_parallel_size > 1 and release >= _PREQUANTIZED_SINCE:
+    yield from _deprecated(method, flags, number, path)
+    yield from _load_format(flags, number)
+    if own and own.method == "bitsandbytes" and flags.tensor_parallel_size > 1 and number >= _PREQUANTIZED_SINCE:
         words = (
             "TP is not supported.Please try with PP."
-            if release < Release((0, 7, 0))
+            if number < Release((0, 7, 0))
             else "tensor parallelism is not supported. Please try with pipeline parallelism."
         )
         yield _block(
@@ -103,12 +104,75 @@ def method_findings(model: ModelFacts, flags: Flags, method: str | None, release
         )
 
 
+def _unknown(method: str, number: Release, path: str, *, certain: bool) -> Finding | None:
+    """A method that the release does not have; in doubt of the release, only a warning."""
+    table = spans("methods")
+    if method in _RUNS_OTHERS and method not in table:
+        return None
+    why = table[method].why_not(number) if method in table else "is none that any release knows"
+    if why is None:
+        return None
+    by_command_line = path == _PATH and number <= _NAMES_ARE_CHOICES_UNTIL
+    return Finding(
+        level="block" if certain else "warn",
+        code="quantization",
+        message=f"vLLM {number} does not know the quantization {method}; it {why}",
+        quote=f"argument --quantization/-q: invalid choice: '{method}' (choose from"
+        if by_command_line
+        else f"Unknown quantization method: {method}. Must be one of",
+        suggestion="another engine.version" if method in table else "",
+        path=path,
+    )
+
+
+def _differ(own: Quantization, asked: str) -> bool:
+    return (
+        asked in spans("methods") and _family(own.method) != _family(asked) and not {own.method, asked} & _RUNS_OTHERS
+    )
+
+
+def _cannot_make(asked: str, flags: Flags, number: Release) -> str:
+    """What vLLM says if it is to load a checkpoint as quantized that is not; empty if it may quantize it itself."""
+    if flags.hf_overrides:
+        return ""
+    if asked in _NEEDS_A_FILE:
+        return f"Cannot find the config file for {asked}"
+    since, words = _NEEDS_ARGUMENTS.get(asked, (_NEVER, ""))
+    return words if number >= since else ""
+
+
+_NEVER = Release((9999, 0, 0))
+
+
+def _load_format(flags: Flags, number: Release) -> Iterator[Finding]:
+    """Until 0.8.0 two flags had to agree."""
+    if flags.quantization != "bitsandbytes" or flags.load_format == "bitsandbytes":
+        return
+    if number <= _LOAD_FORMAT_MUST_BE_SAID_UNTIL:
+        yield _block(
+            f"with quantization bitsandbytes, vLLM {number} wants load_format bitsandbytes, too",
+            "BitsAndBytes quantization and QLoRA adapter only support 'bitsandbytes' load format, but got "
+            f"{flags.load_format or 'auto'}",
+            suggestion="engine.args.load_format: bitsandbytes",
+            path="engine.args.load_format",
+        )
+
+
+def _deprecated(method: str, flags: Flags, number: Release, path: str) -> Iterator[Finding]:
+    since, until = _DEPRECATED.get(method, (_NEVER, None))
+    if number < since or (until and number >= until) or flags.allow_deprecated_quantization:
+        return
+    yield _block(
+        f"vLLM {number} loads {method} only with allow_deprecated_quantization",
+        f"('The quantization method %s is deprecated and will be removed in future versions of vLLM. To bypass, set "
+        f"`--allow-deprecated-quantization`.', '{method}')",
+        suggestion="engine.args.allow_deprecated_quantization: true",
+        path=path,
+    )
+
+
 def _block(message: str, quote: str, *, suggestion: str = "", path: str = _PATH) -> Finding:
     return Finding(level="block", code="quantization", message=message, quote=quote, suggestion=suggestion, path=path)
-
-
-def _short(number: _Number) -> str:
-    return ".".join(map(str, number))
 
 
 def _family(method: str) -> str:

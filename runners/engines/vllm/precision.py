@@ -49,6 +49,8 @@ _MINIMUM: dict[str, tuple[tuple[tuple[int, int, int], int], ...]] = {
 }
 _MINIMUM["auto_awq"] = _MINIMUM["awq"]
 _MINIMUM["auto_gptq"] = _MINIMUM["gptq"]
+for _online in ("fp8_per_tensor", "fp8_per_block", "fp8_per_channel", "int8_per_channel_weight_only", "online"):
+    _MINIMUM[_online] = ((_ALWAYS, 75),)
 _MINIMUM["modelopt_nvfp4"] = _MINIMUM["modelopt_fp4"]
 
 _ONLY_FLOAT16 = {"awq": (0, 5, 2), "squeezellm": (9, 0, 0), "gptq": (0, 4, 2)}

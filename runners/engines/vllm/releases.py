@@ -74,7 +74,6 @@ CAPACITY_IS_CHECKED = _since(0, 2, 7)
 """A cache smaller than max_model_len is refused (engine/llm_engine.py)."""
 HYBRID_CACHE = _since(0, 9, 1)
 """Layers that keep less than the whole sequence get groups of their own."""
-PAGES_ARE_UNIFIED = _since(0, 11, 0)
 CAPACITY_BY_CONCURRENCY = _since(0, 21, 0)
 """The log's tokens are the concurrency at max_model_len times max_model_len."""
 IN_FLIGHT_TOKENS_COUNT = _since(0, 26, 0)
@@ -87,9 +86,6 @@ MLA_LATENT = _since(0, 7, 1)
 # --- lengths: config.py, _get_and_verify_max_len ---------------------------------------------------------------------
 ALLOW_LONG = _since(0, 5, 4)
 MODEL_MAX_LENGTH_WINS = _since(0, 8, 3)
-HUMAN_READABLE_LENGTHS = _since(0, 8, 3)
-AUTO_LENGTH = _since(0, 14, 0)
-"""max_model_len -1 or auto: the longest that fits."""
 YARN_DOES_NOT_SCALE = _since(0, 30, 0)
 """The config's own length already includes yarn's factor."""
 LONGROPE_STARTS_SHORT = _since(0, 11, 1)
@@ -101,8 +97,6 @@ WARNS_OF_NAN = _since(0, 10, 2)
 """The refusal's text speaks of nan and out-of-bounds."""
 
 # --- parallelism: config.py, verify_with_parallel_config -------------------------------------------------------------
-LAYERS_NEED_NOT_DIVIDE = _since(0, 5, 1)
-"""Pipeline stages may differ in size."""
 BITSANDBYTES_IN_PARALLEL = _since(0, 6, 2)
 """bitsandbytes with tensor or pipeline parallelism."""
 EXPERTS_IN_PARALLEL = _since(0, 7, 3)

@@ -160,10 +160,3 @@ def _at_load(model: ModelFacts, settings: Settings) -> float:
         sum(tensors.elements * width * _share(tensors.module, model, settings) for tensors in model.tensors)
         / settings.pp
     )
-
-
-def largest_matrix_bytes(model: ModelFacts, settings: Settings) -> float:
-    """The largest tensor on a rank: what a load that fails asks for."""
-    vocabulary = padded_vocabulary(model) * model.hidden_size
-    mlp = 2 * model.intermediate_size * model.hidden_size
-    return max(vocabulary, mlp) * settings.precision.compute_bytes / settings.tp

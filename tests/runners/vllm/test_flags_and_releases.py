@@ -10,7 +10,7 @@ from recipes.spec import Engine as EngineSpec
 from runners.engines.vllm import PLUGIN
 from runners.engines.vllm.flags import read_flags, whole
 from runners.engines.vllm.releases import Release, release
-from tests.runners.vllm.building import assess, case, model
+from tests.runners.vllm.building import assess, case, finding, model
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,9 @@ def test_every_code_that_is_emitted_is_explained() -> None:
         ("0.17.0", {"swap_space": 4}, None),
         ("0.9.2", {"kv_cache_memory_bytes": 2**30}, "unrecognized arguments: --kv-cache-memory-bytes 1073741824"),
         ("0.33.0", {"disable-log-requests": True}, "unrecognized arguments: --disable-log-requests"),
-        ("0.33.0", {"a_flag_that_nobody_knows": 1}, None),
+        ("0.33.0", {"a_flag_that_nobody_knows": 1}, "unrecognized arguments: --a-flag-that-nobody-knows 1"),
+        ("0.33.0", {"max_model": 4096, "O": 3, "no_enable_prefix_caching": True}, None),
+        ("0.33.0", {"compilation_config.level": 3, "uds": "x"}, None),
         ("0.33.0", {"tp": 2, "max_model_len": 4096, "enforce_eager": True, "chat_template": "x"}, None),
         ("0.2.1", {"max_model_len": 4096, "gpu_memory_utilization": 0.9}, None),
     ],
@@ -119,3 +121,82 @@ def test_every_code_that_is_emitted_is_explained() -> None:
 def test_flags_that_a_release_does_not_have(version: str, args: dict[str, Any], quote: str | None) -> None:
     found = [one.quote for one in assess(version=version, **args).findings if one.code == "flag"]
     assert found == ([quote] if quote else [])
+
+
+def test_a_flag_that_resembles_one_is_told_so() -> None:
+    assert "did you mean enforce_eager?" in finding(assess(enforce_eagerly=True), "flag").suggestion
+
+
+def test_of_a_release_that_nobody_knows_flags_are_only_doubted() -> None:
+    found = finding(assess(version="99.0.0", a_flag_that_nobody_knows=1), "flag")
+    assert found.level == "warn"
+
+
+VALUES: list[tuple[str, dict[str, Any], str | None]] = [
+    ("0.33.0", {"dtype": "banana"}, "argument --dtype: invalid choice: 'banana' (choose from 'auto', "),
+    ("0.2.1", {"dtype": "bf16"}, "argument --dtype: invalid choice: 'bf16'"),
+    ("0.33.0", {"dtype": "half"}, None),
+    ("0.33.0", {"gpu_memory_utilization": "abc"}, "argument --gpu-memory-utilization: invalid float value: 'abc'"),
+    ("0.33.0", {"gpu_memory_utilization": "0.5"}, None),
+    ("0.33.0", {"gpu_memory_utilization": 1.5}, "Input should be less than or equal to 1"),
+    ("0.8.0", {"gpu_memory_utilization": 1.5}, "GPU memory utilization must be less than 1.0. Got 1.5."),
+    ("0.33.0", {"gpu_memory_utilization": 0}, "Input should be greater than 0"),
+    ("0.33.0", {"max_num_seqs": 0}, "Input should be greater than or equal to 1"),
+    ("0.6.0", {"max_num_seqs": 0}, "integer division or modulo by zero"),
+    ("0.33.0", {"max_num_seqs": 4.0}, "argument --max-num-seqs: invalid int value: '4.0'"),
+    ("0.33.0", {"max_num_seqs": True}, "argument --max-num-seqs: expected one argument"),
+    ("0.33.0", {"max_num_seqs": "8"}, None),
+    ("0.33.0", {"max_model_len": "abc"}, "argument --max-model-len: invalid human_readable_int_or_auto value: 'abc'"),
+    ("0.33.0", {"max_model_len": "4k", "max_num_batched_tokens": "8K"}, None),
+    ("0.33.0", {"max_model_len": "auto"}, None),
+    ("0.11.0", {"max_model_len": "auto"}, "argument --max-model-len: invalid human_readable_int value: 'auto'"),
+    ("0.8.0", {"max_model_len": "4k"}, "argument --max-model-len: invalid int value: '4k'"),
+    ("0.9.2", {"max_num_batched_tokens": "8K"}, "argument --max-num-batched-tokens: invalid int value: '8K'"),
+    ("0.33.0", {"block_size": 17}, "No valid attention backend found for cuda with"),
+    ("0.33.0", {"block_size": 48}, None),
+    ("0.11.0", {"block_size": 17}, "argument --block-size: invalid choice: 17 (choose from 1, 8, 16, 32, 64, 128)"),
+    ("0.6.0", {"block_size": 128}, "argument --block-size: invalid choice: 128 (choose from 8, 16, 32)"),
+    ("0.4.0", {"block_size": 128}, None),  # nobody read this release: one of its neighbours takes it
+    ("0.33.0", {"kv_cache_dtype": "banana"}, "argument --kv-cache-dtype: invalid choice: 'banana'"),
+    ("0.33.0", {"kv_cache_dtype": "turboquant_of_tomorrow"}, None),
+    ("0.8.0", {"kv_cache_dtype": "bfloat16"}, "argument --kv-cache-dtype: invalid choice: 'bfloat16'"),
+    ("0.8.0", {"kv_cache_dtype": "fp8_e5m2"}, None),
+    (
+        "0.8.4",
+        {"max_num_batched_tokens": 100},
+        "max_num_batched_tokens (100) must be greater than or equal to max_num_seqs (1024)",
+    ),
+    (
+        "0.6.0",
+        {"max_num_batched_tokens": 100},
+        "max_num_batched_tokens (100) is smaller than max_model_len (8192).",
+    ),
+    ("0.33.0", {"max_num_batched_tokens": 100}, None),  # and max_num_seqs follows
+]
+
+
+@pytest.mark.parametrize(("version", "args", "quote"), VALUES)
+def test_values_that_a_release_does_not_take(version: str, args: dict[str, Any], quote: str | None) -> None:
+    env = {"VLLM_USE_V1": "0"} if version == "0.8.0" else {}
+    found = [one for one in assess(version=version, env=env, **args).findings if one.level == "block"]
+    assert [one.path for one in found] == [f"engine.args.{next(iter(args))}"] * (quote is not None)
+    assert all(one.quote.startswith(quote or "-") for one in found)
+
+
+def test_with_values_that_are_none_memory_is_not_told() -> None:
+    assert assess(version="0.33.0", gpu_memory_utilization="abc").memory is None
+
+
+def test_blocks_of_any_size_are_left_to_the_cpu() -> None:
+    assert not any(
+        one.path.endswith("block_size") for one in assess(gpu=None, version="0.33.0", block_size=17).findings
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "words"), [("banana", "is no release number"), ("99.0.0", "is not among the releases")]
+)
+def test_what_is_no_known_release_is_said(version: str, words: str) -> None:
+    found = finding(assess(version=version), "assumption")
+    assert words in found.message
+    assert (found.level, found.path) == ("warn", "engine.version")

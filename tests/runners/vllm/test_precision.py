@@ -116,26 +116,42 @@ def test_quantizing_needed_all_weights_first_until_0_15() -> None:
     assert finding(late, "weights").level == "ok"
 
 
-UNKNOWN: list[tuple[str, str, dict[str, Any], str | None]] = [
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+UNKNOWN: list[tuple[str, str | None, dict[str, Any], str | None]] = [
+    # release, the flag, what the checkpoint is stored in, vLLM's words
     ("0.32.0", "bitsandbytes", {}, "Unknown quantization method: bitsandbytes."),
     ("0.26.0", "bitsandbytes", {}, None),
-    ("0.4.0", "fp8", {}, "Unknown quantization method: fp8."),
-    ("0.33.0", "fp8", {}, "The `fp8` quantization method no longer supports online quantization."),
-    ("0.33.0", "fp8_per_tensor", {}, None),
     (
-        "0.11.0",
-        "awq",
-        {"quant_method": "gptq", "bits": 4, "group_size": 128},
-        "Quantization method specified in the model",
+        "0.7.0",
+        "bitsandbytes",
+        {},
+        "BitsAndBytes quantization and QLoRA adapter only support 'bitsandbytes' load format",
     ),
-    ("0.11.0", "gptq_marlin", {"quant_method": "gptq", "bits": 4, "group_size": 128}, None),
+    ("0.3.3", "fp8", {}, "argument --quantization/-q: invalid choice: 'fp8'"),
+    ("0.33.0", "fp8", {}, None),  # deprecated, and still taken for fp8_per_tensor
+    ("0.33.0", "fp8_per_tensor", {}, None),
+    ("0.19.0", "fp8_per_tensor", {}, "Unknown quantization method: fp8_per_tensor."),
+    ("0.11.0", "awq", GPTQ, "Quantization method specified in the model"),
+    ("0.11.0", "gptq_marlin", GPTQ, None),
+    ("0.33.0", "nonsense", {}, "Unknown quantization method: nonsense. Must be one of"),
+    ("0.33.0", None, {"quant_method": "nonsense"}, "Unknown quantization method: nonsense. Must be one of"),
+    ("0.8.0", None, {"quant_method": "mxfp4"}, "Unknown quantization method: mxfp4. Must be one of"),
+    ("0.33.0", "awq", {}, "Cannot find the config file for awq"),
+    ("0.2.7", "gptq", {}, "Cannot find the config file for gptq"),
+    ("0.33.0", "modelopt", {}, "Cannot find the config file for modelopt"),
+    ("0.33.0", "compressed-tensors", {}, "CompressedTensorsConfig.__init__() missing"),
+    ("0.33.0", "mxfp4", {}, None),
+    ("0.33.0", None, {"quant_method": "fbgemm_fp8"}, "('The quantization method %s is deprecated and will be removed"),
+    ("0.11.0", None, {"quant_method": "fbgemm_fp8"}, None),
+    ("0.33.0", None, {"quant_method": "auto-round", "bits": 4, "group_size": 128}, None),
 ]
 
 
 @pytest.mark.parametrize(("version", "method", "stored", "quote"), UNKNOWN)
-def test_methods_come_and_go(version: str, method: str, stored: dict[str, Any], quote: str | None) -> None:
-    facts = model(quantization_config=stored) if stored else model()
-    found = blocks(assess(facts, "H100-SXM", version=version, quantization=method))
+def test_methods_come_and_go(version: str, method: str | None, stored: dict[str, Any], quote: str | None) -> None:
+    facts = model(torch_dtype="float16", **({"quantization_config": stored} if stored else {}))
+    asked = {"quantization": method} if method else {}
+    found = blocks(assess(facts, "H100-SXM", version=version, **asked))
     assert [one.code for one in found] == ["quantization"] * (quote is not None)
     assert all(one.quote.startswith(quote or "-") for one in found)
 
@@ -145,3 +161,10 @@ def test_what_is_stored_in_bitsandbytes_cannot_be_split() -> None:
     (found,) = blocks(assess(facts, version="0.11.0", tensor_parallel_size=2))
     assert found.quote.startswith("Prequant BitsAndBytes models with tensor parallelism is not supported.")
     assert blocks(assess(facts, version="0.11.0", pipeline_parallel_size=2)) == []
+
+
+@pytest.mark.parametrize("method", ["nonsense", "bitsandbytes"])
+def test_of_a_release_that_nobody_knows_methods_are_only_doubted(method: str) -> None:
+    assessment = assess(version="99.0.0", quantization=method)
+    assert blocks(assessment) == []
+    assert finding(assessment, "quantization").level == "warn"
