@@ -31,7 +31,7 @@ class EnginePace:
     computes_in: str | None = None
     """The type of its products, as in Accelerator.tflops; None: 16-bit floats, whatever the files hold."""
     slower: float = 1.0
-    """How much longer its arithmetic takes than in others at the same peak."""
+    """How much longer its products take than others', in arithmetic and in reading as many bytes of weights."""
     weight_bytes: float | None = None
     """Of all weights of one replica, as it holds them: cast, quantized while loading, repeated on several accelerators.
     Layers that are not loaded do not count. None: as stored."""

@@ -66,6 +66,21 @@ def test_no_plugin_is_imported_by_name(package: str) -> None:
             assert not [n for n in names if n.startswith(tuple(f"{folder}." for folder in PLUGIN_FOLDERS))], path
 
 
+FORECAST = (
+    *sorted((ROOT / "runners/forecast").glob("*.py")),
+    ROOT / "runners/pace.py",
+    ROOT / "provisioners/phase_times.py",
+)
+
+
+@pytest.mark.parametrize("path", FORECAST, ids=lambda path: path.name)
+def test_a_forecast_is_made_without_knowing_any_plugin(path: Path) -> None:
+    """Engines and provisioners say their own pace; the core of the forecast names none of them."""
+    names = {*INSTALLED.engines, *INSTALLED.provisioners}
+    words = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    assert not names & {word for word in words if isinstance(word, str)}
+
+
 def test_the_wheel_holds_the_four_packages_and_their_data(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)

@@ -40,11 +40,10 @@ from provisioners.contract import (
 )
 from provisioners.hardware import match, no_match, shortage
 from provisioners.onhost import guard
-from provisioners.phase_times import PhaseTimes
+from provisioners.phase_times import THIS_MACHINE
 from provisioners.this_machine import accelerators_here, this_machine
 from provisioners.threads import in_thread
 from recipes.errors import HostCommandFailed, NoMachine
-from recipes.ranges import Range
 from recipes.spec import Resources
 from recipes.units import GIB
 
@@ -63,14 +62,7 @@ class LocalProvisioner:
     billable = False
     secrets: tuple[str, ...] = ()
     at_once = False
-    # Measured on two cores; downloads as people have them at home.
-    phase_times = PhaseTimes(
-        provision_s=Range(0.005, 0.05, 0.3),
-        collect_s=Range(0.002, 0.03, 0.5),
-        release_s=Range(0.03, 0.2, 1.5),
-        round_trip_s=0.003,
-        download_bytes_s=(5e6, 40e6, 120e6),
-    )
+    phase_times = THIS_MACHINE
 
     def __init__(self, site: Site) -> None:
         self._site = site

@@ -262,7 +262,7 @@ def _speeds(situation: Situation) -> tuple[list[Speed], tuple[float, float], str
     if situation.model is None or not situation.model.weight_bytes:
         return [roofline], _GUESS, roofline.basis
     faster, slower = _ROOFLINE if situation.machine.accelerator else _CPU_ROOFLINE
-    margin = (_apart(faster, 1 / pace.unsure), _apart(slower, pace.unsure))
+    margin = (_apart(1 / pace.unsure, faster), _apart(pace.unsure, slower))
     return [roofline], margin, f"{roofline.basis}{_outside(pace)}"
 
 

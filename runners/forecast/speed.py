@@ -162,7 +162,7 @@ def speed_of(model: ModelFacts | None, machine: Machine, parallel: Parallel, pac
             basis="a guess: the model's size is not known",
         )
     read, power = _read(model, parallel, pace), _power(machine, parallel, model, pace)
-    byte_s = (1 - read.outside) / power.bytes_s + read.outside / power.outside_bytes_s
+    byte_s = (1 - read.outside) * pace.slower / power.bytes_s + read.outside / power.outside_bytes_s
     active, heads = _active_parameters(model), model.vocab_size * model.hidden_size
     width = model.heads * model.head_dim or model.hidden_size
     slower = 1.0 if machine.accelerator else _CPU_ATTENTION

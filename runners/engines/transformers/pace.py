@@ -18,11 +18,13 @@ _GPU_START_S, _CPU_START_S = Range(10.0, 25.0, 90.0), Range(5.0, 15.0, 60.0)
 # made 24 tokens/s on a T4 and 57 on an RTX 5090. The others are assumed.
 _REQUEST_S, _GPU_STEP_S, _CPU_STEP_S = 0.020, 0.025, 0.010
 _INT8_SLOWER, _NF4_SLOWER = 3.0, 1.5
-"""How much longer bitsandbytes takes than 16 bits for the same products, in arithmetic and in each step's own work.
+"""How much longer bitsandbytes takes for its products than 16 bits for as much arithmetic and as many bytes, and for
+each step's own work.
 
-Published, for whole requests: LLM.int8 2.5 and 3.9 times on a T4, 3.9 on an RTX 5090; NF4 1.4 and 1.6 times on a T4,
-1.4 on an RTX 5090, all with small models, where the step's own work counts most. LLM.int8 takes outliers apart in each
-product (Dettmers et al. 2022, "LLM.int8()", section 4), NF4 is unpacked before it (QLoRA, Dettmers et al. 2023).
+Published of whole requests of small models, where a step's own work counts most, against 16 bits: LLM.int8 2.5 and 3.9
+times on a T4, 3.9 on an RTX 5090; NF4 1.4 and 1.6 times on a T4, 1.4 on an RTX 5090. Of large matrices and single
+sequences NF4's makers say 1/2.2 on a T4 and 1/3.4 on an A100 (release notes of 0.40.0): with 3.5 times fewer bytes to
+read, 1.6 and 1.0. LLM.int8 takes outliers apart in each product (Dettmers et al. 2022, "LLM.int8()").
 """
 _UNSURE = 2.0
 _BNB = "bitsandbytes"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
 
 from recipes.ranges import Range
 from runners.case import Case, Memory
-from runners.engines.vllm.flags import read_flags
+from runners.engines.vllm.flags import Flags, read_flags
+from runners.engines.vllm.lengths import model_length
 from runners.engines.vllm.precision import Precision, precision
 from runners.engines.vllm.releases import NEWEST, Release, release
+from runners.engines.vllm.settings import settle
+from runners.engines.vllm.weights import weights_on_one_gpu
 from runners.modelfacts.facts import ModelFacts
 from runners.pace import GIB, EnginePace
 
@@ -58,7 +62,7 @@ def pace(case: Case, memory: Memory | None) -> EnginePace:
     types = precision(case.model, flags, case.machine.accelerator, number)
     together = flags.tensor_parallel_size * flags.pipeline_parallel_size
     step_s, sequence_s = _step_s(number, together) if gpu else (_CPU_STEP_S, _CPU_SEQUENCE_S)
-    outside = flags.cpu_offload_gb * GIB * together if gpu else 0.0
+    outside = min(flags.cpu_offload_gb * GIB, _all_weights(case, flags, types, number)) * together if gpu else 0.0
     bitsandbytes = types.quantization == "bitsandbytes"
     return EnginePace(
         start_s=_start_s(number, gpu=gpu, eager=flags.enforce_eager),
@@ -75,6 +79,15 @@ def pace(case: Case, memory: Memory | None) -> EnginePace:
         speed_flags=_SPEED_FLAGS,
         start_flags=frozenset({"enforce_eager"}),
     )
+
+
+def _all_weights(case: Case, flags: Flags, types: Precision, number: Release) -> float:
+    """Bytes for one GPU, those included that do not stay there."""
+    if not flags.cpu_offload_gb:
+        return 0.0
+    here = replace(flags, cpu_offload_gb=0.0)
+    settings = settle(case, here, types, model_length(case.model, here, number), number)
+    return weights_on_one_gpu(case.model, settings).bytes
 
 
 def _start_s(number: Release, *, gpu: bool, eager: bool) -> Range:

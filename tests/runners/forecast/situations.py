@@ -7,12 +7,17 @@ from typing import Any
 from provisioners import accelerators
 from provisioners.accelerators import Machine
 from provisioners.contract import Offer
+from provisioners.phase_times import phase_times_of
+from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
-from runners.case import Memory
+from runners import registry
+from runners.case import Case, Memory
 from runners.forecast.forecast import Situation
+from runners.forecast.speed import Parallel, Speed, speed_of
 from runners.forecast.work import Group, Joining, Work
 from runners.modelfacts.config import facts_of
 from runners.modelfacts.facts import ModelFacts
+from runners.pace import EnginePace
 
 LLAMA_70B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -52,6 +57,38 @@ def machine(name: str, count: int) -> Machine:
     found = accelerators.find(name)
     assert found is not None, name
     return Machine(accelerator=found, count=count)
+
+
+def spoken_for(
+    facts: ModelFacts,
+    here: Machine,
+    spec: EngineSpec | None = None,
+    *,
+    engine: str = "vllm",
+    version: str | None = "0.32.0",
+    planned: bool = False,
+) -> EnginePace:
+    """The pace that an engine states; with its plan of the memory, if `planned`."""
+    plugin = registry.engine(engine)
+    case = Case(
+        spec=spec or EngineSpec(name=engine),
+        version=version or plugin.default_version or "",
+        model=facts,
+        machine=here,
+    )
+    return plugin.pace(case, plugin.assess(case).memory if planned else None)
+
+
+def speed(
+    facts: ModelFacts, here: Machine, *, engine: str = "vllm", version: str | None = "0.32.0", **spec: Any
+) -> Speed:
+    """The roofline of an engine with these sizes and args, its own plan of the memory heard."""
+    said = EngineSpec(name=engine, **spec)
+    parallel = Parallel(
+        tensor=said.tensor_parallel_size, pipeline=said.pipeline_parallel_size, data=said.data_parallel_size
+    )
+    pace = spoken_for(facts, here, said, engine=engine, version=version, planned=True)
+    return speed_of(facts, here, parallel, pace)
 
 
 def book(chunks: int, *, documents: int = 1, tokens: int = 2900, max_tokens: int = 1000) -> Work:
@@ -95,7 +132,14 @@ def situation(**changes: Any) -> Situation:
         "download_bytes": 138_000_000_000,
         "install_bytes": 5_000_000_000,
     }
-    return Situation(**{**fields, **changes})
+    found = {**fields, **changes}
+    facts, here = found["model"], found["machine"]
+    if facts is not None and "pace" not in found:
+        version = found["version"]
+        found["pace"] = spoken_for(facts, here, recipe.engine, engine=found["engine"], version=version)
+    if "phase_times" not in found:
+        found["phase_times"] = phase_times_of(registry.provisioner("runpod"))
+    return Situation(**found)
 
 
 def memory(**changes: Any) -> Memory:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from provisioners.contract import Finding
+from recipes.ranges import Range
 from recipes.spec import Limits
 from runners.forecast.budget import budget_findings
-from recipes.ranges import Range
 from runners.forecast.values import Forecast, PhaseForecast
 
 

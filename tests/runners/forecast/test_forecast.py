@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioners.accelerators import Machine
+from recipes.ranges import Range
 from recipes.spec import digest_of
 from runners.forecast.forecast import Situation, forecast
-from recipes.ranges import Range
 from runners.forecast.values import Forecast
 from tests.runners.forecast.pasts import past, result, work
 from tests.runners.forecast.situations import book, memory, situation
@@ -180,3 +180,45 @@ def test_a_model_that_an_earlier_run_brought_is_not_downloaded_again() -> None:
     own = replace(here, offer=replace(here.offer, provider="ssh", id="desk"))
     assert seconds(forecast(own), "prepare").likely < 2
     assert seconds(forecast(replace(own, billable=True, history=())), "prepare").likely > 100
+
+
+def test_a_run_with_other_flags_does_not_say_how_fast_these_are() -> None:
+    """In float32 the same work takes several times as long, whatever a run in 16 bits took."""
+    runs = [past()]
+    same, other = (forecast(situation(history=runs, engine_spec={"args": args})) for args in ({}, {"dtype": "float32"}))
+    assert "measured in 1 run" in basis(same, "drive")
+    assert "measured" not in basis(other, "drive")
+    assert seconds(other, "drive").likely > 2 * seconds(same, "drive").likely
+    unlike = forecast(situation(history=runs, engine_spec={"args": {"max_num_seqs": 64}}))
+    assert "measured in 1 run" in basis(unlike, "drive"), "how many run at once is no matter of speed"
+
+
+def test_what_little_is_known_of_is_a_wider_range() -> None:
+    here = situation()
+    unsure = forecast(replace(here, pace=replace(here.pace, unsure=3.0)))
+    sure = forecast(here)
+    assert seconds(unsure, "drive").likely == seconds(sure, "drive").likely
+    assert seconds(unsure, "drive").high > 1.5 * seconds(sure, "drive").high
+    assert seconds(unsure, "drive").low < 0.7 * seconds(sure, "drive").low
+
+
+def test_weights_in_the_ram_are_named() -> None:
+    found = forecast(situation(engine_spec={"args": {"cpu_offload_gb": 20}}))
+    assert "40.0 GiB of weights from the RAM in each step" in basis(found, "drive")
+
+
+def test_an_engine_and_a_provisioner_say_their_own_seconds() -> None:
+    here = situation(download_bytes=0, install_bytes=0)
+    slow = replace(here.pace, start_s=Range(1000, 2000, 3000))
+    times = replace(here.phase_times, provision_s=Range(1, 2, 3), collect_s=Range(4, 5, 6), release_s=Range(7, 8, 9))
+    found = forecast(replace(here, pace=slow, phase_times=times))
+    assert seconds(found, "launch").likely > 2000
+    assert [seconds(found, name).likely for name in ("provision", "collect", "release")] == [2, 5, 8]
+
+
+def test_how_the_engine_starts_is_asked_of_runs_that_started_so() -> None:
+    eager = {"name": "vllm", "version": "0.32.0", "parallel": [2, 1, 1], "args": {"enforce-eager": True}}
+    phases = [{**phase, "seconds": 40.0} if phase["name"] == "launch" else phase for phase in result()["phases"]]
+    runs = [past(engine=eager, phases=phases, run_id="eager"), past()]
+    for args, took in (({}, 140), ({"enforce_eager": True}, 40)):
+        assert seconds(forecast(situation(history=runs, engine_spec={"args": args})), "launch").likely == took

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.forecast.history import answer_tokens, calibrated, past_run, seconds_of
-from runners.forecast.speed import Answers, Parallel, Speed, drive_s, speed_of
+from runners.forecast.speed import Answers, Speed, drive_s
 from tests.runners.forecast.pasts import past, result, work
-from tests.runners.forecast.situations import LLAMA_70B, machine, model
+from tests.runners.forecast.situations import LLAMA_70B, machine, model, speed
 
 
 def roofline() -> Speed:
-    return speed_of(model(LLAMA_70B), machine("A100-80GB", 2), Parallel(tensor=2), "vllm", "0.32.0")
+    return speed(model(LLAMA_70B), machine("A100-80GB", 2), tensor_parallel_size=2)
 
 
 def test_a_run_from_its_result() -> None:
@@ -62,6 +62,9 @@ def test_another_machine_engine_or_cut_is_not_alike() -> None:
     assert not here.same_speed(replace(here, count=4))
     assert not here.same_speed(replace(here, parallel=(1, 2, 1)))
     assert here.same_speed(replace(here, provider="ssh", machine="mine")), "the same accelerators elsewhere"
+    quantized = replace(here, args={"kv-cache-dtype": "fp8"})
+    assert not here.same_speed(quantized, {"kv_cache_dtype"})
+    assert quantized.same_speed(replace(here, args={"kv_cache_dtype": "fp8", "max_num_seqs": 4}), {"kv_cache_dtype"})
     bare = replace(here, accelerator=None, count=0, machine="desk")
     assert not bare.same_speed(replace(bare, machine="lap")), "another CPU"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from recipes.ranges import Range
 from recipes.spec import Workload
 from runners.clock import PhaseTime
 from runners.forecast.history import past_run
 from runners.forecast.measured import accuracy, compared, work_row
-from recipes.ranges import Range
 from runners.forecast.values import Forecast, PhaseForecast
 from runners.records import RequestRecord
 from tests.runners.forecast.pasts import result

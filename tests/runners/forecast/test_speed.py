@@ -12,12 +12,22 @@ from hypothesis import strategies as st
 from provisioners.accelerators import Machine
 from runners.forecast.speed import Answers, Parallel, Speed, drive_s, speed_of
 from runners.forecast.work import LIKELY_SHARE, Group, Joining, Level, Work
-from tests.runners.forecast.situations import LLAMA_70B, MISTRAL_7B, MIXTRAL_8X7B, book, machine, model
+from runners.pace import EnginePace
+from tests.runners.forecast.situations import (
+    LLAMA_70B,
+    MISTRAL_7B,
+    MIXTRAL_8X7B,
+    book,
+    machine,
+    model,
+    speed,
+    spoken_for,
+)
 
 SAME = Answers(max_tokens=1000, spread=0.0)
 
 
-def speed(**changes: float) -> Speed:
+def made_up(**changes: float) -> Speed:
     fields: dict[str, float] = {
         "request_s": 0.01,
         "token_s": 0.0003,
@@ -42,7 +52,7 @@ def level(requests: float, prompt: float = 3000, answer: float = 300) -> Level:
 
 def test_the_published_peaks_of_two_a100_with_a_70b_model() -> None:
     """vLLM 0.2.1, airoboros-l2-70b, De Orbe Novo: 3,221 prompt tokens/s; 157 from 15 sequences in 78 % of the cache."""
-    found = speed_of(model(LLAMA_70B), machine("A100-80GB", 2), Parallel(tensor=2), "vllm", "0.2.1")
+    found = speed(model(LLAMA_70B), machine("A100-80GB", 2), tensor_parallel_size=2, version="0.2.1")
     assert 2900 / found.prefill_s(2900) == pytest.approx(3221, rel=0.4)
     context = 0.783 * 2593 * 16 / 15
     assert 15 / found.decode_step_s(15, context) == pytest.approx(156.8, rel=0.4)
@@ -50,28 +60,28 @@ def test_the_published_peaks_of_two_a100_with_a_70b_model() -> None:
 
 def test_the_published_book_on_one_3090() -> None:
     """airoboros-m-7b, Frankenstein: 47 chunks of 3,000 tokens over one connection took 472.67 s."""
-    found = speed_of(model(MISTRAL_7B), machine("RTX3090", 1), Parallel(), "vllm", "0.2.1")
+    found = speed(model(MISTRAL_7B), machine("RTX3090", 1), version="0.2.1")
     levels = book(47).levels(LIKELY_SHARE * 1000)
     assert drive_s(levels, found, 1, SAME, round_trip_s=0.0) == pytest.approx(472.67, rel=0.4)
 
 
 def test_experts_are_read_as_far_as_tokens_use_them() -> None:
     """Two of eight experts for one token; nearly all of them for many."""
-    sparse = speed_of(model(MIXTRAL_8X7B), machine("A100-80GB", 2), Parallel(tensor=2), "vllm", "0.32.0")
+    sparse = speed(model(MIXTRAL_8X7B), machine("A100-80GB", 2), tensor_parallel_size=2)
     steps = [sparse.decode_step_s(running, 0) - sparse.step_s for running in (1, 32)]
     whole = sparse.weights_s + sparse.experts_s
     assert steps[0] == pytest.approx(sparse.weights_s + sparse.experts_s / 4, rel=0.05)
     assert steps[1] == pytest.approx(whole, rel=0.1)
-    dense_arithmetic = speed_of(model(MISTRAL_7B), machine("A100-80GB", 2), Parallel(tensor=2), "vllm", "0.32.0")
+    dense_arithmetic = speed(model(MISTRAL_7B), machine("A100-80GB", 2), tensor_parallel_size=2)
     assert sparse.token_s < 3 * dense_arithmetic.token_s, "a token passes two of eight experts"
 
 
 def test_an_unknown_model_is_a_guess_and_says_so() -> None:
-    assert "guess" in speed_of(None, Machine(), Parallel(), "openai", None).basis
+    assert "guess" in speed_of(None, Machine(), Parallel(), EnginePace()).basis
 
 
 def test_replicas_share_the_requests() -> None:
-    one, two = speed(), speed(replicas=2)
+    one, two = made_up(), made_up(replicas=2)
     levels = [level(100)]
     assert drive_s(levels, two, 20, SAME, round_trip_s=0) < drive_s(levels, one, 20, SAME, round_trip_s=0)
 
@@ -79,12 +89,12 @@ def test_replicas_share_the_requests() -> None:
 def test_the_longest_answer_ends_a_level() -> None:
     same, spread = Answers(1000, 0.0), Answers(1000, 0.5)
     cut = Answers(310, 0.5)
-    times = [drive_s([level(20)], speed(), 20, answers, round_trip_s=0) for answers in (same, cut, spread)]
+    times = [drive_s([level(20)], made_up(), 20, answers, round_trip_s=0) for answers in (same, cut, spread)]
     assert times[0] < times[1] < times[2]
 
 
 def test_a_round_trip_lies_between_requests_of_one_place() -> None:
-    without, with_it = (drive_s([level(40)], speed(), 4, SAME, round_trip_s=s) for s in (0.0, 1.0))
+    without, with_it = (drive_s([level(40)], made_up(), 4, SAME, round_trip_s=s) for s in (0.0, 1.0))
     assert with_it - without == pytest.approx(10)
 
 
@@ -111,7 +121,7 @@ def test_more_bandwidth_and_more_arithmetic_are_never_slower(
     )
     facts, levels = model(MISTRAL_7B), book(chunks).levels(answer)
     times = [
-        drive_s(levels, speed_of(facts, one, Parallel(), "vllm", "0.32.0"), slots, SAME, round_trip_s=0.003)
+        drive_s(levels, speed_of(facts, one, Parallel(), spoken_for(facts, one)), slots, SAME, round_trip_s=0.003)
         for one in (base, replace(base, accelerator=better))
     ]
     assert times[1] <= times[0] * (1 + 1e-9)
@@ -130,14 +140,14 @@ def test_fewer_tokens_and_fewer_requests_never_take_longer(
     requests: int, more: int, prompt: float, answer: float, slots: int, less_prompt: float, less_answer: float
 ) -> None:
     answers = Answers(1000, 0.4)
-    whole = drive_s([level(requests + more, prompt, answer)], speed(), slots, answers, round_trip_s=0.01)
+    whole = drive_s([level(requests + more, prompt, answer)], made_up(), slots, answers, round_trip_s=0.01)
     less = [
         level(requests, prompt, answer),
         level(requests, prompt * less_prompt, answer),
         level(requests, prompt, answer * less_answer),
     ]
     for one in less:
-        assert drive_s([one], speed(), slots, answers, round_trip_s=0.01) <= whole * (1 + 1e-9)
+        assert drive_s([one], made_up(), slots, answers, round_trip_s=0.01) <= whole * (1 + 1e-9)
 
 
 def simulated_s(work: Work, answer: int, found: Speed, slots: int) -> float:
@@ -184,6 +194,6 @@ def test_the_sum_over_levels_agrees_with_a_simulation_of_every_step(documents: i
     joining = Joining(chunk_tokens=3000, overlap_tokens=512, template_tokens=60, max_levels=10)
     group = Group(documents, chunks, documents * chunks * 2900)
     work = Work(groups=(group,), max_tokens=1000, joining=joining)
-    exact = simulated_s(work, 200, speed(), slots)
+    exact = simulated_s(work, 200, made_up(), slots)
     answers = Answers(max_tokens=1000, spread=0.0)
-    assert drive_s(work.levels(200), speed(), slots, answers, round_trip_s=0) == pytest.approx(exact, rel=0.25)
+    assert drive_s(work.levels(200), made_up(), slots, answers, round_trip_s=0) == pytest.approx(exact, rel=0.25)
