@@ -111,6 +111,7 @@ class Engine(ABC):
     model_form: Literal["gguf", "folder", "none"] = "folder"
     """What it loads: one GGUF file, a folder as on the Hub, or nothing, because it runs elsewhere."""
     health_path = "/health"
+    """The page that answers 200 once it is up; `health_page` says it for a release."""
     metrics_path: str | None = "/metrics"
     reserved: frozenset[str] = frozenset()
     """Flags that `launch` sets, and a recipe must not."""
@@ -118,8 +119,6 @@ class Engine(ABC):
     """Whether only clients that show the key are let in; an engine that asks for none is never opened to others."""
     context_flag: str | None = None
     """The key of engine.args that sets the longest request, for suggestions."""
-    quantizations: Mapping[str, Mapping[str, JsonValue]] = {}
-    """Ways to quantize while loading, for suggestions: what people call each, and the engine.args that ask for it."""
     changes: Sequence[tuple[str, ...]] = ()
     """Further changes, as for --set, that may mend a refusal, the mildest first; each is judged before it is told."""
     splits_tensors = False
@@ -142,9 +141,13 @@ class Engine(ABC):
     def launch(self, request: LaunchRequest) -> Launch | None:
         """How it is started in the foreground; None if it runs already."""
 
-    def health_url(self, endpoint: Endpoint) -> str:
-        """The page that answers 200 once it is up."""
-        return endpoint.url + self.health_path
+    def health_page(self, version: str) -> str:
+        """The path of the page that answers 200 once a release is up."""
+        return self.health_path
+
+    def health_url(self, endpoint: Endpoint, version: str) -> str:
+        """The whole address of that page."""
+        return endpoint.url + self.health_page(version)
 
     def served_name(self, model_path: str, identifier: str) -> str:
         """What requests must call the model; by default what people call it."""
@@ -161,6 +164,13 @@ class Engine(ABC):
     def pace(self, case: Case, memory: Memory | None) -> EnginePace:
         """What a forecast of its speed starts from; pure. `memory` is what it said of the case when it was assessed."""
         return stated_pace(case, memory)
+
+    def quantizations(self, version: str) -> Mapping[str, Mapping[str, JsonValue]]:
+        """A release's ways to quantize while loading: what people call each, and the engine.args that ask for it.
+
+        The mildest comes first.
+        """
+        return {}
 
     def cuda(self, version: str) -> str | None:
         """The CUDA, as major.minor, that its release is built for; None if it brings none."""

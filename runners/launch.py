@@ -127,14 +127,14 @@ async def _start(
 
 async def _until_ready(running: Running, session: aiohttp.ClientSession) -> None:
     """HTTP 200 on the health page, and then one generated token: a server may be up and its model broken."""
-    url, pause_s = running.plan.engine.health_url(running.endpoint), _FIRST_PAUSE_S
+    plan, pause_s = running.plan, _FIRST_PAUSE_S
+    url = plan.engine.health_url(running.endpoint, plan.engine_version or "")
     while (trouble := await _trouble_at(url, running, session)) is not None:
         if running.process is None:
             raise EngineFailed(f"{url}: {trouble}", advice="check engine.url, and that the endpoint runs")
         await asyncio.sleep(pause_s)
         pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
-    recipe = running.plan.recipe
-    once = recipe.workload.model_copy(update={"retries": 0, "concurrency": 1})
+    once = plan.recipe.workload.model_copy(update={"retries": 0, "concurrency": 1})
     await _generate_one(Client(session, running.endpoint, once, mask=running.log.mask), running, once)
 
 

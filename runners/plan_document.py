@@ -173,7 +173,8 @@ def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
     )
     if launch:
         yield {"phase": "launch", "argv": list(launch.argv), "env": {k: v for k, v in launch.env.items() if v}}
-    yield {"phase": "launch", "action": f"GET {plan.engine.health_path} answers 200, and one token is generated"}
+    page = plan.engine.health_page(plan.engine_version or "")
+    yield {"phase": "launch", "action": f"GET {page} answers 200, and one token is generated"}
     work = plan.estimate
     drive = f"{plan.workload.name}: {work.documents} documents, {work.requests} requests at first"
     yield {"phase": "drive", "action": drive}

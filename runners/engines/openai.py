@@ -12,8 +12,8 @@ class OpenAIEndpoint(Engine):
     health_path = "/models"
     metrics_path = None
 
-    def health_url(self, endpoint: Endpoint) -> str:
-        return endpoint.api_url + self.health_path
+    def health_url(self, endpoint: Endpoint, version: str) -> str:
+        return endpoint.api_url + self.health_page(version)
 
     def installation(self, version: str, *, accelerated: bool) -> Installation | None:
         return None

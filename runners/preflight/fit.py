@@ -103,12 +103,18 @@ def fits(wish: Wish, offers: Iterable[Offer]) -> list[Fit]:
     return sorted((fit for fit in found if not any(_as_good(fewer, fit) for fewer in found)), key=_order)
 
 
-def quantization_args(engine: Engine, name: str | None) -> dict[str, JsonValue]:
-    """The engine.args that ask for a quantization: one of those that the engine names, else the flag's own value."""
+def quantization_args(engine: Engine, version: str, name: str | None) -> dict[str, JsonValue]:
+    """The engine.args that ask for a quantization: what the release has under this name or value, or what it makes
+    smallest under a name that begins with this word; else the flag's own value.
+    """
     if name is None:
         return {}
-    for label, args in engine.quantizations.items():
-        if label.casefold() == name.casefold():
+    named = engine.quantizations(version)
+    for label, args in named.items():
+        if name.casefold() in (label.casefold(), *(str(value).casefold() for value in args.values())):
+            return dict(args)
+    for label, args in reversed(list(named.items())):
+        if label.split()[0].casefold() == name.casefold():
             return dict(args)
     if engine.model_form == "gguf":
         raise UsageError(

@@ -110,7 +110,7 @@ def _flag_changes(question: Question, refused: Judged) -> Iterator[Iterable[tupl
     yield _larger_disks(question, refused)
     for change in engine.changes:
         yield [change, *((*change, length) for length in lengths)]
-    for args in engine.quantizations.values():
+    for args in engine.quantizations(question.version).values():
         changes = tuple(f"engine.args.{key}={json.dumps(value)}" for key, value in args.items())
         yield [changes, *((*changes, change) for change in lengths)]
 

@@ -22,11 +22,10 @@ def fit_lines(document: Mapping[str, Any], width: int | None, *, limit: int = 0,
     """The table, what had to be assumed, and how to plan with the first row that fits. A limit of 0 shows all."""
     rows = document["fits"]
     engine = " ".join(filter(None, (document["engine"]["name"], document["engine"]["version"])))
-    for line in in_parts(
-        [document["model"], engine, f"prices: {document['prices']}" if _has_prices(rows) else ""], width
-    ):
+    without = document["prices"].startswith("no prices")
+    for line in in_parts([document["model"], engine, "" if without else f"prices: {document['prices']}"], width):
         yield Text(line, style="bold")
-    if not _has_prices(rows):
+    if without:
         yield from labelled("", document["prices"], width, indent=0, style="dim")
     yield Text()
     if rows:
@@ -38,10 +37,6 @@ def fit_lines(document: Mapping[str, Any], width: int | None, *, limit: int = 0,
         )
     for warning in document["warnings"]:
         yield from labelled("warning", warning, width, style="yellow")
-
-
-def _has_prices(rows: list[dict[str, Any]]) -> bool:
-    return any(row["price_usd_per_h"] is not None for row in rows)
 
 
 def _table(rows: list[dict[str, Any]], width: int | None) -> Iterator[Text]:

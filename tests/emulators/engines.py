@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
+
+from pydantic import JsonValue
 
 from provisioners.contract import Finding
 from recipes.spec import Recipe
@@ -29,13 +30,15 @@ class EngineByArithmetic(Engine):
     default_version = "1.0"
     context_flag = "context"
     splits_tensors = True
-    quantizations = MappingProxyType({"half": {"quantize": "half"}})
 
     def installation(self, version: str, *, accelerated: bool) -> Installation | None:
         return None
 
     def launch(self, request: LaunchRequest) -> Launch | None:
         return None
+
+    def quantizations(self, version: str) -> Mapping[str, Mapping[str, JsonValue]]:
+        return {"half size": {"quantize": "half"}}
 
     def install_gb(self, version: str, *, accelerated: bool) -> float | None:
         return 10.0

@@ -29,6 +29,7 @@ from recipes.errors import UsageError
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
 from runners import registry
+from runners.client import Endpoint
 from runners.engine import Engine, EngineSample, LaunchRequest, LogSample, series_sums
 
 CASES = Path(__file__).parent / "engine_cases"
@@ -69,6 +70,12 @@ def check_contract(name: str, engine: Engine) -> None:
     """What holds for every engine."""
     assert engine.name == name
     assert engine.health_path.startswith("/")
+    for version in ("0.1.0", engine.default_version or ""):
+        page = engine.health_page(version)
+        assert page.startswith("/")
+        assert engine.health_url(Endpoint("http://host:1", "model", None), version).endswith(page)
+    for args in engine.quantizations(engine.default_version or "").values():
+        assert args.keys().isdisjoint(engine.reserved)
     assert engine.metrics_path is None or engine.metrics_path.startswith("/")
     assert all(re.compile(pattern) and advice for pattern, advice in engine.patterns)
     check_installation(engine)

@@ -124,6 +124,11 @@ def test_where_nothing_serves_it_the_reason_stands_there() -> None:
     assert "no prices: runpod was not asked" in read
 
 
+def test_whose_prices_they_are_is_said_even_if_nothing_serves_it() -> None:
+    read = " ".join(plain(fit_lines(document(), 100, why_not="too large")))
+    assert "prices: runpod, now" in read
+
+
 def test_what_was_assumed_of_the_model_stands_below() -> None:
     lines = plain(fit_lines(document(fit("A40-48GB", 4, 1.76), warnings=["its architecture is not known"]), 100))
     assert "warning   its architecture is not known" in lines

@@ -55,12 +55,13 @@ def run(options: argparse.Namespace) -> int:
     from runners.preflight.fit import Wish, fits, model_warnings, quantization_args
 
     engine, source = _engine_and_model(options)
-    args = {**_flags(options.arg), **quantization_args(engine, options.quantization)}
+    version = options.version or engine.default_version or ""
+    args = {**_flags(options.arg), **quantization_args(engine, version, options.quantization)}
     if source.facts is None:
         raise UsageError(f"{engine.name} runs elsewhere: there is nothing to fit", advice="name another --engine")
     wish = Wish(
         engine=engine,
-        version=options.version or engine.default_version or "",
+        version=version,
         model=source.facts,
         args=args,
         context=options.context,

