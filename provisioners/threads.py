@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -34,3 +35,15 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
     threading.Thread(target=run, daemon=True).start()
     return await done
+
+
+def copy_whole(source: Path, target: Path, stop: threading.Event) -> None:
+    """Copy a file, until `stop` is set by another thread; it appears under its name only when it is complete."""
+    part = target.with_name(target.name + ".part")
+    with source.open("rb") as reading, part.open("wb") as writing:
+        while not stop.is_set() and (block := reading.read(1 << 20)):
+            writing.write(block)
+    if stop.is_set():
+        part.unlink()
+    else:
+        part.replace(target)

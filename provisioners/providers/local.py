@@ -42,7 +42,7 @@ from provisioners.hardware import match, no_match, shortage
 from provisioners.onhost import guard
 from provisioners.phase_times import THIS_MACHINE
 from provisioners.this_machine import accelerators_here, this_machine
-from provisioners.threads import in_thread
+from provisioners.threads import copy_whole, in_thread
 from recipes.errors import HostCommandFailed, NoMachine
 from recipes.spec import Resources
 from recipes.units import GIB
@@ -237,7 +237,7 @@ class LocalHost:
             source, target = self.work_dir / name, into / name
             if source.is_file() and not stop.is_set():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _copy_whole(source, target, stop)
+                copy_whole(source, target, stop)
                 copied.append(target)
         return copied
 
@@ -299,18 +299,6 @@ class LocalProcess:
 
     async def catch_up(self) -> None:
         pass
-
-
-def _copy_whole(source: Path, target: Path, stop: threading.Event) -> None:
-    """Copy a file; it appears under its name only when it is complete."""
-    part = target.with_name(target.name + ".part")
-    with source.open("rb") as reading, part.open("wb") as writing:
-        while not stop.is_set() and (block := reading.read(1 << 20)):
-            writing.write(block)
-    if stop.is_set():
-        part.unlink()
-    else:
-        part.replace(target)
 
 
 def _ports_of(work_dir: Path) -> list[int]:
