@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from runners.engine import flags
 from runners.engines.vllm import PLUGIN
 from tests.conftest import Command
 from tests.runners.vllm.building import assess, blocks, model
@@ -123,6 +124,55 @@ def test_a_length_that_is_too_great_is_refused_in_the_same_words(python: Path) -
     (answer,) = ask(python, [case(SMALL, 1, 99999)])
     (found,) = blocks(planned(SMALL, 1, 99999))
     assert found.quote in answer["refusal"]
+
+
+ARGS: list[dict[str, Any]] = [
+    {},
+    {"dtype": "banana"},
+    {"dtype": "half"},
+    {"gpu_memory_utilization": "abc"},
+    {"gpu_memory_utilization": 1.5},
+    {"gpu_memory_utilization": 0},
+    {"max_num_seqs": 0},
+    {"max_num_seqs": 4.0},
+    {"max_num_batched_tokens": 0},
+    {"max_num_batched_tokens": "4K"},
+    {"max_num_batched_tokens": 100},
+    {"max_num_batched_tokens": 100, "max_num_seqs": 101},
+    {"max_num_batched_tokens": 100, "enable_chunked_prefill": False},
+    {"max_model_len": "1k"},
+    {"max_model_len": "abc"},
+    {"max_model_len": "auto"},
+    {"kv_cache_dtype": "banana"},
+    {"block_size": "x"},
+    {"quantization": "nonsense"},
+    {"quantization": "awq"},
+    {"quantization": "auto_gptq"},
+    {"quantization": "moe_wna16"},
+    {"quantization": "compressed-tensors"},
+    {"quantization": "torchao"},
+    {"quantization": "fp8"},
+    {"quantization": "fp8_per_tensor"},
+    {"quantization": "mxfp4"},
+    {"quantization": "experts_int8"},
+    {"quantization": "fbgemm_fp8"},
+    {"quantization": "bitsandbytes"},
+    {"a_flag_that_nobody_knows": 1},
+    {"swap_space": 4},
+    {"max_model": 512},
+    {"no_enable_prefix_caching": True},
+]
+
+
+def test_flags_are_taken_and_refused_as_by_vllm(python: Path) -> None:
+    answers = ask(python, [{"config": SMALL, "argv": flags(args)} for args in ARGS])
+    for args, answer in zip(ARGS, answers, strict=True):
+        refusal = re.sub(r"/--?[\w-]+(?=[:/])", "", answer.get("refusal", ""))  # other names of the same flag
+        found = blocks(assess(model(SMALL), None, version=PLUGIN.default_version or "", ram_gib=16, **args))
+        assert bool(found) == bool(refusal), (args, refusal)
+        if found:  # A value behind a flag that it does not know is, to its parser, the name of a model.
+            quote = found[0].quote
+            assert (quote.rpartition(" ")[0] if "unrecognized" in quote else quote) in refusal, (args, refusal)
 
 
 def test_a_server_on_two_ranks_logs_what_was_planned(python: Path, tmp_path: Path) -> None:

@@ -175,11 +175,10 @@ def _allowed(rows: tuple[tuple[_Number, _Number, frozenset[_Value]], ...], numbe
 
 
 def _not_among(name: str, value: object, values: Collection[object]) -> Finding:
-    chosen = ", ".join(repr(one) for one in values)
     return _refused(
         name,
         f"engine.args.{name}: vLLM does not know {value}",
-        f"argument --{name.replace('_', '-')}: invalid choice: {value!r} (choose from {chosen})",
+        f"argument --{name.replace('_', '-')}: invalid choice: {value!r} (choose from",
         suggestion=f"one of {', '.join(map(str, values))}",
     )
 

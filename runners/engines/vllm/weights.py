@@ -25,7 +25,7 @@ _STREAMED = Release((0, 16, 0))
 _TEXT_ONLY = Release((0, 10, 2))
 """Without images and the like, a multimodal model's towers are not made."""
 _BUFFERS_BYTES = 24 * 2**20
-"""Rotary tables, Marlin's and the attention's small work spaces."""
+"""Rotary tables, Marlin's and the attention's small work spaces, on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def weights_on_one_gpu(model: ModelFacts, settings: Settings) -> Weights:
         total = layers * share + max(ends[0], head) + parts.get("vision", 0.0)
     else:
         total = layers + sum(ends) + parts.get("vision", 0.0)
-    total += _BUFFERS_BYTES + _absorbed(model, settings)
+    total += _absorbed(model, settings) + (0 if settings.cpu else _BUFFERS_BYTES)
     offloaded = min(settings.flags.cpu_offload_gb * 2**30, total)
     final = total - offloaded
     return Weights(final, max(final, _at_load(model, settings) - offloaded))

@@ -2,8 +2,11 @@
 
 Each case is {config, tensor_parallel_size, max_model_len, kv_cache_gib}; its answer {"refusal": text} or
 {"kv_tokens": number}. The ranks of tensor parallelism are pretended, so that no process is started for them.
+With {config, argv} only the command line, the configuration and the quantization are made: {"refusal": text} or {}.
 """
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -15,7 +18,7 @@ GIB = 2**30
 
 def main() -> None:
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
-    answers = [answer(case) for case in json.load(sys.stdin)]
+    answers = [commanded(case) if "argv" in case else answer(case) for case in json.load(sys.stdin)]
     json.dump(answers, sys.stdout)
 
 
@@ -52,6 +55,31 @@ def answer(case):
                 return {"refusal": str(refusal)}
             current_platform.update_block_size_for_backend(config)
             return {"kv_tokens": tokens(config)}
+
+
+def commanded(case):
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.model_executor.model_loader.weight_utils import get_quant_config
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "config.json"), "w") as file:
+            json.dump(case["config"], file)
+        try:
+            with contextlib.redirect_stderr(said):
+                parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(case["argv"])
+            parsed.model, parsed.skip_tokenizer_init = folder, True
+            config = EngineArgs.from_cli_args(parsed).create_engine_config(UsageContext.OPENAI_API_SERVER)
+            if config.model_config.quantization:
+                get_quant_config(config.model_config, config.load_config)
+        except SystemExit:
+            return {"refusal": said.getvalue()}
+        except (TypeError, ValueError) as refusal:
+            return {"refusal": str(refusal)}
+    return {}
 
 
 def pretend_ranks(size):

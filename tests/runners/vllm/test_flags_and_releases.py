@@ -133,7 +133,7 @@ def test_of_a_release_that_nobody_knows_flags_are_only_doubted() -> None:
 
 
 VALUES: list[tuple[str, dict[str, Any], str | None]] = [
-    ("0.33.0", {"dtype": "banana"}, "argument --dtype: invalid choice: 'banana' (choose from 'auto', "),
+    ("0.33.0", {"dtype": "banana"}, "argument --dtype: invalid choice: 'banana' (choose from"),
     ("0.2.1", {"dtype": "bf16"}, "argument --dtype: invalid choice: 'bf16'"),
     ("0.33.0", {"dtype": "half"}, None),
     ("0.33.0", {"gpu_memory_utilization": "abc"}, "argument --gpu-memory-utilization: invalid float value: 'abc'"),
@@ -154,8 +154,8 @@ VALUES: list[tuple[str, dict[str, Any], str | None]] = [
     ("0.9.2", {"max_num_batched_tokens": "8K"}, "argument --max-num-batched-tokens: invalid int value: '8K'"),
     ("0.33.0", {"block_size": 17}, "No valid attention backend found for cuda with"),
     ("0.33.0", {"block_size": 48}, None),
-    ("0.11.0", {"block_size": 17}, "argument --block-size: invalid choice: 17 (choose from 1, 8, 16, 32, 64, 128)"),
-    ("0.6.0", {"block_size": 128}, "argument --block-size: invalid choice: 128 (choose from 8, 16, 32)"),
+    ("0.11.0", {"block_size": 17}, "argument --block-size: invalid choice: 17 (choose from"),
+    ("0.6.0", {"block_size": 128}, "argument --block-size: invalid choice: 128 (choose from"),
     ("0.4.0", {"block_size": 128}, None),  # nobody read this release: one of its neighbours takes it
     ("0.33.0", {"kv_cache_dtype": "banana"}, "argument --kv-cache-dtype: invalid choice: 'banana'"),
     ("0.33.0", {"kv_cache_dtype": "turboquant_of_tomorrow"}, None),

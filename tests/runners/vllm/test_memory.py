@@ -229,3 +229,10 @@ def test_what_cuda_itself_takes_is_not_free(gpu: str, share: float, level: str |
         one.level for one in findings if one.code == "weights" and one.path == "engine.args.gpu_memory_utilization"
     ]
     assert found == ([level] if level else [])
+
+
+def test_on_the_cpu_weights_are_what_the_files_hold() -> None:
+    facts = model(tie_word_embeddings=True, vocab_size=32000, num_hidden_layers=2)
+    memory = assess(facts, None, version="0.32.0", env={"VLLM_CPU_KVCACHE_SPACE": "1"}, ram_gib=16).memory
+    assert memory is not None
+    assert memory.weights_gib_per_gpu * 2**30 == pytest.approx(facts.weight_bytes, rel=0.001)
