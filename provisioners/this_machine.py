@@ -32,7 +32,9 @@ def accelerators_here() -> tuple[list[Gpu], str | None]:
     except (OSError, subprocess.SubprocessError):
         return [], None
     rows = [[cell.strip() for cell in f"{row},".split(",")] for row in listed.splitlines() if "," in row]
-    gpus = [Gpu(row[0], _number(row[1]) / 1024, _number(row[3]) / 1024 if len(row) > 4 else None) for row in rows]
+    gpus = [
+        Gpu(row[0], _number(row[1]) / 1024, _number(row[3]) / 1024 or None if len(row) > 4 else None) for row in rows
+    ]
     return gpus, cuda_of(rows[0][2]) if rows else None
 
 

@@ -128,7 +128,8 @@ def _at_hub(recipe: Recipe, engine: Engine, hub: Hub) -> ModelSource:
     repository = hub.repository(repo)
     try:
         found = repository.describe(model.revision or "main")
-        files = tuple(_wanted(repo, list(found.files), model.file, engine))
+        own_form = "mistral" in recipe.engine.args.values()
+        files = tuple(_wanted(repo, list(found.files), model.file, engine, own_form=own_form))
         facts = repository.facts(found, files, gguf=engine.model_form == "gguf", identifier=model.identifier)
         tokenizer = _named_tokenizer(recipe, hub) or _tokenizer_of(repository, found)
     finally:
@@ -191,7 +192,10 @@ def _with_magic(path: Path) -> Path:
     return path
 
 
-def _wanted(repo: str, files: list[HubFile], pattern: str | None, engine: Engine) -> list[HubFile]:
+def _wanted(
+    repo: str, files: list[HubFile], pattern: str | None, engine: Engine, *, own_form: bool = False
+) -> list[HubFile]:
+    """What is fetched. `own_form` is for engines that are told to load Mistral's own form of its weights."""
     if engine.model_form == "gguf":
         found = [f for f in files if fnmatch.fnmatch(f.name, pattern or "*.gguf")]
         if len(found) == 1:
@@ -203,6 +207,8 @@ def _wanted(repo: str, files: list[HubFile], pattern: str | None, engine: Engine
         )
     safetensors = any(f.name.endswith(".safetensors") for f in files)
     never = (*_NEVER, "*.gguf", *(("*.bin",) if safetensors else ()))
+    if any(f.name.endswith(".safetensors") and not f.name.startswith("consolidated") for f in files) and not own_form:
+        never += ("consolidated*.safetensors",)
     wanted = [f for f in files if not any(fnmatch.fnmatch(f.name, p) for p in never)]
     if not any(f.name == "config.json" for f in wanted):
         raise Refused(

@@ -128,7 +128,7 @@ def gpus():
             "name": row[0],
             "memory_mib": whole(row[1]),
             "driver": row[2] if len(row) > 2 else "",
-            "free_mib": whole(row[3]) if len(row) > 3 else None,
+            "free_mib": whole(row[3]) or None if len(row) > 3 else None,
         }
         for row in rows
     ]

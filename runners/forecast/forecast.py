@@ -146,7 +146,9 @@ def _prepare(situation: Situation) -> tuple[Range, str]:
     if known is None:
         without = phases.prepare_s(situation.phase_times, install_bytes=0, download_bytes=to_download)
         found = Range(without.low, found.likely, found.high)
-    return found, "sizes" if install_bytes or to_download else "assumed"
+    if not (install_bytes or to_download):
+        return found, "assumed"
+    return found, f"{to_download / 1e9:,.1f} GB to download, {install_bytes / 1e9:,.1f} GB to install, at the same time"
 
 
 def _known_to_be_installed(situation: Situation) -> bool | None:
@@ -215,7 +217,20 @@ def _drive(situation: Situation) -> _Drive:
     found = Range(
         likely * _apart(min(1.0, low / likely), faster), likely, likely * _apart(max(1.0, high / likely), slower)
     )
-    return _Drive(found + _DRIVE_ENDS_S, answers, f"{basis}; {about_answers}")
+    return _Drive(found + _DRIVE_ENDS_S, answers, f"{basis}{_rates(situation, speeds[0], answers)}; {about_answers}")
+
+
+def _rates(situation: Situation, speed: Speed, answers: Range) -> str:
+    """The speed in tokens, with as many requests at once as there will be; nothing where it is a guess."""
+    if situation.model is None or not situation.model.weight_bytes:
+        return ""
+    at_once, first = _slots(situation, answers.likely), situation.whole_work.levels(answers.likely)[0]
+    prompt = first.prompt_tokens / first.requests
+    step_s = speed.decode_step_s(at_once, prompt + answers.likely / 2)
+    return (
+        f" ({prompt / speed.prefill_s(prompt):,.0f} prompt tokens/s alone, {at_once / step_s:,.0f} output tokens/s "
+        f"with {at_once:,.0f} at once)"
+    )
 
 
 def _apart(one: float, other: float) -> float:

@@ -17,14 +17,28 @@ def assessed(engine: Engine, case: Case) -> Assessment:
     if accelerator is not None and accelerator.usable_gib <= 0:
         return Assessment()
     said = engine.assess(case)
-    least = _least(case) if said.memory is None else _least_of_ram(case, said.memory)
-    return replace(said, findings=(*said.findings, *least))
+    least = list(_least(case) if said.memory is None else _least_of_ram(case, said.memory))
+    told = {finding.code for finding in said.findings if finding.level != "ok"}
+    new = (finding for finding in least if finding.level == "block" or finding.code not in told)
+    return replace(said, findings=(*said.findings, *new))
 
 
 def _least_of_ram(case: Case, memory: Memory) -> Iterator[Finding]:
     """On the CPU the weights that an engine loads lie in RAM."""
-    ram_gib, weights_gib = case.machine.ram_gib, memory.weights_gib_per_gpu * case.accelerators_needed
-    if case.machine.accelerator is None and ram_gib and weights_gib > ram_gib:
+    ram_gib, ranks = case.machine.ram_gib, case.accelerators_needed
+    if case.machine.accelerator is not None or not ram_gib:
+        return
+    weights_gib = memory.weights_gib_per_gpu * ranks
+    whole_gib = weights_gib + (memory.kv_gib_per_gpu + memory.activation_gib_per_gpu + memory.other_gib_per_gpu) * ranks
+    if weights_gib <= ram_gib < whole_gib:
+        yield Finding(
+            level="warn",
+            code="ram",
+            message=f"with a full cache the engine takes {whole_gib:,.1f} GiB; the machine has {ram_gib:,.1f} GiB RAM",
+            numbers={"needed_gib": round(whole_gib, 2), "ram_gib": round(ram_gib, 2)},
+            path="engine",
+        )
+    elif weights_gib > ram_gib:
         yield Finding(
             level="block",
             code="ram",

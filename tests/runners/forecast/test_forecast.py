@@ -81,7 +81,7 @@ def test_runs_of_other_engines_models_and_machines_tell_nothing_of_speed() -> No
     other = situation(history=[past(offer={**result()["offer"], "accelerator": "L4", "id": "L4", "count": 2})])
     bare = forecast(replace(other, history=()))
     drive = seconds(forecast(other), "drive")
-    assert "roofline;" in basis(forecast(other), "drive")
+    assert "roofline (" in basis(forecast(other), "drive")
     assert "as before" in basis(forecast(other), "drive"), "but how long this model's answers are they do tell"
     assert drive.likely == pytest.approx(seconds(bare, "drive").likely, rel=0.3)
     assert seconds(forecast(other), "launch") == seconds(bare, "launch")

@@ -78,6 +78,46 @@ def test_methods_need_a_generation(quantization: dict[str, Any], gpu: str, versi
     assert all(one.quote.startswith("The quantization method ") and quote and quote in one.quote for one in found)
 
 
+def compressed(kind: str, bits: int, inputs: int | None, form: str) -> dict[str, Any]:
+    group = {
+        "targets": ["Linear"],
+        "weights": {"num_bits": bits, "type": kind, "strategy": "channel", "symmetric": True},
+        "input_activations": {"num_bits": inputs, "type": kind, "dynamic": True} if inputs else None,
+    }
+    return {"quant_method": "compressed-tensors", "format": form, "config_groups": {"group_0": group}}
+
+
+W4A16 = compressed("int", 4, None, "pack-quantized")
+INT8 = compressed("int", 8, 8, "int-quantized")
+FP8 = compressed("float", 8, 8, "float-quantized")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "gpu", "version", "needed"),
+    [
+        (W4A16, "T4", "0.8.0", 80),
+        (W4A16, "T4", "0.11.2", 80),
+        (W4A16, "T4", "0.12.0", None),
+        (W4A16, "V100-32GB", "0.12.0", 75),
+        (W4A16, "A100-80GB", "0.8.0", None),
+        (FP8, "T4", "0.8.0", 80),
+        (FP8, "T4", "0.14.0", 80),
+        (FP8, "T4", "0.16.0", None),
+        (FP8, "A100-80GB", "0.8.0", None),
+        (INT8, "T4", "0.8.0", None),
+        (INT8, "V100-32GB", "0.8.0", 75),
+        (compressed("int", 3, None, "a form of tomorrow"), "T4", "0.8.0", None),
+    ],
+)
+def test_schemes_of_compressed_tensors_need_a_generation(
+    quantization: dict[str, Any], gpu: str, version: str, needed: int | None
+) -> None:
+    facts = model(quantization_config=quantization, torch_dtype="float16")
+    found = [one for one in blocks(assess(facts, gpu, version=version)) if one.code == "quantization"]
+    quotes = [f"('Quantization scheme is not supported for ', 'the current GPU. Min capability: {needed}. ', "]
+    assert [one.quote[: len(quotes[0])] for one in found] == quotes * (needed is not None)
+
+
 def test_fp8_without_fp8_arithmetic_is_told() -> None:
     found = finding(assess(model(quantization_config={"quant_method": "fp8"}), "A100-80GB"), "quantization")
     assert found.level == "warn"
