@@ -28,10 +28,19 @@ fp8 in blocks: a shard's inputs and outputs are multiples of the block (128 × 1
 
 vLLM: layers/quantization/{awq,gptq,gptq_marlin,fp8}.py, create_weights; utils/marlin_utils.py; utils/fp8_utils.py.""",
     "quantization": """\
-compute capability ≥ the method's minimum, in this release
+the release knows the method; a model that is stored in one is not asked for in another, and one that is stored in none
+only in those that quantize while loading (fp8, fp8_per_tensor since 0.20, bitsandbytes until 0.27, …)
+compute capability ≥ the method's minimum, in this release; with compressed-tensors ≥ that of each scheme
 
-vLLM: layers/quantization/*.py, get_min_capability; config/vllm.py, _get_quantization_config (before 0.5
-model_executor/model_loader.py).""",
+vLLM: layers/quantization/__init__.py, QUANTIZATION_METHODS; config/model.py, _verify_quantization;
+model_loader/weight_utils.py, get_quant_config; layers/quantization/*.py and compressed_tensors/schemes/*.py,
+get_min_capability; config/vllm.py, _get_quantization_config (before 0.5 model_executor/model_loader.py).""",
+    "architecture": """\
+one of config.json's architectures is in the release's registry of models
+until 0.7.0 others are refused; since, Transformers' own code runs them, if it is written for vLLM's attention
+
+vLLM: model_executor/models/registry.py (before 0.6.3 models/__init__.py, before 0.2.3 model_executor/model_loader.py),
+of 58 releases.""",
     "dtype": """\
 bfloat16 needs compute capability 8.0; dtype auto falls back to float16 since 0.9.0, and fails before
 gemma2, gemma3 and glm4 are refused in float16 since 0.9.0, and take float32 where bfloat16 is missing
@@ -70,9 +79,12 @@ vLLM: v1/worker/gpu_worker.py, determine_available_memory; worker/worker.py, det
 utils/mem_utils.py, memory_profiling; v1/sample/ops/topk_topp_sampler.py; layers/fused_moe/fused_moe.py;
 v1/kv_cache_interface.py; v1/core/kv_cache_utils.py.""",
     "flag": """\
-each flag of engine.args is one that this release's command line has; flags that no release had are left to vLLM
+each flag of engine.args is one that this release's command line has, or the beginning of its name
+numbers are numbers: 32k and 32K since 0.8.3 (max_model_len) and 0.10.2; 0 < gpu_memory_utilization ≤ 1;
+max_num_seqs ≥ 1; dtype, kv_cache_dtype and block_size (until 0.17; then multiples of 16) are among the release's own
 
-vLLM: engine/arg_utils.py, EngineArgs and add_cli_args; entrypoints/openai/cli_args.py, of 58 releases.""",
+vLLM: engine/arg_utils.py, EngineArgs and add_cli_args; entrypoints/openai/cli_args.py, of 58 releases; config/cache.py,
+config/scheduler.py.""",
     "concurrency": """\
 requests at once = min(max_num_seqs, ⌊blocks / blocks of one request⌋), for the longest request and for the mean one
 

@@ -49,6 +49,7 @@ class Vllm(Engine):
         ("engine.args.dtype=half",),
         ("engine.args.gpu_memory_utilization=0.95",),
         ("engine.args.kv_cache_dtype=fp8",),
+        (f"engine.version={default_version}",),
         ("engine.version=0.19.1",),
     )
     reserved = frozenset({"model", "served_model_name", "host", "port", "api_key"})

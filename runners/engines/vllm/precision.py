@@ -13,6 +13,7 @@ from provisioners.contract import Finding
 from runners.engines.vllm import releases
 from runners.engines.vllm.flags import Flags
 from runners.engines.vllm.releases import Release
+from runners.engines.vllm.schemes import scheme_needed, scheme_refusal
 from runners.modelfacts.facts import ModelFacts
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -20,6 +21,7 @@ _NAMES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "fl
 _UNSTABLE_IN_FLOAT16 = {"gemma2", "gemma3", "gemma3_text", "glm4"}
 """config.py, _FLOAT16_NOT_SUPPORTED_MODELS."""
 _ALWAYS = (0, 0, 0)
+_COMPUTES_IN_FP8 = {"fp8", "fp8_per_tensor", "fp8_per_channel"}
 
 _MINIMUM: dict[str, tuple[tuple[tuple[int, int, int], int], ...]] = {
     # method: (since the release, compute capability × 10), from each release's get_min_capability
@@ -33,7 +35,7 @@ _MINIMUM: dict[str, tuple[tuple[tuple[int, int, int], int], ...]] = {
     "fp8": ((_ALWAYS, 90), ((0, 4, 2), 89), ((0, 5, 1), 80), ((0, 14, 0), 75)),
     "fbgemm_fp8": ((_ALWAYS, 80),),
     "bitsandbytes": ((_ALWAYS, 70),),
-    "compressed-tensors": ((_ALWAYS, 70),),
+    "compressed-tensors": ((_ALWAYS, 60), ((0, 5, 1), 75), ((0, 5, 2), 70)),
     "modelopt": ((_ALWAYS, 89), ((0, 27, 0), 80)),
     "modelopt_fp4": ((_ALWAYS, 100), ((0, 9, 0), 80), ((0, 14, 0), 75)),
     "mxfp4": ((_ALWAYS, 80),),
@@ -77,7 +79,9 @@ def precision(model: ModelFacts, flags: Flags, accelerator: Accelerator | None, 
     capability = accelerator.compute_capability if accelerator else None
     if accelerator and capability:
         findings += _generation(accelerator, capability, release)
-        findings += _quantization(method, accelerator, capability, release, explicit=flags.quantization is not None)
+        path = "model" if flags.quantization is None else "engine.args.quantization"
+        found = _quantization(method, accelerator, capability, release, path)
+        findings += found or _scheme(model, accelerator, capability, release)
     asked = flags.kv_cache_dtype or "auto"
     if asked == "auto" and model.quantization and (model.quantization.kv_cache or "").lower().startswith("fp8"):
         asked = "fp8" if release >= Release((0, 11, 1)) else "auto"
@@ -193,11 +197,10 @@ def minimum_capability(method: str, release: Release) -> int | None:
 
 
 def _quantization(
-    method: str | None, accelerator: Accelerator, capability: tuple[int, int], release: Release, *, explicit: bool
+    method: str | None, accelerator: Accelerator, capability: tuple[int, int], release: Release, path: str
 ) -> list[Finding]:
     needed = minimum_capability(method, release) if method else None
     have = 10 * capability[0] + capability[1]
-    path = "engine.args.quantization" if explicit else "model"
     if method and needed and have < needed:
         return [
             Finding(
@@ -212,19 +215,44 @@ def _quantization(
                 path=path,
             )
         ]
-    if method == "fp8" and have < 89:
-        return [
-            Finding(
-                level="warn",
-                code="quantization",
-                message=f"{accelerator.name} has no fp8 arithmetic: weights stay 8 bits wide, and compute is 16 bits "
-                "wide (Marlin)",
-                quote="Your GPU does not have native support for FP8 computation but FP8 quantization is being used. "
-                "Weight-only FP8 compression will be used leveraging the Marlin kernel.",
-                path=path,
-            )
-        ]
-    return []
+    return [_without_fp8(accelerator, path)] if method in _COMPUTES_IN_FP8 and have < 89 else []
+
+
+def _without_fp8(accelerator: Accelerator, path: str) -> Finding:
+    return Finding(
+        level="warn",
+        code="quantization",
+        message=f"{accelerator.name} has no fp8 arithmetic: weights stay 8 bits wide, and compute is 16 bits wide "
+        "(Marlin)",
+        quote="Your GPU does not have native support for FP8 computation but FP8 quantization is being used. "
+        "Weight-only FP8 compression will be used leveraging the Marlin kernel.",
+        path=path,
+    )
+
+
+def _scheme(
+    model: ModelFacts, accelerator: Accelerator, capability: tuple[int, int], release: Release
+) -> list[Finding]:
+    """compressed-tensors, whose schemes ask for more than the method itself."""
+    needs = scheme_needed(model.quantization, release) if model.quantization else None
+    if needs is None:
+        return []
+    scheme, needed = needs
+    have = 10 * capability[0] + capability[1]
+    if have >= needed:
+        return [_without_fp8(accelerator, "model")] if scheme.endswith("fp8") and have < 89 else []
+    return [
+        Finding(
+            level="block",
+            code="quantization",
+            message=f"the scheme {scheme} of compressed-tensors needs compute capability {needed / 10} in vLLM "
+            f"{release}; {accelerator.name} has {have / 10}",
+            suggestion="an accelerator of a newer generation, a newer engine.version, or another quantization",
+            quote=scheme_refusal(needed, have, release),
+            numbers={"needed": needed / 10, "compute_capability": have / 10},
+            path="model",
+        )
+    ]
 
 
 def refuses_type(method: str | None, compute: str, release: Release) -> Finding | None:
