@@ -20,6 +20,8 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NAMES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _UNSTABLE_IN_FLOAT16 = {"gemma2", "gemma3", "gemma3_text", "glm4"}
 """config.py, _FLOAT16_NOT_SUPPORTED_MODELS."""
+_TORCH_TYPES = {"auto", "float", "half", "double", "float16", "bfloat16", "float32", "float64"}
+_TORCH_FAMILIES = ("float8", "float4", "int", "uint", "qint", "quint", "bits", "complex", "bool", "short", "long")
 _ALWAYS = (0, 0, 0)
 _COMPUTES_IN_FP8 = {"fp8", "fp8_per_tensor", "fp8_per_channel"}
 
@@ -76,6 +78,7 @@ def precision(model: ModelFacts, flags: Flags, accelerator: Accelerator | None, 
     """The types of a release, and what it refuses. `accelerator` None: the CPU, which knows all of them."""
     method = flags.quantization or (model.quantization.method if model.quantization else None)
     compute, findings = _compute(model, flags, accelerator, release)
+    findings += _no_type(model)
     capability = accelerator.compute_capability if accelerator else None
     if accelerator and capability:
         findings += _generation(accelerator, capability, release)
@@ -134,6 +137,23 @@ def _compute(
             )
         )
     return compute, findings
+
+
+def _no_type(model: ModelFacts) -> list[Finding]:
+    """A checkpoint's type is looked up by its name in PyTorch (Transformers' PretrainedConfig)."""
+    name = model.dtype
+    if not name or name in _TORCH_TYPES or name.startswith(_TORCH_FAMILIES):
+        return []
+    return [
+        Finding(
+            level="block",
+            code="dtype",
+            message=f"the model's config names the type {name}, which PyTorch does not have",
+            suggestion="mend torch_dtype in the model's config.json",
+            quote=f"module 'torch' has no attribute '{name}'",
+            path="model",
+        )
+    ]
 
 
 def _fallback(accelerator: Accelerator | None, stored: str, compute: str) -> Finding:

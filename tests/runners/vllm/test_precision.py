@@ -78,6 +78,14 @@ def test_methods_need_a_generation(quantization: dict[str, Any], gpu: str, versi
     assert all(one.quote.startswith("The quantization method ") and quote and quote in one.quote for one in found)
 
 
+@pytest.mark.parametrize(
+    ("stored", "refused"), [("float7", True), ("int8", False), ("float8_e4m3fn", False), ("torch.float16", False)]
+)
+def test_a_type_that_pytorch_does_not_have_is_refused(stored: str, refused: bool) -> None:
+    found = [one.quote for one in blocks(assess(model(torch_dtype=stored)))]
+    assert found == [f"module 'torch' has no attribute '{stored}'"] * refused
+
+
 def compressed(kind: str, bits: int, inputs: int | None, form: str) -> dict[str, Any]:
     group = {
         "targets": ["Linear"],
