@@ -18,7 +18,7 @@ from provisioners.rehearsal.emulator import Emulator
 from recipes.errors import HostCommandFailed
 from recipes.load import LoadedRecipe
 from runners.boot import INSTALL, Places, boot_of
-from runners.plan import make_plan
+from runners.planning import make_plan
 
 _ACCELERATORS = "A40"
 _ALWAYS = (

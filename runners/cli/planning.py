@@ -10,8 +10,8 @@ from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
 from runners import registry
 from runners.cli.common import console, print_json
-from runners.plan import make_plan
 from runners.plan_document import document_of, refused_document
+from runners.planning import make_plan
 from runners.preflight.explanations import explanation
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from runners.clock import Clock
 from runners.events import Event, Listener
 from runners.ledger import Ledger
 from runners.machines import journalled
-from runners.plan import Plan, make_plan
+from runners.plan import Plan
 from runners.plan_document import document_of
+from runners.planning import make_plan
 from runners.registry import site
 from runners.run_folder import RunFolder
 from runners.session import Session

@@ -18,8 +18,9 @@ from recipes.load import LoadedRecipe, load
 from runners import registry
 from runners.masking import Mask
 from runners.modelfacts.clean import printable
-from runners.plan import Plan, make_plan
+from runners.plan import Plan
 from runners.plan_document import document_of, refused_document
+from runners.planning import make_plan
 from tests.emulators.headers import gguf
 
 COMMANDS = "\x1b[2J\x1b]0;pwn\x07\nrefused  fake\u202e"

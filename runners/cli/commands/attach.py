@@ -14,7 +14,7 @@ from runners import registry
 from runners.cli.common import add_json, add_run
 from runners.cli.running import Runs
 from runners.ledger import Ledger
-from runners.plan import make_plan
+from runners.planning import make_plan
 from runners.run_folder import RunFolder, recipe_home
 
 
