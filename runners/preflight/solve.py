@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, islice
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from provisioners.contract import Offer, Remedy
 from runners.preflight.judge import Judged, judge_offer
@@ -111,8 +111,12 @@ def _flag_changes(question: Question, refused: Judged) -> Iterator[Iterable[tupl
     for change in engine.changes:
         yield [change, *((*change, length) for length in lengths)]
     for args in engine.quantizations(question.version).values():
-        changes = tuple(f"engine.args.{key}={json.dumps(value)}" for key, value in args.items())
+        changes = tuple(f"engine.args.{key}={_as_set(value)}" for key, value in args.items())
         yield [changes, *((*changes, change) for change in lengths)]
+
+
+def _as_set(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _shorter_contexts(question: Question, refused: Judged) -> Iterator[str]:

@@ -61,7 +61,7 @@ def test_two_problems_take_two_changes() -> None:
 
 def test_a_quantization_that_fits_is_suggested() -> None:
     found = works(question(tensor_parallel_size=1), offer(count=1, id="NVIDIA A40", memory_gib=48), [])
-    assert ('engine.args.quantize="half"',) in [remedy.overrides for remedy in found]
+    assert ("engine.args.quantize=half",) in [remedy.overrides for remedy in found]
 
 
 def test_a_disk_that_is_large_enough_is_suggested() -> None:

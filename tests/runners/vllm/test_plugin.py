@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from runners.preflight.fit import Wish, fits, quantization_args
 from runners.preflight.judge import judge_offer
 from runners.preflight.solve import remedies
 from runners.preflight.table import known_offers
+from tests.conftest import Command
 from tests.runners.preflight.questions import estimate, question
 from tests.runners.vllm.building import LLAMA2_70B, model
 
@@ -23,6 +25,15 @@ from tests.runners.vllm.building import LLAMA2_70B, model
 def test_releases_without_a_health_page_are_asked_for_their_models(version: str, page: str) -> None:
     assert PLUGIN.health_page(version) == page
     assert PLUGIN.health_url(Endpoint("http://host:8000", "model"), version) == f"http://host:8000{page}"
+
+
+def test_the_plan_says_what_will_be_asked(recipe: Command) -> None:
+    older = ("--set", "engine.version=0.2.1", "--set", "engine.args.enforce_eager=null")
+    ended = recipe("plan", "local-vllm-smoke", *older, "--json")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (plan,) = json.loads(ended.stdout)["plans"]
+    actions = [step.get("action", "") for step in plan["steps"]]
+    assert any(action.startswith("GET /v1/models answers 200") for action in actions)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +80,4 @@ def test_a_model_that_is_too_large_is_offered_smaller() -> None:
     refused = judge_offer(asked, h100)
     assert not refused.passed
     said = [remedy.overrides for remedy in remedies(asked, refused, [])]
-    assert ('engine.args.quantization="fp8_per_tensor"',) in said
+    assert ("engine.args.quantization=fp8_per_tensor",) in said
