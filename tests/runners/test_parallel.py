@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -80,7 +79,7 @@ class Bench:
     def wish_to_stop(self, name: str) -> None:
         """As `recipe down` does it."""
         RunFolder.find(self.home, name).wish_to_stop()
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def signals(*numbers: signal.Signals) -> Callable[[], Awaitable[None]]:
 
     async def come() -> None:
         for number in numbers:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # to this thread: two that wait for another one would become one
             await asyncio.sleep(0)
         await hang()
 

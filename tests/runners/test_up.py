@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -80,7 +79,7 @@ def no_result(*_: object) -> None:
 
 
 async def interrupted() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     await hang()
 
 
