@@ -18,6 +18,11 @@ from runners.modelfacts.facts import ModelFacts
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NAMES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_SMALL_CACHES = (
+    *(("fp8", 1.0), ("int8", 1.0), ("nvfp4", 9 / 16), ("int4", 9 / 16)),
+    *(("turboquant", 1.0), ("octave", 1.0), ("ultraquant", 1.0)),
+)
+"""Bytes of an element, its part of the scales included, by how a cache's type begins; of the last three the most."""
 _UNSTABLE_IN_FLOAT16 = {"gemma2", "gemma3", "gemma3_text", "glm4"}
 """config.py, _FLOAT16_NOT_SUPPORTED_MODELS."""
 _TORCH_TYPES = {"auto", "float", "half", "double", "float16", "bfloat16", "float32", "float64"}
@@ -88,7 +93,8 @@ def precision(model: ModelFacts, flags: Flags, accelerator: Accelerator | None, 
     asked = flags.kv_cache_dtype or "auto"
     if asked == "auto" and model.quantization and (model.quantization.kv_cache or "").lower().startswith("fp8"):
         asked = "fp8" if release >= Release((0, 11, 1)) else "auto"
-    kv_bytes = 1.0 if asked.startswith(("fp8", "int8")) else BYTES.get(_NAMES.get(asked, asked), BYTES[compute])
+    small = next((size for begin, size in _SMALL_CACHES if asked.startswith(begin)), None)
+    kv_bytes = small or BYTES.get(_NAMES.get(asked, asked), BYTES[compute])
     return Precision(
         compute=compute,
         compute_bytes=BYTES[compute],

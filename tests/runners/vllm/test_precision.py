@@ -141,11 +141,15 @@ def test_generations_that_the_wheels_hold_no_kernels_for(gpu: str, version: str,
     assert ("capability" in codes) == refused
 
 
-def test_an_fp8_cache_holds_twice_as_many_tokens() -> None:
-    plain, small = assess(gpu="H100-SXM").memory, assess(gpu="H100-SXM", kv_cache_dtype="fp8").memory
+@pytest.mark.parametrize(
+    ("version", "kind", "times"), [("0.11.0", "fp8", 2), ("0.33.0", "fp8_e5m2", 2), ("0.33.0", "nvfp4", 32 / 9)]
+)
+def test_a_cache_of_a_smaller_type_holds_more_tokens(version: str, kind: str, times: float) -> None:
+    plain = assess(gpu="H100-SXM", version=version).memory
+    small = assess(gpu="H100-SXM", version=version, kv_cache_dtype=kind).memory
     assert plain is not None
     assert small is not None
-    assert small.kv_tokens / plain.kv_tokens == pytest.approx(2, rel=0.01)
+    assert small.kv_tokens / plain.kv_tokens == pytest.approx(times, rel=0.01)
 
 
 @pytest.mark.parametrize(("method", "part"), [("fp8", 0.6), ("bitsandbytes", 0.4)])
