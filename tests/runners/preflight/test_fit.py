@@ -166,6 +166,14 @@ def test_a_quantization_is_one_that_the_engine_names_or_the_flags_own_value(
     assert quantization_args(EngineByArithmetic(), "1.0", name) == args
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("bnb-8bit", "bnb-8bit"), ("bitsandbytes 8 bit", "bnb-8bit"), ("BitsAndBytes", "bnb-4bit")]
+)
+def test_a_word_means_the_smallest_that_begins_with_it(name: str, value: str) -> None:
+    engine = registry.engine("transformers")
+    assert quantization_args(engine, engine.default_version or "", name) == {"quantization": value}
+
+
 def test_an_engine_of_quantized_files_quantizes_nothing() -> None:
     with pytest.raises(UsageError, match="does not quantize"):
         quantization_args(registry.engine("llamacpp"), "", "awq")
