@@ -173,7 +173,7 @@ def test_nothing_is_left_when_it_is_closed(target: Target, kind: Kind) -> None:
 
 
 CLIENT = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from pathlib import Path
 from provisioners.shell.connection import Target
 from provisioners.shell.tunnel import open_tunnel
@@ -185,6 +185,8 @@ async def main():
     print(opened.pid, flush=True)
     await asyncio.Event().wait()
 
+# As in a terminal, also where the tests run in the background and SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 asyncio.run(main())
 """
 
