@@ -22,35 +22,35 @@ _ROUND_TO = 16
 
 
 def remedies(question: Question, refused: Judged, catalogue: Sequence[Offer]) -> tuple[Remedy, ...]:
-    """Changes with which the recipe would pass, the best first: of its flags alone, then of the machine.
+    """Changes with which the recipe would pass, the best first: one flag, another machine, two flags, higher limits.
 
     `catalogue` is the hardware that could be asked for instead, one offer for each kind and count; only what has a
     name that a recipe can write is suggested.
     """
-    found = _of_flags(question, refused)
-    machines: list[Remedy] = []
+    kinds = [list(islice(changes, _TRIED)) for changes in _flag_changes(question, refused)]
+    one = _first_of_each(question, refused.offer, kinds)
+    machines = list(islice(_of_machines(question, catalogue), _MACHINES))
+    together = ([(*one, *other) for one in some for other in others] for some, others in combinations(kinds, 2))
+    two = [] if one else _first_of_each(question, refused.offer, together)
+    found = (*one, *machines, *two)
+    return found or tuple(_passing(question, refused.offer, _higher_limits(refused)))
+
+
+def _first_of_each(question: Question, offer: Offer, kinds: Iterable[Iterable[tuple[str, ...]]]) -> list[Remedy]:
+    """Of each kind of change the first that passes; of the first few kinds that have one."""
+    passing = (remedy for changes in kinds for remedy in islice(_passing(question, offer, changes), 1))
+    return list(islice(passing, _FLAGS))
+
+
+def _of_machines(question: Question, catalogue: Sequence[Offer]) -> Iterator[Remedy]:
+    """The cheapest count of each kind of accelerator that passes, the cheapest first."""
     kinds: set[str] = set()
     for offer in sorted(catalogue, key=_by_price):
         if offer.accelerator is None or offer.id in kinds or offer.stock == "none":
             continue
         for remedy in _passing(question, offer, [_machine_change(question, offer)]):
             kinds.add(offer.id)
-            machines.append(remedy)
-        if len(machines) == _MACHINES:
-            break
-    limits = [] if found or machines else list(_passing(question, refused.offer, _higher_limits(refused)))
-    return (*found, *machines, *limits)
-
-
-def _of_flags(question: Question, refused: Judged) -> list[Remedy]:
-    """The first that passes of each kind of change; of two kinds together where none does alone."""
-    kinds = [list(islice(changes, _TRIED)) for changes in _flag_changes(question, refused)]
-    together = ([(*one, *other) for one in some for other in others] for some, others in combinations(kinds, 2))
-    for changes in (kinds, together):
-        passing = (remedy for alike in changes for remedy in islice(_passing(question, refused.offer, alike), 1))
-        if found := list(islice(passing, _FLAGS)):
-            return found
-    return []
+            yield remedy
 
 
 def _by_price(offer: Offer) -> tuple[float, float]:
