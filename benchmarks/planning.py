@@ -20,24 +20,13 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 sys.path.insert(0, str(ROOT))
 
+from tests.emulators.configs import LLAMA_70B  # noqa: E402
 from tests.emulators.hub import Beginning, Hub, hub_emulator  # noqa: E402
 from tests.emulators.runpod import emulated  # noqa: E402
 
 RECIPE, RIVAL = "recipe plan 2xA100-airoboros-70b", "hf --help"
 REPO, SHARDS, WEIGHT_BYTES = "jondurbin/airoboros-l2-70b-3.1.2", 15, 137_953_296_384
 GOAL_S, GOAL_REQUESTS, GOAL_BYTES = 0.2, 6, 1_000_000
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-    "torch_dtype": "bfloat16",
-}
 
 
 def publish(hub: Hub) -> None:
@@ -47,7 +36,7 @@ def publish(hub: Hub) -> None:
         for i in range(1, SHARDS + 1)
     }
     tokenizer = (ROOT / "recipes/models/lead/tokenizer.json").read_bytes()
-    hub.push(REPO, {**weights, "config.json": json.dumps(CONFIG).encode(), "tokenizer.json": tokenizer})
+    hub.push(REPO, {**weights, "config.json": json.dumps(LLAMA_70B).encode(), "tokenizer.json": tokenizer})
 
 
 def cpu_seconds(command: str, env: dict[str, str]) -> float:

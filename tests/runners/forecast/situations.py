@@ -18,19 +18,8 @@ from runners.forecast.work import Group, Joining, Work
 from runners.modelfacts.config import facts_of
 from runners.modelfacts.facts import ModelFacts
 from runners.pace import EnginePace
+from tests.emulators.configs import LLAMA_70B
 
-LLAMA_70B: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-    "torch_dtype": "bfloat16",
-}
 MISTRAL_7B: dict[str, Any] = {
     **LLAMA_70B,
     "architectures": ["MistralForCausalLM"],

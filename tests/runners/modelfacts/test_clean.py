@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +271,9 @@ def test_engines_reckon_with_whatever_is_let_in(
     for name, version, args in (("vllm", release, {"max_model_len": length}), ("transformers", "5.0.0", {})):
         spec = EngineSpec(name=name, version=version, args=args)
         asked = Case(spec=spec, version=version, model=facts, machine=machine, demand=demand)
-        registry.engine(name).assess(asked)
+        memory = registry.engine(name).assess(asked).memory
+        figures = asdict(memory).values() if memory else ()
+        assert all(math.isfinite(figure) for figure in figures if isinstance(figure, float | int))
 
 
 KEYS = ["block_count", "embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length",

@@ -14,24 +14,13 @@ from recipes.errors import Refused
 from runners.modelfacts.hub import Description, Repository
 from runners.modelfacts.hubclient import HubClient, NoAccess, SilentHub, token_of
 from runners.onhost import fetch_model
+from tests.emulators.configs import LLAMA_70B
 from tests.emulators.headers import gguf, safetensors
 from tests.emulators.hub import Beginning, hub_emulator
 from tests.emulators.hub import Hub as Emulator
 
 REPO = "maker/large"
 TOKEN = "hf_A-secret-that-nobody-sees"
-LLAMA_70B = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 8192,
-    "intermediate_size": 28672,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "vocab_size": 32000,
-    "tie_word_embeddings": False,
-    "torch_dtype": "float16",
-}
 BYTES_70B = 68_976_648_192 * 2
 TOKENIZER = json.dumps({"filler": "x" * 1_800_000}).encode()
 NOT_READ = b"these are no headers, and nobody should look"
