@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import itertools
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,6 @@ from tests.emulators.sshd import Sshd, running_sshd
 
 TICK_S = 0.05
 SLEEPER = "import time; print('on', flush=True); time.sleep(600)"
-_NUMBERS = itertools.count(1)
 
 
 @dataclass
@@ -76,7 +75,7 @@ class Client:
         self.provisioner = PLUGIN(Site(home=self.home, cache=self.home / "cache"))
 
     def order(self, offer: Offer, *, lasts_s: float = 3600, idle_s: float = 600, boot: Boot | None = None) -> Order:
-        run_id = f"test-{datetime.now(UTC):%Y%m%d-%H%M%S}-{next(_NUMBERS):04x}"
+        run_id = f"test-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         lease = Lease(
             provider="ssh",
             name=f"recipe-ana-{run_id}-60m",
