@@ -240,7 +240,8 @@ def test_a_full_disk_keeps_neither_the_status_nor_the_sign_of_life(agent: Agent)
         mkfifo {disk}/lease/go
         $call start a < {disk}/request > /dev/null
         n=0  # each time another file: one that was written before has room for as much again
-        until [ -s {disk}/lease/work/big ] && ! echo x > {disk}/lease/more$n; do n=$((n+1)); sleep 0.05; done 2> /dev/null
+        until [ -s {disk}/lease/work/big ] && ! echo x > {disk}/lease/more$n
+        do n=$((n+1)); sleep 0.05; done 2> /dev/null
         before=$(cat {disk}/lease/beat)
         echo | $call beat
         [ "$before" != "$(cat {disk}/lease/beat)" ]
