@@ -87,7 +87,8 @@ def forced_codes(options: argparse.Namespace) -> list[str]:
     known = complete_codes("")
     for code in options.force:
         if code not in known:
-            raise UsageError(f"--force {code}: there is no such check", advice=did_you_mean(code, known))
+            advice = did_you_mean(code, known) or f"known: {', '.join(known)}"
+            raise UsageError(f"--force {code}: there is no such check", advice=advice)
     return list(options.force)
 
 

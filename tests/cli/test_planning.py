@@ -86,6 +86,13 @@ def test_the_result_keeps_what_was_forced_and_nothing_else(recipe: Command) -> N
     assert {finding["code"] for finding in result["forced"]} == {"budget"}
 
 
+def test_a_flag_that_wants_a_number_is_refused_without_one(recipe: Command) -> None:
+    ended = recipe("plan", "local-smoke", "--set", "engine.args.ctx_size=abc")
+    assert ended.returncode == 3
+    assert "engine.args.ctx_size is 'abc'" in ended.stdout
+    assert "recipe plan local-smoke --set engine.args.ctx_size=" in ended.stdout
+
+
 def test_a_model_that_cannot_be_had_is_a_plan_that_is_refused(recipe: Command) -> None:
     with hub_emulator() as hub:
         hub.push("some/gated", {"config.json": b"{}"}, gated=True)

@@ -19,7 +19,7 @@ from runners.engines.llamacpp.memory import (
     layout,
     on_gpus,
 )
-from runners.engines.llamacpp.options import CacheType, Options
+from runners.engines.llamacpp.options import CacheType, Options, not_whole
 
 BASIS = "llama.cpp's own buffers, as in the release of xllamacpp 2026.10.11549"
 _LONGEST = 2**21
@@ -36,7 +36,7 @@ _KEPT_PROMPTS = 100
 def assess(case: Case) -> Assessment:
     """Pure; for the tested release."""
     options, model = Options.of(case.spec), case.model
-    findings = list(_build(case))
+    findings = [*_build(case), *_flags(case)]
     if any(finding.code == "capability" for finding in findings):
         case = replace(case, machine=replace(case.machine, accelerator=None, count=0))
     findings += [*_form(case), *_parallelism(case), *_cache_types(case, options), *_trained_context(case, options)]
@@ -49,6 +49,16 @@ def assess(case: Case) -> Assessment:
     if not any(finding.level == "block" for finding in findings):
         findings.append(_room(memory, options, plan))
     return Assessment(findings=tuple(findings), memory=memory)
+
+
+def _flags(case: Case) -> Iterator[Finding]:
+    for key in not_whole(case.spec.args):
+        yield Finding(
+            level="block",
+            code="flag",
+            message=f"engine.args.{key} is {case.spec.args[key]!r}, and llama.cpp wants a whole number",
+            path=f"engine.args.{key}",
+        )
 
 
 def _build(case: Case) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 EXPLAINS = {
+    "flag": "Sizes, slots and threads are whole numbers. Source: llama.cpp, common/arg.cpp",
     "weights": "GGUF bytes of the layers on one GPU (the embedding stays in RAM; one that is also the output is copied)"
     " + KV cache + compute buffer + 0.5 GiB for CUDA against the GPU's memory; without n_gpu_layers the engine moves"
     " layers to RAM until 1 GiB is left free. Source: llama.cpp, src/llama-model.cpp, common/fit.cpp",

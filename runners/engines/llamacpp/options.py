@@ -135,6 +135,14 @@ class Options:
         return 1 if self.unified else self.slots
 
 
+def not_whole(args: Mapping[str, Any]) -> list[str]:
+    """The flags, as they are written, that want a whole number and have none."""
+    return [key for key, value in args.items() if value is not None and _name(key) in _WHOLE and _whole(value) is None]
+
+
+_WHOLE = frozenset({"n_ctx", "n_parallel", "n_batch", "n_ubatch", "threads"})
+
+
 def _given(args: Mapping[str, Any]) -> dict[str, Any]:
     """Each flag under its one name; a flag that is null is not given."""
     return {_name(key): value for key, value in args.items() if value is not None}

