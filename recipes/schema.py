@@ -11,7 +11,6 @@ def json_schema() -> dict[str, Any]:
     """The schema of a file as people write it: with `extends` and `matrix`, and nothing required when it extends."""
     schema = Recipe.model_json_schema(mode="validation")
     complete = {"required": ["workload"], "properties": {"workload": {"required": ["inputs"]}}}
-    schema["$defs"]["Workload"].pop("required")
     properties = {
         "extends": {
             "type": "string",

@@ -8,90 +8,32 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    PlainSerializer,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
-from recipes import units
+from recipes.fields import (
+    AcceleratorCount,
+    AutoCount,
+    CoreCount,
+    Count,
+    DurationS,
+    EnvName,
+    EnvText,
+    MemoryAmount,
+    Section,
+    SizeBytes,
+    Text,
+    Usd,
+)
+from recipes.traffic import Traffic
 
 # The names that a recipe file may use for where it runs; further ones come as plug-ins.
 PROVISIONERS = ("local", "ssh", "runpod", "slurm", "pulumi")
-
-
-def _from_text(parse: Any, example: str, *, numbers: bool = False) -> BeforeValidator:
-    def validate(value: Any) -> Any:
-        if isinstance(value, str) or (numbers and isinstance(value, int) and not isinstance(value, bool)):
-            return parse(value)
-        raise ValueError(f"{value!r} has no unit; write {example}")
-
-    return BeforeValidator(validate)
 
 
 def _below_work_dir(value: str) -> str:
     if value.startswith(("/", "~")) or ".." in value.split("/"):
         raise ValueError(f"{value!r} leads out of the work directory; write a path or glob below it")
     return value
-
-
-def _env_text(value: Any) -> Any:
-    """Whole numbers as they are; others are not rewritten behind their owner's back (0.30 is not 0.3)."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
-
-
-Text = Annotated[str, StringConstraints(min_length=1)]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-EnvText = Annotated[str, BeforeValidator(_env_text), WithJsonSchema({"type": ["string", "integer"]})]
-SizeBytes = Annotated[
-    int,
-    _from_text(units.parse_size, "20GB"),
-    PlainSerializer(units.format_size),
-    _text_schema(units.SIZE_PATTERN, "20GB", "18GiB"),
-]
-DurationS = Annotated[
-    float,
-    _from_text(units.parse_duration, "90s or 3h"),
-    PlainSerializer(units.format_duration),
-    _text_schema(units.DURATION_PATTERN, "90s", "3h"),
-]
-AcceleratorCount = Annotated[
-    units.Accelerators,
-    _from_text(units.parse_accelerators, "A100-80GB:2"),
-    PlainSerializer(str),
-    _text_schema(units.ACCELERATORS_PATTERN, "A100-80GB:2"),
-]
-CoreCount = Annotated[
-    units.Amount,
-    _from_text(units.parse_count, "16 or 16+", numbers=True),
-    PlainSerializer(units.format_amount),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^[1-9]\d*\+?$"}]}),
-]
-MemoryAmount = Annotated[
-    units.Amount,
-    _from_text(units.parse_memory, "128GB+"),
-    PlainSerializer(lambda amount: units.format_amount(amount, size=True)),
-    _text_schema(units.SIZE_PATTERN.replace("$", r"\+?$"), "128GB+"),
-]
-Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A mapping of the file: its keys are these and no others."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Volume(Section):
@@ -223,7 +165,7 @@ class Workload(Section):
     """What is done with the engine."""
 
     name: Text = "summarize"
-    inputs: Annotated[tuple[Text, ...], Field(min_length=1)]
+    inputs: Annotated[tuple[Text, ...], Field(min_length=1)] = ()
     """Text files and globs, relative to the file that names them."""
     prompt: Text = "builtin:summarize"
     """A prompt file (YAML with `prompt_template`, or plain text), or the template itself; it holds {{ prompt }}."""
@@ -237,11 +179,20 @@ class Workload(Section):
     """How many tokens a chunk may share with the one before; 512, or a quarter of a small chunk_size, if left out."""
     separators: Literal["paragraphs", "sentences"] = "paragraphs"
     """Where texts are cut: paragraphs, lines, words, characters; or paragraphs, lines, full stops."""
+    balanced: bool = False
+    """Chunks of about equal size, instead of full ones and a small last one."""
+    whole_sentences: bool = False
+    """Cut only between sentences, where a chunk holds more than one."""
+    strategy: Literal["recursive", "hierarchical", "pairwise", "refine"] = "recursive"
+    """How summaries become one: all joined and split again; merged as many as fit; merged two by two; or one summary
+    that each chunk in turn refines."""
     max_tokens: Count = 1000
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.2
     seed: int | None = None
-    concurrency: Count = 20
-    """How many requests are under way at once."""
+    concurrency: AutoCount = "auto"
+    """How many requests are under way at once; auto: as many as the engine runs, found from its metrics."""
+    where: Literal["client", "host"] = "client"
+    """Where the requests come from: this client, through its tunnel, or the machine itself, which goes on alone."""
     retries: Annotated[int, Field(ge=0, le=100)] = 5
     """How often a request is tried again after 429, 5xx, a reset or a timeout."""
     request_timeout: DurationS = 1200.0
@@ -249,8 +200,25 @@ class Workload(Section):
     """What an empty answer does to its document: it fails, or goes on without that chunk; it is counted either way."""
     max_levels: Count = 10
     """How often summaries may be summarised again before the document counts as failed."""
+    traffic: Traffic | None = None
+    """For load: the shape of the load."""
     settings: dict[str, JsonValue] = {}
     """Settings of a workload plug-in of your own."""
+
+    @property
+    def at_once(self) -> int | None:
+        """How many requests are under way at most, if the recipe says so."""
+        if self.traffic is not None:
+            return max(self.traffic.concurrency, default=None)
+        return None if self.concurrency == "auto" else self.concurrency
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if self.name == "load" and self.traffic is None:
+            raise ValueError("load needs traffic; write traffic: {concurrency: [1, 8], synthetic: {input_tokens: 512}}")
+        if self.name != "load" and not self.inputs:
+            raise ValueError("no inputs; write inputs: [texts/*.txt]")
+        return self
 
     @model_validator(mode="after")
     def _overlap_below_size(self) -> Self:

@@ -18,7 +18,8 @@ class Demand:
     """The longest prompt (template and special tokens included) and its whole answer."""
     mean_request_tokens: int
     """What a request holds on average while it runs: its prompt and, of its likely answer, half."""
-    concurrency: int
+    concurrency: int | None
+    """How many requests are under way at most; None if that follows from what the engine runs at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

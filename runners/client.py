@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 _LONGEST_PAUSE_S = 300.0
+_MOST_STALE = 1000
+"""So many connections may have been kept, and closed by the server meanwhile."""
 _RETRIED = (408, 409, 425, 429)
 _CONTEXT_WORDS = ("maximum context length", "exceeds the available context", "context window", "max_model_len")
 
@@ -104,7 +106,7 @@ class _Unsuccessful(Exception):
 
 
 class Client:
-    """Sends requests to one endpoint, at most `concurrency` at once."""
+    """Sends requests to one endpoint."""
 
     def __init__(
         self,
@@ -118,7 +120,6 @@ class Client:
     ) -> None:
         self._session, self._endpoint, self._workload = session, endpoint, workload
         self._mask, self._sleep, self._jitter = mask, sleep, jitter
-        self._slots = asyncio.Semaphore(workload.concurrency)
         self._path = "/chat/completions" if workload.api == "chat" else "/completions"
         self._usage_wanted = True
 
@@ -126,34 +127,33 @@ class Client:
         """The answer to a prompt. Raises RequestFailed when it cannot be had."""
         import aiohttp
 
-        async with self._slots:
-            tries = 0
-            stale = self._workload.concurrency  # so many kept connections there may be
-            while True:
-                tries += 1
-                started_at, started, wire = datetime.now(UTC), time.monotonic(), _Wire()
-                try:
-                    async with asyncio.timeout(self._workload.request_timeout):
-                        return await self._try(self._body(prompt, max_tokens), started_at, tries, wire)
-                except _Unsuccessful as error:
-                    failed = error
-                except TimeoutError:
-                    failed = _Unsuccessful(f"no answer in {self._workload.request_timeout:g} s", again=True)
-                except (aiohttp.ClientError, OSError) as error:
-                    if wire.reused and stale and isinstance(error, aiohttp.ClientConnectionError):
-                        # The server had closed a kept connection meanwhile (RFC 9112, 9.3.1): no try was made.
-                        tries, stale = tries - 1, stale - 1
-                        continue
-                    failed = _Unsuccessful(str(error) or type(error).__name__, again=True)
-                if not failed.again or tries > self._workload.retries:
-                    raise RequestFailed(
-                        "given-up" if failed.again else failed.kind,
-                        self._mask(failed.message),
-                        tries=tries,
-                        started_at=started_at,
-                        e2e_s=time.monotonic() - started,
-                    )
-                await self._sleep(self._pause_s(tries, failed.after_s))
+        tries = 0
+        stale = _MOST_STALE
+        while True:
+            tries += 1
+            started_at, started, wire = datetime.now(UTC), time.monotonic(), _Wire()
+            try:
+                async with asyncio.timeout(self._workload.request_timeout):
+                    return await self._try(self._body(prompt, max_tokens), started_at, tries, wire)
+            except _Unsuccessful as error:
+                failed = error
+            except TimeoutError:
+                failed = _Unsuccessful(f"no answer in {self._workload.request_timeout:g} s", again=True)
+            except (aiohttp.ClientError, OSError) as error:
+                if wire.reused and stale and isinstance(error, aiohttp.ClientConnectionError):
+                    # The server had closed a kept connection meanwhile (RFC 9112, 9.3.1): no try was made.
+                    tries, stale = tries - 1, stale - 1
+                    continue
+                failed = _Unsuccessful(str(error) or type(error).__name__, again=True)
+            if not failed.again or tries > self._workload.retries:
+                raise RequestFailed(
+                    "given-up" if failed.again else failed.kind,
+                    self._mask(failed.message),
+                    tries=tries,
+                    started_at=started_at,
+                    e2e_s=time.monotonic() - started,
+                )
+            await self._sleep(self._pause_s(tries, failed.after_s))
 
     def key(self, prompt: str) -> str:
         """Stands for everything that an answer depends on: model, prompt, sampling."""

@@ -17,7 +17,10 @@ from runners.measurement import Timed
 from runners.plan import Plan
 from runners.records import RequestRecord
 from runners.run_folder import Earlier, RecordFile, RunFolder
+from runners.schedule.concurrency import Concurrency
+from runners.schedule.schedule import Schedule
 from runners.telemetry import MetricsSampler
+from runners.workload import Means
 
 
 @dataclass
@@ -121,16 +124,32 @@ async def drive(
     measured.earlier = earlier.records
     file = RecordFile(folder)
     recorder = DriveRecorder(file, measured, plan.estimate.documents, emit, usd, earlier)
-    client = Client(session, running.endpoint, plan.recipe.workload, mask=running.log.mask)
+    settings = plan.recipe.workload
+    client = Client(session, running.endpoint, settings, mask=running.log.mask)
+    schedule = Schedule(Concurrency(settings.at_once, start=slots_of(plan)))
     sampler = MetricsSampler(session, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
-    sampler.on_sample = recorder.show
+
+    def on_sample() -> None:
+        schedule.concurrency.sampled(sampler.samples[-1].sample, schedule.under_way)
+        schedule.changed()
+        recorder.show()
+
+    sampler.on_sample = on_sample
     before = len(running.log.samples)
     try:
         async with sampler:
-            work = plan.workload.drive(plan.prepared, client, running.endpoint, folder.outputs, recorder)
-            await running.while_alive(work)
+            means = Means(client, schedule, running.endpoint, folder.outputs, recorder)
+            await running.while_alive(plan.workload.drive(plan.prepared, means))
     finally:
         measured.metrics.extend(sampler.samples)
         measured.log.extend(running.log.samples[before:])
         file.close()
+
+
+def slots_of(plan: Plan) -> int | None:
+    """How many requests of the workload's mean size the engine has room for, as far as the plan knows."""
+    memory = plan.memory
+    if memory is None or memory.running_at_mean < 1:
+        return None
+    return min(memory.slots or memory.running_at_mean, memory.running_at_mean) * plan.recipe.engine.data_parallel_size

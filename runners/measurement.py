@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Generic, Literal, TypeVar
 
 from runners.engine import EngineSample, LogSample
@@ -108,6 +108,12 @@ def busy_seconds(records: Iterable[RequestRecord]) -> float:
         total += max(0.0, (record.ended_at - begin).total_seconds())
         open_until = record.ended_at if open_until is None else max(open_until, record.ended_at)
     return total
+
+
+def most_at_once(records: Iterable[RequestRecord]) -> int:
+    """How many requests were under way at the same moment, at most."""
+    steps = sorted(step for r in records for step in ((r.started_at, 1), (r.ended_at, -1)))
+    return max(accumulate(change for _, change in steps), default=0)
 
 
 def cost(

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from provisioners.contract import Bill, Gone, Lease, MayStillBill, Offer, Release
 from recipes.errors import ExitCode
 from runners.clock import Clock
-from runners.drive import Measured
+from runners.drive import Measured, slots_of
 from runners.forecast.forecast import parallel_sizes
 from runners.forecast.measured import compared, work_row
 from runners.measurement import cost, latency, request_counts, throughput
@@ -95,21 +95,13 @@ def build_result(
         "latency": latency(records),
         "requests": {**request_counts(records), "resumed": measured.resumed},
         "prepared": _prepared_row(facts.prepared),
-        "work": None if measured.earlier else work_row(records, plan.recipe.workload, _at_once(plan)),
+        "workload": plan.workload.figures(plan.prepared, records),
+        "work": None if measured.earlier else work_row(records, plan.recipe.workload, slots_of(plan)),
         "forecast": compared(expected, clock.phases) if expected and not facts.adopted else None,
         "documents": {"done": len(measured.outputs), "total": plan.estimate.documents},
         "release": {"name": facts.lease.name if facts.lease else None, **release_row(release)},
         "artifacts": folder.artifacts(),
     }
-
-
-def _at_once(plan: Plan) -> int | None:
-    """How many requests of the workload's mean size the engine had room for."""
-    if plan.memory is None or plan.memory.running_at_mean < 1:
-        return None
-    return min(plan.memory.slots or plan.memory.running_at_mean, plan.memory.running_at_mean) * (
-        plan.recipe.engine.data_parallel_size
-    )
 
 
 def _prepared_row(prepared: Prepared | None) -> dict[str, Any] | None:

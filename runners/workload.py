@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from recipes.spec import Recipe
 from runners.client import Client, Endpoint
 from runners.forecast.work import Totals, Work
 from runners.records import RequestRecord
+from runners.schedule.schedule import Schedule
 from runners.text.tokens import TokenCounter
 
 
@@ -59,6 +61,17 @@ class Recorder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Means:
+    """What a workload works with."""
+
+    client: Client
+    schedule: Schedule
+    endpoint: Endpoint
+    outputs: Path
+    recorder: Recorder
+
+
 class Workload(ABC):
     """A plug-in; the module's PLUGIN is an instance."""
 
@@ -73,5 +86,9 @@ class Workload(ABC):
         """What the prepared work will need."""
 
     @abstractmethod
-    async def drive(self, prepared: Any, client: Client, endpoint: Endpoint, outputs: Path, recorder: Recorder) -> None:
+    async def drive(self, prepared: Any, means: Means) -> None:
         """Do the work and write the outputs. Raises WorkloadFailed after everything that could be done is done."""
+
+    def figures(self, prepared: Any, records: Sequence[RequestRecord]) -> Mapping[str, Any] | None:
+        """What it has to say of itself in result.json, under `workload`; pure."""
+        return None

@@ -27,6 +27,7 @@ from runners.forecast.values import Forecast, PhaseForecast
 from runners.forecast.work import Work, totals
 from runners.modelfacts.facts import ModelFacts
 from runners.pace import GIB, EnginePace
+from runners.schedule.concurrency import UNKNOWN_SLOTS
 
 # How far the drive may be off, as factors: by the roofline of a GPU, of a CPU, of nothing; after one run, after more.
 _ROOFLINE, _CPU_ROOFLINE, _GUESS = (0.6, 1.8), (0.2, 5.0), (0.1, 10.0)
@@ -289,17 +290,17 @@ def _outside(pace: EnginePace) -> str:
 
 def _slots(situation: Situation, answer: float) -> float:
     """Requests that run at once: what the client asks for, the engine allows, and the KV cache holds."""
-    wanted = float(situation.recipe.workload.concurrency)
+    asked, memory = situation.recipe.workload.at_once, situation.memory
+    wanted = math.inf if asked is None else float(asked)
     replicas = situation.recipe.engine.data_parallel_size
     if (own := situation.settings.slots) is not None:
         wanted = min(wanted, own * replicas)
-    memory = situation.memory
     if memory is None:
-        return wanted
+        return wanted if math.isfinite(wanted) else UNKNOWN_SLOTS
     first = situation.whole_work.levels(answer)[0]
     mean = first.prompt_tokens / first.requests + answer / 2
     if memory.slots > 0:
         wanted = min(wanted, memory.slots * replicas)
     if memory.kv_tokens > 0:
         wanted = min(wanted, max(1.0, memory.kv_tokens * replicas / mean))
-    return wanted
+    return wanted if math.isfinite(wanted) else UNKNOWN_SLOTS

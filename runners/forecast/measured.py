@@ -12,6 +12,7 @@ from recipes.spec import Workload, digest_of
 from runners.clock import PhaseTime
 from runners.forecast.history import median
 from runners.forecast.values import Forecast
+from runners.measurement import most_at_once
 from runners.records import RequestRecord
 
 
@@ -29,7 +30,7 @@ def work_row(records: Sequence[RequestRecord], settings: Workload, at_once: int 
     mean = sum(outputs) / len(outputs)
     deviation = math.sqrt(sum((tokens - mean) ** 2 for tokens in outputs) / len(outputs))
     return {
-        "concurrency": settings.concurrency,
+        "concurrency": settings.at_once or most_at_once(good),
         "at_once": at_once,
         "max_tokens": settings.max_tokens,
         "prompt": digest_of(settings.prompt),

@@ -53,7 +53,7 @@ class Question:
         demand = Demand(
             longest_request_tokens=self.estimate.longest_request_tokens,
             mean_request_tokens=self._mean_held_tokens(),
-            concurrency=self.recipe.workload.concurrency,
+            concurrency=self.recipe.workload.at_once,
         )
         return Case(spec=self.recipe.engine, version=self.version, model=self.model, machine=machine, demand=demand)
 

@@ -41,9 +41,9 @@ def _context(question: Question, limit: int) -> Iterator[Finding]:
 
 
 def _concurrency(question: Question, memory: Memory) -> Iterator[Finding]:
-    asked, longest = question.recipe.workload.concurrency, min(memory.max_running, memory.slots)
+    asked, longest = question.recipe.workload.at_once, min(memory.max_running, memory.slots)
     at_once = max(longest, min(memory.running_at_mean, memory.slots))
-    if 0 < at_once < asked:
+    if asked is not None and 0 < at_once < asked:
         yield Finding(
             level="warn",
             code="concurrency",

@@ -21,12 +21,13 @@ from recipes.errors import InvalidRecipe, Problem, WorkloadFailed
 from recipes.inputs import expand_all
 from recipes.prompts import PromptTemplate, load_prompt
 from recipes.spec import Recipe
-from runners.client import Answer, Client, Endpoint, RequestFailed
+from runners.client import Answer, Endpoint, RequestFailed
 from runners.forecast.work import Group, Joining, Work
 from runners.records import RequestRecord
+from runners.schedule.schedule import Place
 from runners.text.splitter import SEPARATORS, Splitter
 from runners.text.tokens import TokenCounter
-from runners.workload import Estimate, Recorder, Workload
+from runners.workload import Estimate, Means, Workload
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,13 @@ class Summarize(Workload):
             totals=work.bounds(),
         )
 
-    async def drive(
-        self, prepared: Prepared, client: Client, endpoint: Endpoint, outputs: Path, recorder: Recorder
-    ) -> None:
-        todo = [document for document in prepared.documents if recorder.output_of(document.id) is None]
-        recorder.expect(sum(len(document.chunks) for document in todo))
-        runs = [_Run(prepared, document, client, recorder) for document in todo]
+    async def drive(self, prepared: Prepared, means: Means) -> None:
+        numbered = enumerate(prepared.documents)
+        todo = [(i, document) for i, document in numbered if means.recorder.output_of(document.id) is None]
+        means.recorder.expect(sum(len(document.chunks) for _, document in todo))
+        runs = [_Run(prepared, i, document, means) for i, document in todo]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run.write(endpoint, outputs)) for run in runs]
+            tasks = [group.create_task(run.write()) for run in runs]
         failures = [failure for task in tasks if (failure := task.result())]
         if failures:
             raise WorkloadFailed(
@@ -116,19 +116,22 @@ class Summarize(Workload):
 class _Run:
     """One document on its way from its chunks to its summary."""
 
-    def __init__(self, prepared: Prepared, document: Document, client: Client, recorder: Recorder) -> None:
-        self._prepared, self._document, self._client, self._recorder = prepared, document, client, recorder
+    def __init__(self, prepared: Prepared, number: int, document: Document, means: Means) -> None:
+        self._prepared, self._number, self._document, self._means = prepared, number, document, means
+        self._client, self._recorder = means.client, means.recorder
 
-    async def write(self, endpoint: Endpoint, outputs: Path) -> str | None:
+    async def write(self) -> str | None:
         """Write the document's output file; returns why it failed, if it did."""
         started = time.monotonic()
         try:
             summary = await self._summary()
         except DocumentFailed as failure:
             return f"{self._document.id}: {failure}"
-        slip = _buck_slip(self._prepared, self._document, endpoint, time.monotonic() - started)
+        slip = _buck_slip(self._prepared, self._document, self._means.endpoint, time.monotonic() - started)
         name = f"{self._document.path.stem}-analysis-{slip['model_local_identifier']}"
-        path = await asyncio.to_thread(write_first_free, outputs, name, {"summary": summary, "buck_slip": slip})
+        path = await asyncio.to_thread(
+            write_first_free, self._means.outputs, name, {"summary": summary, "buck_slip": slip}
+        )
         self._recorder.document_done(self._document.id, path)
         return None
 
@@ -174,7 +177,8 @@ class _Run:
         if earlier := self._recorder.answered(place["id"], key):
             return earlier
         try:
-            answer = await self._client.complete(prompt)
+            async with self._means.schedule.turn(Place(self._number, -level, index)):
+                answer = await self._client.complete(prompt)
         except RequestFailed as error:
             times: dict[str, Any] = {"tries": error.tries, "started_at": error.started_at, "e2e_s": error.e2e_s}
             self._recorder.record(RequestRecord(**place, **times, status="failed", error=error.message), None, key)
@@ -268,8 +272,8 @@ def _buck_slip(prepared: Prepared, document: Document, endpoint: Endpoint, secon
     """The settings that made the summary, under the names that the reference's readers know; without the key."""
     settings, model = prepared.recipe.workload, prepared.recipe.model.identifier
     return {
-        "httpx_max_connections": settings.concurrency,
-        "httpx_max_keepalive_connections": settings.concurrency,
+        "httpx_max_connections": settings.at_once,
+        "httpx_max_keepalive_connections": settings.at_once,
         "use_fast": True,
         "use_batched_tokenization": settings.separators == "paragraphs",
         "chunk_size": settings.chunk_size,

@@ -229,7 +229,7 @@ def test_refuses_a_wrong_field(here: Folder, line: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ("", "workload.inputs: required, but missing"),
+        ("", "workload: no inputs; write inputs: [texts/*.txt]"),
         ("inputs: a.txt", "workload.inputs: must be a list, not the text 'a.txt'"),
         ("inputs: [7]", "workload.inputs[0]: must be text, not the number 7"),
         ("inputs: ['']", "workload.inputs[0]: empty"),

@@ -79,5 +79,7 @@ def test_names_every_field_of_a_recipe_file() -> None:
 
 def test_explains_itself_to_an_editor() -> None:
     workload = SCHEMA["$defs"]["Workload"]["properties"]
-    assert workload["concurrency"]["description"] == "How many requests are under way at once."
+    assert workload["concurrency"]["description"] == (
+        "How many requests are under way at once; auto: as many as the engine runs, found from its metrics."
+    )
     assert SCHEMA["$defs"]["Resources"]["properties"]["disk_size"]["anyOf"][0]["examples"] == ["20GB", "18GiB"]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiohttp
 import pytest
 
 from recipes.spec import Workload
@@ -256,26 +255,6 @@ def test_nobody_listens() -> None:
 
     failed = asyncio.run(main())
     assert (failed.kind, failed.tries) == ("given-up", 4)
-
-
-def test_never_more_at_once_than_the_setting() -> None:
-    engine = EngineDouble()
-
-    async def flood(client: Client) -> None:
-        engine.gate.clear()
-        tasks = [asyncio.create_task(client.complete(f"Text {n}.")) for n in range(20)]
-        await engine.until_running(3)
-        async with aiohttp.ClientSession() as other:
-            for _ in range(10):  # what else the client wanted to send would have come meanwhile
-                async with other.get(engine.url + "/health"):
-                    pass
-        assert engine.running == 3
-        engine.gate.set()
-        await asyncio.gather(*tasks)
-
-    with_client(engine, flood, concurrency=3)
-    assert engine.most_running == 3
-    assert sorted(asked.prompt for asked in engine.asked) == sorted(f"Text {n}." for n in range(20))
 
 
 def test_connections_are_kept() -> None:

@@ -19,8 +19,11 @@ from recipes.spec import Recipe
 from runners.client import Client, Endpoint, open_session
 from runners.measurement import request_counts
 from runners.records import RequestRecord
+from runners.schedule.concurrency import Concurrency
+from runners.schedule.schedule import Schedule
 from runners.text.splitter import SEPARATORS
 from runners.text.tokens import TokenCounter
+from runners.workload import Means
 from runners.workloads.summarize import Prepared, Summarize, write_first_free
 from tests.emulators.engine import LLAMACPP_CONTEXT, VLLM_CONTEXT, Break, EngineDouble, Refuse, Say, first_sentence
 
@@ -91,7 +94,8 @@ class Bench:
             async with engine, open_session() as session:
                 endpoint = Endpoint(engine.url, "served", KEY)
                 client = Client(session, endpoint, prepared.recipe.workload, sleep=lambda _: asyncio.sleep(0))
-                await Summarize().drive(prepared, client, endpoint, self.outputs, self.taken)
+                schedule = Schedule(Concurrency(prepared.recipe.workload.at_once))
+                await Summarize().drive(prepared, Means(client, schedule, endpoint, self.outputs, self.taken))
 
         asyncio.run(main())
         return self.taken
