@@ -86,4 +86,4 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A mapping of the file: its keys are these and no others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
+from recipes.fields import Section
 from recipes.spec import Recipe
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of a file as people write it: with `extends` and `matrix`, and nothing required when it extends."""
-    schema = Recipe.model_json_schema(mode="validation")
+    schema = _described(Recipe.model_json_schema(mode="validation"))
     complete = {"required": ["workload"], "properties": {"workload": {"required": ["inputs"]}}}
     properties = {
         "extends": {
@@ -38,3 +44,26 @@ def json_schema() -> dict[str, Any]:
         "properties": properties,
         "anyOf": [{"required": ["extends"]}, complete],
     }
+
+
+def _described(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with the fields' docstrings in it.
+
+    pydantic could read them by itself (`use_attribute_docstrings`), but it would parse the sources at each start.
+    """
+    sections: list[type[Section]] = Section.__subclasses__()
+    of_name = {section.__name__: section for section in sections}
+    for name, part in {Recipe.__name__: schema, **schema["$defs"]}.items():
+        for field, text in _docstrings(of_name[name]) if name in of_name else ():
+            part["properties"][field]["description"] = text
+    return schema
+
+
+def _docstrings(section: type[Section]) -> Iterator[tuple[str, str]]:
+    """Each field that has a docstring, with it."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(definition, ast.ClassDef)
+    for one, following in pairwise(definition.body):
+        match one, following:
+            case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield field, inspect.cleandoc(text)
