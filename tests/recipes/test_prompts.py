@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from recipes import catalogue
-from recipes.prompts import load_prompt
+from recipes.prompts import PromptTemplate, load_prompt
 from tests.recipes.conftest import MINIMAL, Folder
 
 # The form in which the older summarising script kept its prompts.
@@ -121,3 +124,37 @@ def test_a_prompt_that_is_none_is_refused(here: Folder, value: str, problem: str
 def test_a_template_reaches_nothing_of_the_program(here: Folder) -> None:
     (found,) = here.problems(with_prompt('"{{ prompt.__class__.__mro__ }}"'))
     assert "cannot be filled in" in found
+
+
+PIECES = [
+    "{{ prompt }}",
+    "{{prompt}}",
+    "{{\n prompt\t}}",
+    "{",
+    "}",
+    "%",
+    "a",
+    " ",
+    "\n",
+    "\r",
+    "\r\n",
+    "\x0b",
+    "é\u2028",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES)), st.sampled_from(["", "some text", "{{ prompt }}\r\n", "\\1 <b>"]))
+@example(["{", "{{ prompt }}"], "it")
+@example(["{{ prompt }}", "}"], "it")
+@example(["{{ prompt }}", "\r", "\n"], "it")
+def test_what_is_filled_in_without_jinja_is_what_jinja_fills_in(pieces: list[str], text: str) -> None:
+    prompt = PromptTemplate("".join(pieces), "a test")
+    if prompt.parts is not None:
+        assert prompt.render(text) == ImmutableSandboxedEnvironment().from_string(prompt.text).render(prompt=text)
+
+
+@pytest.mark.parametrize(
+    "computes", ["{{ prompt|trim }}", "{{- prompt }}", "{% if prompt %}", "{# x #}", "{{{ prompt }}"]
+)
+def test_what_computes_is_left_to_jinja(computes: str) -> None:
+    assert PromptTemplate("{{ prompt }}" + computes, "a test").parts is None
