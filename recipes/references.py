@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recipes import catalogue
 from recipes.errors import Problem
@@ -20,6 +21,7 @@ from recipes.source import Node
 from recipes.spec import PROVISIONERS, Engine, Recipe
 
 Steps = tuple[str | int, ...]
+_PROMPTS: Steps = ("workload", "traffic", "prompts")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -27,25 +29,26 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 class Plugins:
     """The names of the plug-ins that are installed, by the field that uses them."""
 
-    provisioners: tuple[str, ...]
-    engines: tuple[str, ...]
-    workloads: tuple[str, ...]
+    provisioners: Collection[str]
+    engines: Collection[str]
+    workloads: Collection[str]
     is_endpoint: Callable[[str], bool]
     """Whether an engine of this name runs already, and is found by its url."""
 
 
 def unknown_names(tree: Node, plugins: Plugins) -> Iterator[Problem]:
     """A problem for each plug-in that does not exist."""
-    for path, kind, known in (
-        (("resources", "provisioner"), "provisioner", {*PROVISIONERS, *plugins.provisioners}),
-        (("engine", "name"), "engine", set(plugins.engines)),
-        (("workload", "name"), "workload", set(plugins.workloads)),
-    ):
+    kinds: tuple[tuple[Steps, Collection[str], Collection[str]], ...] = (
+        (("resources", "provisioner"), PROVISIONERS, plugins.provisioners),
+        (("engine", "name"), (), plugins.engines),
+        (("workload", "name"), (), plugins.workloads),
+    )
+    for path, named, installed in kinds:
         node = _node_at(tree, path)
-        if node and isinstance(node.value, str) and node.value not in known:
-            yield problem_at(
-                node.mark, path, "unknown", f"{node.value}: no such {kind}", did_you_mean(node.value, known)
-            )
+        if node and isinstance(node.value, str) and node.value not in named and node.value not in installed:
+            kind = "provisioner" if path[0] == "resources" else path[0]
+            advice = did_you_mean(node.value, {*named, *installed})
+            yield problem_at(node.mark, path, "unknown", f"{node.value}: no such {kind}", advice)
 
 
 def misplaced_url(tree: Node, plugins: Plugins) -> Iterator[Problem]:
@@ -69,6 +72,7 @@ def broken_references(tree: Node) -> Iterator[Problem]:
     inputs = _node_at(tree, ("workload", "inputs"))
     for i in range(len(inputs.value) if inputs and isinstance(inputs.value, list) else 0):
         yield from _checked(tree, ("workload", "inputs", i), expand)
+    yield from _checked(tree, _PROMPTS, _existing_prompts)
     yield from _checked(tree, ("workload", "prompt"), load_prompt)
     yield from _checked(tree, ("workload", "tokenizer"), _existing_or_repo)
     yield from _checked(tree, ("model", "builtin"), catalogue.builtin_model)
@@ -80,9 +84,12 @@ def with_absolute_paths(recipe: Recipe, tree: Node) -> Recipe:
     """The recipe with every path of the client made absolute."""
     inputs = tuple(_absolute(tree, ("workload", "inputs", i), p) for i, p in enumerate(recipe.workload.inputs))
     prompt = _absolute(tree, ("workload", "prompt"), recipe.workload.prompt)
-    workload = {"inputs": inputs, "prompt": prompt}
+    workload: dict[str, Any] = {"inputs": inputs, "prompt": prompt}
     if recipe.workload.tokenizer:
         workload["tokenizer"] = _absolute(tree, ("workload", "tokenizer"), recipe.workload.tokenizer)
+    if (traffic := recipe.workload.traffic) and traffic.prompts:
+        prompts = _absolute(tree, _PROMPTS, traffic.prompts)
+        workload["traffic"] = traffic.model_copy(update={"prompts": prompts})
     changes = {"workload": recipe.workload.model_copy(update=workload)}
     if recipe.model.local_path and _is_local_path(tree):
         path = _absolute(tree, ("model", "path"), recipe.model.local_path)
@@ -132,6 +139,13 @@ def _is_local_path(tree: Node) -> bool:
 def _existing(path: str) -> None:
     if not Path(path).exists():
         raise ValueError(f"{path}: no such file or folder; write a folder or a .gguf file")
+
+
+def _existing_prompts(path: str) -> None:
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; write a text file with one prompt per line, or JSONL")
+    if Path(path).stat().st_size == 0:
+        raise ValueError(f"{path} is empty; write one prompt per line, or leave prompts out for synthetic ones")
 
 
 def _existing_or_repo(value: str) -> None:

@@ -10,7 +10,7 @@ import runners.engines
 import runners.workloads
 from provisioners.contract import Site
 from recipes.errors import Refused
-from recipes.plugins import load_plugin, plugin_names
+from recipes.plugins import PluginNames, load_plugin
 from recipes.references import Plugins
 from runners.run_folder import recipe_cache, recipe_home
 
@@ -34,9 +34,9 @@ class NoSuchProvisioner(Refused):
 def installed() -> Plugins:
     """The names of all plug-ins; imports none of them."""
     return Plugins(
-        plugin_names(*PROVISIONERS),
-        plugin_names(*ENGINES),
-        plugin_names(*WORKLOADS),
+        PluginNames(*PROVISIONERS),
+        PluginNames(*ENGINES),
+        PluginNames(*WORKLOADS),
         is_endpoint=lambda name: engine(name).model_form == "none",
     )
 
@@ -48,7 +48,7 @@ def site() -> Site:
 
 def provisioner(name: str) -> Provisioner:
     """The provisioner of this name. Raises Refused if this version has none."""
-    known = plugin_names(*PROVISIONERS)
+    known = PluginNames(*PROVISIONERS)
     if name not in known:
         raise NoSuchProvisioner(
             f"resources.provisioner {name} is not in this version of recipe",

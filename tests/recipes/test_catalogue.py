@@ -9,7 +9,7 @@ import pytest
 from recipes import catalogue
 from recipes.errors import UsageError
 from recipes.inputs import expand_all
-from recipes.plugins import load_plugin, plugin_names
+from recipes.plugins import PluginNames, load_plugin
 from tests.recipes.conftest import Folder
 
 
@@ -76,7 +76,7 @@ def test_plug_ins_are_found_by_their_file_names(tmp_path: Path, monkeypatch: pyt
     (package / "one.py").write_text("PLUGIN = 'the one'\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     found = __import__("a_package_of_plugins")
-    assert plugin_names(found, "gpu_recipe.none") == ("one",)
+    assert [*PluginNames(found, "gpu_recipe.none")] == ["one"]
     assert load_plugin(found, "gpu_recipe.none", "one") == "the one"
     with pytest.raises(UsageError, match="ones: no such plug-in") as caught:
         load_plugin(found, "gpu_recipe.none", "ones")

@@ -34,7 +34,7 @@ from runners.engine import Engine, EngineSample, LaunchRequest, LogSample, serie
 
 CASES = Path(__file__).parent / "engine_cases"
 KINDS = ("LAUNCHES", "CONTEXTS", "LOG_LINES", "METRICS", "FAILURES")
-ENGINES = registry.installed().engines
+ENGINES = tuple(registry.installed().engines)
 GARBAGE = (
     "",
     "\n\n",
@@ -292,7 +292,7 @@ def test_a_new_engine_is_one_file_and_its_cases(
     with pytest.raises(UsageError, match="tiny: no such plug-in"):
         registry.engine("tiny")
     install(tmp_path, monkeypatch)
-    assert registry.installed().engines == tuple(sorted([*ENGINES, "tiny"]))
+    assert [*registry.installed().engines] == sorted([*ENGINES, "tiny"])
     engine = registry.engine("tiny")
     check_contract("tiny", engine)
     cases = tmp_path / "cases.py"
