@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import os
+import re
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import aiohttp
 
+from provisioners.threads import in_thread
 from runners.client import Client
 from runners.engine import EngineSample, LogSample
-from runners.events import Driven, Listener
+from runners.events import Driven, Listener, Noted
+from runners.identity import identity_of
 from runners.launch import Running
 from runners.measurement import Timed
 from runners.plan import Plan
@@ -21,6 +30,9 @@ from runners.schedule.concurrency import Concurrency
 from runners.schedule.schedule import Schedule
 from runners.telemetry import MetricsSampler
 from runners.workload import Means
+
+_SHOWN_EVERY_S = 0.1
+_SYNCED_EVERY_S = 1.0
 
 
 @dataclass
@@ -32,9 +44,13 @@ class Measured:
     log: list[Timed[LogSample]] = field(default_factory=list)
     outputs: list[Path] = field(default_factory=list)
     resumed: int = 0
-    """Answers that an earlier client of this run had on disk."""
+    """Answers that were on disk already."""
     earlier: tuple[RequestRecord, ...] = ()
-    """What that client measured."""
+    """What earlier clients of this run measured."""
+    taken_answers: Counter[str] = field(default_factory=Counter)
+    """How many of them another run had, by its id."""
+    taken_outputs: Counter[str] = field(default_factory=Counter)
+    """How many of the outputs another run had written, by its id."""
 
 
 class DriveRecorder:
@@ -48,47 +64,74 @@ class DriveRecorder:
         emit: Listener,
         usd: Callable[[], float | None],
         earlier: Earlier,
+        *,
+        identity: str = "",
+        outputs: Path | None = None,
     ) -> None:
         self._file, self._measured, self._documents, self._emit, self._usd = file, measured, documents, emit, usd
-        self._earlier = earlier
+        self._earlier, self._identity, self._outputs = earlier, identity, outputs
         self._expected, self._level = 0, 1
         self._prompt_tokens, self._output_tokens = 0, 0
         self._started = time.monotonic()
+        self._shown_at = -math.inf
         self.latest_sample: Callable[[], EngineSample | None] = lambda: None
+        self.unit = "document"
 
     def answered(self, id: str, key: str) -> str | None:  # noqa: A002
-        text = self._earlier.answers.get((id, key))
-        if text is not None:
-            self._measured.resumed += 1
-            self.show()
-        return text
+        kept = self._earlier.answers.find(id, key := self._whole(key))
+        if kept is None:
+            return None
+        if kept.run_id != self._earlier.run_id:
+            self._file.taken_over(id, key, kept)
+            self._measured.taken_answers[kept.run_id] += 1
+        self._measured.resumed += 1
+        self._changed()
+        return kept.text
 
-    def output_of(self, document: str) -> Path | None:
-        path = self._earlier.outputs.get(document)
-        if path is not None:
-            self._measured.outputs.append(path)
-            self.show()
+    def output_of(self, document: str, key: str = "") -> Path | None:
+        found = self._earlier.output_of(document, key := self._whole(key))
+        if found is None:
+            return None
+        path = found.path
+        if found.run_id != self._earlier.run_id:
+            if self._outputs is None:
+                return None
+            path = linked(path, self._outputs)
+            self._file.document_done(document, path, key, taken_from=found.run_id)
+            self._measured.taken_outputs[found.run_id] += 1
+        self._measured.outputs.append(path)
+        self._changed()
         return path
 
     def record(self, record: RequestRecord, text: str | None, key: str) -> None:
-        self._file.write(record, text, key)
+        self._file.write(record, text, self._whole(key))
         self._measured.records.append(record)
         self._level = max(self._level, record.level)
         self._prompt_tokens += record.prompt_tokens
         self._output_tokens += record.output_tokens
-        self.show()
+        self._changed()
 
     def expect(self, requests: int) -> None:
         self._expected += requests
-        self.show()
+        self._changed()
 
-    def document_done(self, document: str, output: Path) -> None:
-        self._file.document_done(document, output)
+    def document_done(self, document: str, output: Path, key: str = "") -> None:
+        self._file.document_done(document, output, self._whole(key))
         self._measured.outputs.append(output)
-        self.show()
+        self._changed()
+
+    def _whole(self, key: str) -> str:
+        """With the model that the request does not name in full."""
+        return f"{self._identity}-{key}" if key and self._identity else key
+
+    def _changed(self) -> None:
+        """Tell who watches, but not of each of very many answers."""
+        if time.monotonic() - self._shown_at >= _SHOWN_EVERY_S:
+            self.show()
 
     def show(self) -> None:
-        elapsed = max(time.monotonic() - self._started, 1e-3)
+        self._shown_at = time.monotonic()
+        elapsed = max(self._shown_at - self._started, 1e-3)
         sample = self.latest_sample() or EngineSample()
         self._emit(
             Driven(
@@ -103,6 +146,7 @@ class DriveRecorder:
                 waiting=sample.waiting,
                 kv_usage=sample.kv_usage,
                 usd=self._usd(),
+                unit=self.unit,
             )
         )
 
@@ -120,10 +164,22 @@ async def drive(
 
     Raises WorkloadFailed when requests or documents failed, and EngineFailed when the engine ended.
     """
-    earlier = folder.earlier()
+    earlier = await in_thread(folder.earlier)
     measured.earlier = earlier.records
+    if others := [run_id for run_id in earlier.held if run_id != folder.run_id]:
+        emit(Noted("drive", f"goes on from what {' and '.join(others)} had; recipe up --fresh would not"))
     file = RecordFile(folder)
-    recorder = DriveRecorder(file, measured, plan.estimate.documents, emit, usd, earlier)
+    recorder = DriveRecorder(
+        file,
+        measured,
+        plan.estimate.documents,
+        emit,
+        usd,
+        earlier,
+        identity=identity_of(plan),
+        outputs=folder.outputs,
+    )
+    recorder.unit = plan.estimate.unit
     settings = plan.recipe.workload
     client = Client(session, running.endpoint, settings, mask=running.log.mask)
     schedule = Schedule(Concurrency(settings.at_once, start=slots_of(plan)))
@@ -137,14 +193,42 @@ async def drive(
 
     sampler.on_sample = on_sample
     before = len(running.log.samples)
+    syncing = asyncio.create_task(_synced(file))
     try:
         async with sampler:
             means = Means(client, schedule, running.endpoint, folder.outputs, recorder)
             await running.while_alive(plan.workload.drive(plan.prepared, means))
     finally:
+        recorder.show()
+        syncing.cancel()
         measured.metrics.extend(sampler.samples)
         measured.log.extend(running.log.samples[before:])
+        earlier.answers.close()
         file.close()
+
+
+async def _synced(file: RecordFile) -> None:
+    """Bring what was written to the disk every second, so that a power cut takes no more; beside the work."""
+    while True:
+        await asyncio.sleep(_SYNCED_EVERY_S)
+        await asyncio.to_thread(file.sync)
+
+
+def linked(path: Path, folder: Path) -> Path:
+    """The file under the first free name in another folder: the same bytes, which outlive the first name."""
+    stem = re.sub(r"-\d{4}$", "", path.stem)
+    for i in count():
+        target = folder / f"{stem}-{i:04d}{path.suffix}"
+        try:
+            os.link(path, target)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system that knows no links
+            part = target.with_name(f".{target.name}.part")
+            shutil.copyfile(path, part)
+            part.replace(target)
+        return target
+    raise AssertionError("numbers do not end")
 
 
 def slots_of(plan: Plan) -> int | None:

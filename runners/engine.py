@@ -117,6 +117,8 @@ class Engine(ABC):
     """Flags that `launch` sets, and a recipe must not."""
     asks_for_key = True
     """Whether only clients that show the key are let in; an engine that asks for none is never opened to others."""
+    sizing: frozenset[str] = frozenset()
+    """Keys of engine.args that decide how much it runs at once and what it says of itself, but not what it answers."""
     context_flag: str | None = None
     """The key of engine.args that sets the longest request, for suggestions."""
     changes: Sequence[tuple[str, ...]] = ()

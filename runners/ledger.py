@@ -17,6 +17,8 @@ from recipes.errors import UsageError
 from runners.events import Event
 
 SCHEMA_VERSION = 2
+UNFINISHED = ("lost", "failed", "interrupted")
+"""How runs end whose answers another may go on from."""
 _COLUMNS = "run_id, recipe, started_at, ended_at, status, phase, total_usd, pid, result, adopted_at"
 _PATIENCE_S = 30.0
 """How long a call waits for another process that writes."""
@@ -148,6 +150,20 @@ class Ledger:
             arguments = [*([recipe] if recipe else []), -1 if limit is None else limit]
             rows = db.execute(f"{query}{where} ORDER BY started_at DESC, rowid DESC LIMIT ?", arguments).fetchall()
         return [_row(row) for row in rows]
+
+    def unfinished(self, recipe: str) -> list[str]:
+        """The runs of this recipe since the last that was completed, the newest first; none that is still going on."""
+        found = []
+        query = "SELECT run_id, started_at, status, pid, adopted_at, NULL AS result FROM experiments WHERE recipe = ?"
+        with self._open() as db:
+            db.row_factory = sqlite3.Row
+            for row in db.execute(f"{query} ORDER BY started_at DESC, rowid DESC", (recipe,)):
+                status = _row(row)["status"]
+                if status == "completed":
+                    break
+                if status in UNFINISHED:
+                    found.append(row["run_id"])
+        return found
 
     def completed(self, *, model: str, engine: str, limit: int = 50) -> list[dict[str, Any]]:
         """Results of the newest runs of this model and engine that were completed, the newest first.

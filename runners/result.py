@@ -53,6 +53,8 @@ def build_result(
     """The result of a run; a failed or interrupted one has the same fields, as far as it came."""
     records = measured.records
     expected = plan.forecast
+    # What went on from the answers of another client is no measure of the whole work.
+    partly = bool(measured.earlier or measured.resumed or measured.taken_outputs)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": folder.run_id,
@@ -86,7 +88,7 @@ def build_result(
                 clock.price_usd_per_h,
                 clock.billed_seconds(),
                 [*measured.earlier, *records],
-                len(measured.outputs),
+                len(measured.outputs) - measured.taken_outputs.total(),
             ),
             "forecast_usd": expected.total_usd.likely if expected and expected.total_usd else None,
             **_bill_row(facts.bill, clock),
@@ -94,11 +96,16 @@ def build_result(
         "throughput": {**throughput(records, measured.metrics, measured.log), "through": facts.way},
         "latency": latency(records),
         "requests": {**request_counts(records), "resumed": measured.resumed},
+        "taken_over": _taken_row(measured),
         "prepared": _prepared_row(facts.prepared),
         "workload": plan.workload.figures(plan.prepared, records),
-        "work": None if measured.earlier else work_row(records, plan.recipe.workload, slots_of(plan)),
-        "forecast": compared(expected, clock.phases) if expected and not facts.adopted else None,
-        "documents": {"done": len(measured.outputs), "total": plan.estimate.documents},
+        "work": None if partly else work_row(records, plan.recipe.workload, slots_of(plan)),
+        "forecast": compared(expected, clock.phases) if expected and not (facts.adopted or partly) else None,
+        "documents": {
+            "done": len(measured.outputs),
+            "total": plan.estimate.documents,
+            "unit": plan.estimate.unit,
+        },
         "release": {"name": facts.lease.name if facts.lease else None, **release_row(release)},
         "artifacts": folder.artifacts(),
     }
@@ -109,6 +116,15 @@ def _prepared_row(prepared: Prepared | None) -> dict[str, Any] | None:
     if prepared is None:
         return None
     return {"installed": prepared.installed, "downloaded_bytes": prepared.downloaded_bytes}
+
+
+def _taken_row(measured: Measured) -> list[dict[str, Any]]:
+    """What was not asked for, because an unfinished run of the same recipe had it: from which run, and how much."""
+    runs = sorted({*measured.taken_answers, *measured.taken_outputs})
+    return [
+        {"run_id": run, "answers": measured.taken_answers[run], "documents": measured.taken_outputs[run]}
+        for run in runs
+    ]
 
 
 def _lease_row(facts: Facts) -> dict[str, Any] | None:

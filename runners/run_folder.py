@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from recipes.errors import UsageError
 from recipes.explain import did_you_mean
+from runners.answers import Answers, Kept, rows_of
 from runners.records import RequestRecord
 
 RUN_ID = re.compile(r"(?P<recipe>.+)-\d{8}-\d{6}-[0-9a-f]{4}")
@@ -119,17 +121,23 @@ class RunFolder:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return result
 
+    def takes_over(self, run_ids: Sequence[str]) -> None:
+        """Earlier runs, the newest first, whose answers and outputs this one goes on from."""
+        self.write_json(_TAKEN_OVER, list(run_ids))
+
     def earlier(self) -> Earlier:
-        """The answers and outputs of the run's earlier clients."""
-        answers = {
-            (row["id"], row["key"]): row["text"]
-            for row in _rows(self.path / "answers.jsonl", "id", "key", "text")
-            if row["text"]
-        }
-        rows = _rows(self.path / "documents.jsonl", "document", "output")
-        outputs = {row["document"]: self.outputs / row["output"] for row in rows}
-        records = tuple(_record(row) for row in _rows(self.path / "requests.jsonl", "id", "document", "started_at"))
-        return Earlier(answers, {document: path for document, path in outputs.items() if path.is_file()}, records)
+        """What earlier clients of this run, and the runs that it goes on from, have on disk."""
+        others = [RunFolder(self.path.parent / name) for name in self.read_json(_TAKEN_OVER) or ()]
+        answers, held = Answers(), {}
+        outputs: dict[str, list[Output]] = {}
+        for folder in (*reversed(others), self):
+            if found := answers.add(folder.path / "answers.jsonl", folder.run_id):
+                held[folder.run_id] = found
+            for row in rows_of(folder.path / "documents.jsonl", "document", "output"):
+                output = Output(folder.outputs / row["output"], folder.run_id, row.get("key") or "")
+                outputs.setdefault(row["document"], []).append(output)
+        rows = rows_of(self.path / "requests.jsonl", "id", "document", "started_at")
+        return Earlier(self.run_id, answers, outputs, tuple(map(_record, rows)), held)
 
     def artifacts(self) -> list[dict[str, Any]]:
         """Every file with its checksum, but for the result itself."""
@@ -155,68 +163,136 @@ def _sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What a client of this run has on disk already: it is not asked for again."""
+class Output:
+    """A document's output that was written before."""
 
-    answers: Mapping[tuple[str, str], str]
-    """By the request's id and its key."""
-    outputs: Mapping[str, Path]
-    """By document."""
+    path: Path
+    run_id: str
+    key: str
+    """Stands for everything that it depends on; empty if its writer did not say."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What is on disk already, of this run and of those that it goes on from: it is not asked for again."""
+
+    run_id: str
+    answers: Answers
+    outputs: Mapping[str, Sequence[Output]]
+    """By document, the newest last."""
     records: tuple[RequestRecord, ...] = ()
+    """Of this run alone."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """How many answers each run has."""
+
+    def output_of(self, document: str, key: str) -> Output | None:
+        """The newest output of a document that depends on the same. Without a key, only this run's own will do."""
+        for output in reversed(self.outputs.get(document, ())):
+            own = output.run_id == self.run_id
+            if (output.key == key if key and output.key else own) and output.path.is_file():
+                return output
+        return None
 
 
 class RecordFile:
-    """requests.jsonl, answers.jsonl and documents.jsonl: on disk before what they say counts."""
+    """requests.jsonl, answers.jsonl and documents.jsonl: with the system before what they say counts.
+
+    What the system has survives the death of this process. For that of the machine `sync` puts it on the disk.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._requests, self._answers, self._documents = (_appended(folder.path / name) for name in _RECORDS)
+        self._requests, self._answers, self._documents = (Rows(folder.path / f"{name}.jsonl") for name in _RECORDS)
 
     def write(self, record: RequestRecord, text: str | None, key: str) -> None:
         """A request that has ended; `key` stands for everything that its answer depends on."""
         if text is not None:
-            row = {"id": record.id, "document": record.document, "level": record.level, "key": key, "text": text}
-            self._append(self._answers, row)
-        self._append(self._requests, {**asdict(record), "started_at": record.started_at.isoformat()})
+            self._answers.append(
+                {"id": record.id, "document": record.document, "level": record.level, "key": key, "text": text}
+            )
+        self._requests.append(_row(record))
 
-    def document_done(self, document: str, output: Path) -> None:
-        self._append(self._documents, {"document": document, "output": output.name})
+    def taken_over(self, id: str, key: str, kept: Kept) -> None:  # noqa: A002
+        """Another run's answer, so that this run's own file holds all that it is made of."""
+        self._answers.append({"id": id, "key": key, "from": kept.run_id, "text": kept.text})
+
+    def document_done(self, document: str, output: Path, key: str = "", *, taken_from: str | None = None) -> None:
+        row = {"document": document, "output": output.name, **({"key": key} if key else {})}
+        self._documents.append({**row, **({"from": taken_from} if taken_from else {})})
+
+    def sync(self) -> None:
+        """Put what was written on the disk; takes its time, and may be called from another thread."""
+        for rows in (self._answers, self._requests, self._documents):
+            rows.sync()
 
     def close(self) -> None:
-        for file in (self._requests, self._answers, self._documents):
-            file.close()
-
-    @staticmethod
-    def _append(file: IO[str], row: dict[str, Any]) -> None:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
+        for rows in (self._answers, self._requests, self._documents):
+            rows.close()
 
 
-_RECORDS = ("requests.jsonl", "answers.jsonl", "documents.jsonl")
+class Rows:
+    """A file that rows are added to. A row that could not be written whole spoils none that follows."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+b", buffering=0)
+        self._torn = _was_cut_off(path)
+        self._dirty = False
+        self._lost: OSError | None = None
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """The row is with the system when this returns. Raises OSError, also for rows before it that were lost."""
+        if self._lost is not None:
+            raise self._lost
+        data = (b"\n" if self._torn else b"") + _line(row)
+        self._torn, self._dirty = True, True
+        while data:
+            data = data[self._file.write(data) :]
+        self._torn = False
+
+    def sync(self) -> None:
+        if not self._dirty or self._file.closed:
+            return
+        self._dirty = False
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # as of a pipe, or a file system that cannot
+                self._lost = error
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
 
 
-def _appended(path: Path) -> IO[str]:
-    """The file, open for further rows; a row that was cut off when a client died is ended first."""
-    file = path.open("a+", encoding="utf-8")
-    if (size := path.stat().st_size) > 0:
-        with path.open("rb") as reading:
-            reading.seek(size - 1)
-            if reading.read(1) != b"\n":
-                file.write("\n")
-    return file
+_RECORDS = ("requests", "answers", "documents")
+_TAKEN_OVER = "takes-over.json"
+_FIELDS = tuple(RequestRecord.__dataclass_fields__)
+
+
+def _was_cut_off(path: Path) -> bool:
+    """Whether the last row was cut off."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) not in (b"", b"\n")
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # half a character, as in the name of a file that is no UTF-8
+        return (json.dumps(row) + "\n").encode()
+
+
+def _row(record: RequestRecord) -> dict[str, Any]:
+    """A row of requests.jsonl."""
+    row = {name: getattr(record, name) for name in _FIELDS}
+    if gaps := row.get("itl_s"):
+        row["itl_s"] = [round(gap, 4) for gap in gaps]
+    return {**row, "started_at": record.started_at.isoformat()}
 
 
 def _record(row: dict[str, Any]) -> RequestRecord:
-    known = {name: row[name] for name in RequestRecord.__dataclass_fields__ if name in row}
+    known = {name: row[name] for name in _FIELDS if name in row}
+    if gaps := known.get("itl_s"):
+        known["itl_s"] = array("f", gaps)
     return RequestRecord(**{**known, "started_at": datetime.fromisoformat(row["started_at"])})
-
-
-def _rows(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
-    """The whole rows of a file that have these fields; one that was cut off is passed over."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            with suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and all(name in row for name in needed):
-                    yield row

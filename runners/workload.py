@@ -33,6 +33,8 @@ class Estimate:
     """A prompt of the first level and an answer, as long as nothing better is known of answers."""
     work: Work
     """All of it, level by level, for any length of the answers."""
+    unit: str = "document"
+    """What one of its parts is called; of a load a point."""
     totals: Totals
     """Of the whole run: at least if every answer is one token, at most if every answer is as long as allowed."""
 
@@ -41,11 +43,17 @@ class Recorder(Protocol):
     """Takes what a workload yields; each call is on disk when it returns."""
 
     def answered(self, id: str, key: str) -> str | None:  # noqa: A002
-        """The answer that an earlier client of this run has on disk for the same request; it is not asked for again."""
+        """The answer to the same request that an earlier client, or an unfinished run of the same recipe, has on disk.
+
+        It is this run's own from now on, and not asked for again.
+        """
         ...
 
-    def output_of(self, document: str) -> Path | None:
-        """The output that an earlier client of this run has written."""
+    def output_of(self, document: str, key: str = "") -> Path | None:
+        """The output of a document that an earlier client has written, or an unfinished run of the same recipe.
+
+        `key` stands for everything that the output depends on; without one only this run's own outputs will do.
+        """
         ...
 
     def record(self, record: RequestRecord, text: str | None, key: str) -> None:
@@ -56,8 +64,8 @@ class Recorder(Protocol):
         """So many further requests are known to come."""
         ...
 
-    def document_done(self, document: str, output: Path) -> None:
-        """A document's output is written."""
+    def document_done(self, document: str, output: Path, key: str = "") -> None:
+        """A document's output is written; `key` as for `output_of`."""
         ...
 
 
@@ -76,6 +84,8 @@ class Workload(ABC):
     """A plug-in; the module's PLUGIN is an instance."""
 
     name: str
+    goes_on = True
+    """Whether a run goes on from the answers of an unfinished one of the same recipe; not where it measures."""
 
     @abstractmethod
     def prepare(self, recipe: Recipe, counter: TokenCounter) -> Any:

@@ -43,8 +43,9 @@ _LAST = sys.maxsize
 class Runs:
     """Nothing is leased before every plan has passed."""
 
-    def __init__(self, *, as_json: bool, parallel: int = 1, forced: Sequence[str] = ()) -> None:
-        self._as_json, self._parallel, self._forced = as_json, parallel, forced
+    def __init__(self, *, as_json: bool, parallel: int = 1, forced: Sequence[str] = (), fresh: bool = False) -> None:
+        """`fresh`: nothing is taken over from unfinished runs of the same recipe."""
+        self._as_json, self._parallel, self._forced, self._fresh = as_json, parallel, forced, fresh
         self._results: dict[int, dict[str, Any]] = {}
         self._refused: list[dict[str, Any]] = []
         self._codes: list[tuple[int, int]] = []
@@ -65,7 +66,10 @@ class Runs:
         orphans = [m for m in journalled(Ledger(home)) if m.client == "gone" and m.lease.provider != "local"]
         if orphans:
             who = f"{plural(len(orphans), 'machine')} of earlier runs may be billing"
-            self._say(f"warning: {who} ({orphans[0].lease.name}); see recipe ps, then recipe attach or recipe reap")
+            run_id = orphans[0].lease.run_id
+            self._say(
+                f"warning: {who} ({orphans[0].lease.name}); recipe attach {run_id} goes on there, recipe ps shows all"
+            )
 
     async def adopt(self, plan: Plan, folder: RunFolder, entry: Entry) -> int:
         """Go on with a run whose client died; returns its exit code."""
@@ -200,7 +204,12 @@ class Runs:
     ) -> None:
         home = site().home
         ledger = Ledger(home)
-        folder = folder or RunFolder.create(home, plan.recipe.name)
+        if folder is None:
+            # Asked before the new run is one of them.
+            earlier = ledger.unfinished(plan.recipe.name) if plan.workload.goes_on and not self._fresh else []
+            folder = RunFolder.create(home, plan.recipe.name)
+            if earlier:
+                folder.takes_over(earlier)
 
         def to_ledger(event: Event) -> None:
             ledger.record(folder.run_id, event)

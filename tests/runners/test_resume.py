@@ -203,17 +203,20 @@ def write(folder: RunFolder, numbers: Sequence[int]) -> None:
     file.close()
 
 
-def answers(folder: RunFolder) -> dict[tuple[str, str], str]:
-    return dict(folder.earlier().answers)
+def answers(folder: RunFolder) -> dict[str, str]:
+    """What is found for the requests that `write` writes."""
+    found = folder.earlier().answers
+    asked = {f"a/1/{n}": found.find(f"a/1/{n}", f"key-{n}") for n in range(4)}
+    return {name: kept.text for name, kept in asked.items() if kept}
 
 
-def expected(*numbers: int) -> dict[tuple[str, str], str]:
-    return {(f"a/1/{n}", f"key-{n}"): f"{n}: {ANSWER}" for n in numbers}
+def expected(*numbers: int) -> dict[str, str]:
+    return {f"a/1/{n}": f"{n}: {ANSWER}" for n in numbers}
 
 
 def test_without_files_there_is_nothing_earlier(tmp_path: Path) -> None:
     earlier = RunFolder.create(tmp_path, "demo").earlier()
-    assert (dict(earlier.answers), dict(earlier.outputs)) == ({}, {})
+    assert (earlier.answers.find("a/1/0", "key-0"), earlier.outputs, earlier.records) == (None, {}, ())
 
 
 def test_a_row_that_was_cut_off_anywhere_is_passed_over_and_does_not_spoil_the_next(tmp_path: Path) -> None:
@@ -264,7 +267,11 @@ def test_an_output_counts_only_if_it_is_there(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "demo")
     write(folder, [0, 1])
     (folder.outputs / "1.json").write_text("{}")
-    assert dict(folder.earlier().outputs) == {"document-1": folder.outputs / "1.json"}
+    earlier = folder.earlier()
+    assert earlier.output_of("document-0", "") is None
+    found = earlier.output_of("document-1", "")
+    assert found is not None
+    assert found.path == folder.outputs / "1.json"
 
 
 def test_the_latest_answer_of_an_id_and_key_counts(tmp_path: Path) -> None:
@@ -274,4 +281,4 @@ def test_the_latest_answer_of_an_id_and_key_counts(tmp_path: Path) -> None:
         file.write(record(0), text, "key-0")
     file.write(record(0), None, "key-0")
     file.close()
-    assert answers(folder) == {("a/1/0", "key-0"): "the second"}
+    assert answers(folder) == {"a/1/0": "the second"}

@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="so many runs at once where each has a machine of its own (default: 20)",
     )
+    parser.add_argument(
+        "--fresh", action="store_true", help="ask anew for what an unfinished run of the recipe has answers to"
+    )
     parser.add_argument("--max-cost", type=float, metavar="USD", help="sets limits.max_cost")
 
 
@@ -33,5 +36,5 @@ def run(options: argparse.Namespace) -> int:
     loaded = load_recipes(options, extra)
     if options.dry_run:
         return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options)))
-    runs = Runs(as_json=options.json, parallel=options.parallel, forced=forced_codes(options))
+    runs = Runs(as_json=options.json, parallel=options.parallel, forced=forced_codes(options), fresh=options.fresh)
     return asyncio.run(runs.run_all(loaded))

@@ -27,6 +27,12 @@ from runners.engines.llamacpp.pace import pace
 from runners.pace import EnginePace
 
 _TIMING = re.compile(rf"\b(prompt eval|eval) time =.*?\(.*?({NUMBER}) tokens per second\)")
+_SIZING = """
+c ctx_size n_ctx np parallel n_parallel b batch_size n_batch ub ubatch_size n_ubatch t threads n_threads tb
+threads_batch ngl gpu_layers n_gpu_layers ts tensor_split sm split_mode mg main_gpu fit fit_params kvu kv_unified
+cache_ram cache_ram_mib kv_offload no_kv_offload mmap no_mmap mlock numa cont_batching cache_prompt metrics slots
+log_verbosity verbose timeout threads_http
+"""
 
 
 class LlamaCpp(Engine):
@@ -35,6 +41,7 @@ class LlamaCpp(Engine):
     default_version = "2026.10.11549"
     model_form = "gguf"
     reserved = frozenset({"model", "alias", "host", "port", "api_key", "hostnames", "api_keys"})
+    sizing = frozenset(_SIZING.split())
     context_flag = "ctx_size"
     explains = EXPLAINS
     patterns = (

@@ -36,6 +36,13 @@ from runners.pytorch import cpu_build
 _CPU_TORCH = "2.13.0"
 # 10⁹ bytes on the disk, up to this release: PyTorch for CUDA 11 or 12.1; 12.4; with FlashInfer and ever more kernels.
 _INSTALLED_GB = ((Release((0, 4, 0)), 6.0), (Release((0, 9, 0)), 9.0), (Release((9999, 0, 0)), 11.0))
+_SIZING = """
+max_model_len gpu_memory_utilization kv_cache_memory_bytes max_num_seqs max_num_batched_tokens block_size
+num_gpu_blocks_override swap_space cpu_offload_gb enforce_eager enable_prefix_caching enable_chunked_prefill
+max_num_partial_prefills async_scheduling disable_custom_all_reduce distributed_executor_backend load_format
+safetensors_load_strategy download_dir disable_log_stats enable_log_requests disable_log_requests max_log_len
+uvicorn_log_level disable_uvicorn_access_log api_server_count compilation_config
+"""
 
 
 class Vllm(Engine):
@@ -53,6 +60,7 @@ class Vllm(Engine):
         ("engine.version=0.19.1",),
     )
     reserved = frozenset({"model", "served_model_name", "host", "port", "api_key"})
+    sizing = frozenset(_SIZING.split())
     patterns = (
         (
             r"Total number of attention heads \(\d+\) must be divisible by tensor parallel size \(\d+\)\.",
