@@ -67,7 +67,7 @@ def _connect(scheme: str, netloc: str, proxy: str | None, timeout_s: float) -> h
         if scheme == "http":
             found = http.client.HTTPConnection(proxy or netloc, timeout=timeout_s)
         else:
-            found = http.client.HTTPSConnection(proxy or netloc, timeout=timeout_s, context=_trust())
+            found = http.client.HTTPSConnection(proxy or netloc, timeout=timeout_s, context=trust())
             if proxy:
                 found.set_tunnel(netloc)
         found.connect()
@@ -76,7 +76,7 @@ def _connect(scheme: str, netloc: str, proxy: str | None, timeout_s: float) -> h
     return found
 
 
-def _trust() -> ssl.SSLContext:
+def trust() -> ssl.SSLContext:
     """The machine's certificates, and those that the Hub's library brings along: a bare container has none."""
     context = ssl.create_default_context()
     if not os.environ.get("SSL_CERT_FILE"):

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-import aiohttp
-
 from provisioners.threads import in_thread
-from runners.client import Client
+from runners.client import Client, Transport
 from runners.engine import EngineSample, LogSample
 from runners.events import Driven, Listener, Noted
 from runners.identity import identity_of
@@ -154,7 +152,7 @@ class DriveRecorder:
 async def drive(
     plan: Plan,
     running: Running,
-    session: aiohttp.ClientSession,
+    transport: Transport,
     folder: RunFolder,
     measured: Measured,
     emit: Listener,
@@ -181,9 +179,9 @@ async def drive(
     )
     recorder.unit = plan.estimate.unit
     settings = plan.recipe.workload
-    client = Client(session, running.endpoint, settings, mask=running.log.mask)
+    client = Client(transport, running.endpoint, settings, mask=running.log.mask)
     schedule = Schedule(Concurrency(settings.at_once, start=slots_of(plan)))
-    sampler = MetricsSampler(session, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
+    sampler = MetricsSampler(transport, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
 
     def on_sample() -> None:

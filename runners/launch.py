@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-import aiohttp
-
 from provisioners.contract import Host, Process
 from recipes.errors import EngineFailed, NoMachine
 from recipes.spec import Workload
-from runners.client import Client, Endpoint, RequestFailed
+from runners.client import Client, Endpoint, RequestFailed, Transport
+from runners.http.errors import HttpFailed
 from runners.plan import Plan
 from runners.prepare import Prepared
 from runners.telemetry import EngineLog
@@ -94,14 +93,14 @@ async def launch(
     env: Mapping[str, str],
     port: int | None,
     log: EngineLog,
-    session: aiohttp.ClientSession,
+    transport: Transport,
 ) -> Running:
     """Start the engine, or find the one that runs already, and wait until it is ready. Raises EngineFailed.
 
     `port` is where it will listen, or listens; None if it runs elsewhere.
     """
     running = await _start(plan, host, prepared, env, port, log)
-    await running.while_alive(_until_ready(running, session))
+    await running.while_alive(_until_ready(running, transport))
     return running
 
 
@@ -125,26 +124,25 @@ async def _start(
     return Running(Endpoint(f"http://{way.address}", served, host.key), process, log, plan, way.kind)
 
 
-async def _until_ready(running: Running, session: aiohttp.ClientSession) -> None:
+async def _until_ready(running: Running, transport: Transport) -> None:
     """HTTP 200 on the health page, and then one generated token: a server may be up and its model broken."""
     plan, pause_s = running.plan, _FIRST_PAUSE_S
     url = plan.engine.health_url(running.endpoint, plan.engine_version or "")
-    while (trouble := await _trouble_at(url, running, session)) is not None:
+    while (trouble := await _trouble_at(url, running, transport)) is not None:
         if running.process is None:
             raise EngineFailed(f"{url}: {trouble}", advice="check engine.url, and that the endpoint runs")
         await asyncio.sleep(pause_s)
         pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
     once = plan.recipe.workload.model_copy(update={"retries": 0, "concurrency": 1})
-    await _generate_one(Client(session, running.endpoint, once, mask=running.log.mask), running, once)
+    await _generate_one(Client(transport, running.endpoint, once, mask=running.log.mask), running, once)
 
 
-async def _trouble_at(url: str, running: Running, session: aiohttp.ClientSession) -> str | None:
+async def _trouble_at(url: str, running: Running, transport: Transport) -> str | None:
     """Why the page does not answer 200; None if it does."""
     try:
-        timeout = aiohttp.ClientTimeout(total=10)
-        async with session.get(url, headers=running.endpoint.headers, timeout=timeout) as response:
-            return None if response.status == 200 else f"HTTP {response.status}"
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        status, _ = await transport.get(url, headers=running.endpoint.headers)
+        return None if status == 200 else f"HTTP {status}"
+    except (HttpFailed, OSError) as error:
         return str(error) or type(error).__name__
 
 

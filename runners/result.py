@@ -165,7 +165,7 @@ def release_row(release: Release) -> dict[str, str]:
 
 def versions(plan: Plan) -> dict[str, str]:
     """Of everything that can change a figure."""
-    found = {name: version(name) for name in ("gpu-recipe", "aiohttp", "tokenizers", "huggingface-hub")}
+    found = {name: version(name) for name in ("gpu-recipe", "httptools", "tokenizers", "huggingface-hub")}
     engine = {plan.engine.name: plan.engine_version} if plan.engine_version else {}
     return {**found, "python": platform.python_version(), "platform": platform.platform(), **engine}
 

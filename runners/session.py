@@ -17,7 +17,7 @@ from provisioners.preflight import clear
 from recipes.errors import ExitCode, MayStillBillError, NoMachine, UsageError
 from runners import events
 from runners.budget import Deadline, PhaseLimit, adopted_deadline, brief, lease_deadline, phase_limit
-from runners.client import open_session
+from runners.client import open_transport
 from runners.clock import Clock
 from runners.drive import Measured, drive
 from runners.failures import FAILURE_IN, failure, kept, unwritten, waited_for
@@ -189,15 +189,15 @@ class Session:
         async with self._timed("prepare"):
             log_path = folder.free_for("install.log")
             self._prepared = prepared = await prepare(plan, host, env, log_path, self._mask, self._emit)
-        async with open_session() as session:
+        async with open_transport() as transport:
             async with self._timed("launch"):
                 self._log = EngineLog(folder.free_for("engine.log"), plan.engine, self._mask)
                 port = await self._port(host)
-                self._running = await launch(plan, host, prepared, env, port, self._log, session)
+                self._running = await launch(plan, host, prepared, env, port, self._log, transport)
                 if self._running.way != "direct":
                     self._emit(events.Noted("launch", f"through {self._running.way}"))
             async with self._timed("drive"):
-                await drive(plan, self._running, session, folder, self._measured, self._emit, self._clock.spent_usd)
+                await drive(plan, self._running, transport, folder, self._measured, self._emit, self._clock.spent_usd)
 
     async def _provision(self) -> Host:
         plan = self._plan
@@ -396,5 +396,6 @@ class Session:
 
 def _counted(plan: Plan) -> str:
     estimate = plan.estimate
-    counts = (plural(estimate.documents, "document"), plural(estimate.requests, "chunk"))
+    requests = "request" if estimate.unit == "point" else "chunk"
+    counts = (plural(estimate.documents, estimate.unit), plural(estimate.requests, requests))
     return f"{', '.join(counts)}, {estimate.prompt_tokens:,} prompt tokens"

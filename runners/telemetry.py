@@ -12,15 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import aiohttp
-
-from runners.client import Endpoint
+from runners.client import Endpoint, Transport
 from runners.engine import Engine, EngineSample, LogSample
 from runners.lines import LineBuffer
 from runners.masking import Mask
 from runners.measurement import Timed
 
 INTERVAL_S = 1.0
+_PATIENCE_S = 5.0
 _TAIL_BYTES = 200_000
 
 
@@ -57,8 +56,8 @@ class EngineLog:
 class MetricsSampler:
     """Reads the engine's metrics into telemetry.jsonl while it is entered, at its beginning and end as well."""
 
-    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, engine: Engine, path: Path) -> None:
-        self._session, self._endpoint, self._engine, self._path = session, endpoint, engine, path
+    def __init__(self, transport: Transport, endpoint: Endpoint, engine: Engine, path: Path) -> None:
+        self._transport, self._endpoint, self._engine, self._path = transport, endpoint, engine, path
         self.samples: list[Timed[EngineSample]] = []
         self.on_sample: Callable[[], None] = lambda: None
 
@@ -94,9 +93,9 @@ class MetricsSampler:
             logging.getLogger(__name__).debug("a gap in the telemetry", exc_info=True)
 
     async def _read(self, page: str) -> str:
-        url, timeout = self._endpoint.url + page, aiohttp.ClientTimeout(total=5)
-        async with self._session.get(url, headers=self._endpoint.headers, timeout=timeout) as response:
-            return await response.text()
+        headers = self._endpoint.headers
+        _, body = await self._transport.get(self._endpoint.url + page, headers=headers, timeout_s=_PATIENCE_S)
+        return body.decode("utf-8", "replace")
 
     def _write(self, row: dict[str, Any]) -> None:
         # Opened for each row, so that nothing is left open however the drive ends.

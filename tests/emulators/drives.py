@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.spec import Recipe
-from runners.client import Endpoint, open_session
+from runners.client import Endpoint, open_transport
 from runners.drive import Measured, drive
 from runners.events import Driven, Event
 from runners.launch import Running
@@ -68,11 +68,11 @@ def driven(plan: Plan, engine: EngineDouble, folder: RunFolder) -> tuple[Measure
             shown.append(event)
 
     async def main() -> None:
-        async with asyncio.timeout(60), engine, open_session() as session:
+        async with asyncio.timeout(60), engine, open_transport() as transport:
             log = EngineLog(folder.path / "engine.log", plan.engine, Mask())
             running = Running(Endpoint(engine.url, "double"), None, log, plan)
             try:
-                await drive(plan, running, session, folder, measured, emit, lambda: None)
+                await drive(plan, running, transport, folder, measured, emit, lambda: None)
             finally:
                 log.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recipes.spec import Workload
-from runners.client import Answer, Client, Endpoint, RequestFailed, open_session
+from runners.client import Answer, Client, Endpoint, RequestFailed, open_transport
 from tests.emulators.engine import (
     LLAMACPP_CONTEXT,
     VLLM_CONTEXT,
@@ -53,9 +53,9 @@ def with_client(
     """What `use` returns, in a loop of its own, with the double running."""
 
     async def main() -> Any:
-        async with engine, open_session() as session:
+        async with engine, open_transport() as transport:
             endpoint = Endpoint(engine.url, "double", key)
-            client = Client(session, endpoint, settings(**changes), sleep=sleep or Sleeper(), jitter=lambda: jitter)
+            client = Client(transport, endpoint, settings(**changes), sleep=sleep or Sleeper(), jitter=lambda: jitter)
             return await use(client)
 
     return asyncio.run(main())
@@ -247,8 +247,8 @@ def test_nobody_listens() -> None:
     async def main() -> RequestFailed:
         async with EngineDouble() as engine:
             url = engine.url
-        async with open_session() as session:
-            client = Client(session, Endpoint(url, "double"), settings(), sleep=Sleeper())
+        async with open_transport() as transport:
+            client = Client(transport, Endpoint(url, "double"), settings(), sleep=Sleeper())
             with pytest.raises(RequestFailed) as caught:
                 await client.complete(TEXT)
         return caught.value

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from recipes.spec import Workload
-from runners.client import Answer, Client, Endpoint, open_session
+from runners.client import Answer, Client, Endpoint, open_transport
 
 
 def serve(handler: Callable[[web.Request], Awaitable[web.StreamResponse]], path: str) -> Any:
@@ -37,9 +37,9 @@ def test_an_endpoint_that_does_not_stream_is_used_all_the_same() -> None:
         return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
 
     async def main() -> Answer:
-        async with serve(answer, "/api/chat/completions") as url, open_session() as session:
+        async with serve(answer, "/api/chat/completions") as url, open_transport() as transport:
             settings = Workload(inputs=("a",), api="chat")
-            return await Client(session, Endpoint(url, "m", base=f"{url}/api"), settings).complete("Hi")
+            return await Client(transport, Endpoint(url, "m", base=f"{url}/api"), settings).complete("Hi")
 
     found = asyncio.run(main())
     assert (found.text, found.output_tokens, found.ttft_s, found.tries) == ("Whole.", 2, None, 1)
@@ -59,8 +59,8 @@ def test_an_endpoint_that_knows_no_stream_options_is_asked_without() -> None:
         )
 
     async def main() -> list[Answer]:
-        async with serve(answer, "/v1/completions") as url, open_session() as session:
-            client = Client(session, Endpoint(url, "m"), Workload(inputs=("a",)))
+        async with serve(answer, "/v1/completions") as url, open_transport() as transport:
+            client = Client(transport, Endpoint(url, "m"), Workload(inputs=("a",)))
             return [await client.complete("Hi"), await client.complete("Hi")]
 
     assert [one.text for one in asyncio.run(main())] == ["Yes.", "Yes."]
