@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import os
@@ -17,6 +18,7 @@ COMMANDS = {
     "up": "plan, run, collect, and let the machine go",
     "ps": "what may be billing now, and whether somebody minds it",
     "attach": "take over a run whose client died",
+    "chat": "talk to a run's engine",
     "ssh": "a shell on a run's machine",
     "down": "end a run and let its machine go",
     "reap": "end everything of yours that may be billing without a living run",
@@ -36,10 +38,14 @@ COMMANDS = {
     "completion": "completion for bash, zsh or fish",
 }
 _PACKAGES = ("recipes", "provisioners", "stacks", "runners")
+_GARBAGE_THRESHOLD = 50_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code."""
+    """Run a command line, this process's own if none is given; returns the exit code."""
+    if argv is None:
+        # Looking for garbage among what imports leave, time and again, is a tenth of a short command.
+        gc.set_threshold(_GARBAGE_THRESHOLD)
     try:
         _open_closed_streams()
         _interrupt_on_signals()
@@ -47,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing runs on", file=sys.stderr)
         return 130
+    finally:
+        if argv is None:
+            gc.freeze()  # and what the process ends with need not be looked through at all
 
 
 def _open_closed_streams() -> None:
