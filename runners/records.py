@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RequestRecord:
     """A row of requests.jsonl: one request and how it went. Times are those of the last try."""
 
@@ -28,6 +29,10 @@ class RequestRecord:
     ttft_s: float | None = None
     tpot_s: float | None = None
     e2e_s: float = 0.0
+    send_s: float = 0.0
+    """What handing the request to the kernel took; part of ttft_s and e2e_s."""
+    itl_s: Sequence[float] = ()
+    """The gaps between the arrivals of pieces of text, after the first."""
     finish_reason: str | None = None
     error: str | None = None
 

@@ -293,6 +293,5 @@ def _row(record: RequestRecord) -> dict[str, Any]:
 
 def _record(row: dict[str, Any]) -> RequestRecord:
     known = {name: row[name] for name in _FIELDS if name in row}
-    if gaps := known.get("itl_s"):
-        known["itl_s"] = array("f", gaps)
+    known["itl_s"] = array("f", gaps) if (gaps := known.get("itl_s")) else ()
     return RequestRecord(**{**known, "started_at": datetime.fromisoformat(row["started_at"])})
