@@ -43,9 +43,10 @@ CREATE INDEX IF NOT EXISTS events_run ON events (run_id);
 
 
 class Ledger:
-    """Opens for each call, so that many runs may write at once."""
+    """Opens for each call, so that many runs may write at once; `record` keeps its connection until the run ends."""
 
     def __init__(self, home: Path) -> None:
+        self._events: sqlite3.Connection | None = None
         try:
             home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -113,6 +114,7 @@ class Ledger:
 
     def lose(self, run_id: str) -> None:
         """The run has ended without a result: nobody minds it any more."""
+        self._no_more_events()
         with self._open() as db:
             db.execute("UPDATE experiments SET pid = NULL WHERE run_id = ? AND status = 'running'", (run_id,))
 
@@ -122,10 +124,24 @@ class Ledger:
             return
         row = event.row(datetime.now(UTC))
         at, kind = row.pop("at"), row.pop("event")
-        with self._open() as db:
-            db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (run_id, at, kind, json.dumps(row)))
+        with self._explained():
+            if self._events is None:
+                # No transaction is ever open here, whoever calls: an event is one statement.
+                self._events = sqlite3.connect(
+                    self.path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+                )
+                _log_ahead(self._events)
+                # They outlive this process, and need not outlive a power cut: events.jsonl has them as well.
+                self._events.execute("PRAGMA synchronous = NORMAL")
+            self._events.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (run_id, at, kind, json.dumps(row)))
+
+    def _no_more_events(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def end(self, result: dict[str, Any]) -> None:
+        self._no_more_events()
         outcome = result["outcome"]
         with self._open() as db:
             db.execute(
