@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,10 @@ class TokenCounter:
             fresh = {text: len(encoding) for text, encoding in zip(missing, encodings, strict=True)}
             self._counts |= {text: n for text, n in fresh.items() if len(text) <= self._REMEMBERED_LENGTH}
         return [fresh[text] if text in fresh else self._counts[text] for text in texts]
+
+    def count_pieces(self, text: str, edges: Sequence[int]) -> list[int]:
+        """Tokens of each piece of the text, as a text of its own: the pieces lie between neighbours of `edges`."""
+        return self.count_all([text[start:end] for start, end in pairwise(edges)])
 
 
 class RoughCounter(TokenCounter):

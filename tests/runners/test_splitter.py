@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,8 @@ class Characters:
     def count(self, text: str) -> int:
         return len(text)
 
-    def count_all(self, texts: Sequence[str]) -> list[int]:
-        return [len(text) for text in texts]
+    def count_pieces(self, text: str, edges: Sequence[int]) -> list[int]:
+        return [end - start for start, end in pairwise(edges)]
 
 
 @pytest.mark.parametrize(
