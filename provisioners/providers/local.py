@@ -339,24 +339,29 @@ def _members(lease: Lease) -> list[psutil.Process]:
 
 def _end_all(lease: Lease) -> list[psutil.Process]:
     """End every process of the lease; returns those that would not go."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    living = _members(lease)
+    # The guard ignores SIGTERM: it goes with SIGKILL, when nothing else is left to watch.
+    if guarded := [process for process in living if not _is_guard(process)]:
+        _send(signal.SIGTERM, living)
+        _wait_for_end(guarded, GRACE_S)
         living = _members(lease)
-        for process in living:
-            try:
-                process.send_signal(number)
-            except psutil.Error:
-                continue
-        # The guard ignores SIGTERM: it goes with SIGKILL, when nothing else is left to watch.
-        waited = [process for process in living if number == signal.SIGKILL or not _is_guard(process)]
-        _wait_for_end(waited, GRACE_S)
+    _send(signal.SIGKILL, living)
+    _wait_for_end(living, GRACE_S)
     return _members(lease)
+
+
+def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.send_signal(number)
 
 
 def _wait_for_end(processes: list[psutil.Process], seconds: float) -> None:
     """Wait until all have ended. By looking, not by waitpid: their exit statuses belong to whoever started them."""
-    end = time.monotonic() + seconds
+    end, pause_s = time.monotonic() + seconds, 0.001
     while any(map(_lives, processes)) and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(0.02, pause_s * 2)
 
 
 def _lives(process: psutil.Process) -> bool:
