@@ -193,8 +193,8 @@ class Workload(Section):
     """How many requests are under way at once; auto: as many as the engine runs, found from its metrics."""
     where: Literal["client", "host"] = "client"
     """Where the requests come from: this client, through its tunnel, or the machine itself, which goes on alone."""
-    retries: Annotated[int, Field(ge=0, le=100)] = 5
-    """How often a request is tried again after 429, 5xx, a reset or a timeout."""
+    retries: Annotated[int, Field(ge=0, le=100, default_factory=lambda data: 0 if data.get("name") == "load" else 5)]
+    """How often a request is tried again after 429, 5xx, a reset or a timeout; 5, of a load 0, if left out."""
     request_timeout: DurationS = 1200.0
     on_empty: Literal["fail", "skip"] = "fail"
     """What an empty answer does to its document: it fails, or goes on without that chunk; it is counted either way."""

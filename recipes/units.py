@@ -19,10 +19,10 @@ _SIZES = {
     "GIB": GIB,
     "TIB": 2**40,
 }
-_DURATIONS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_DURATION_S = 3650 * 86400.0
 SIZE_PATTERN = r"^\d+(\.\d+)?\s*[KMGTkmgt]?[iI]?[bB]$"
-DURATION_PATTERN = r"^(\d+(\.\d+)?[smhd])+$"
+DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|[smhd]))+$"
 ACCELERATORS_PATTERN = r"^[A-Za-z][A-Za-z0-9 ._-]*(:[1-9]\d*)?$"
 
 
@@ -54,10 +54,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `90s`, `10m`, `3h`, `1h30m`, `2d`. Raises ValueError."""
+    """Seconds from `90s`, `10m`, `3h`, `1h30m`, `2d`, `500ms`. Raises ValueError."""
     if not re.fullmatch(DURATION_PATTERN, text.strip()):
         raise ValueError(f"{text}: not a duration; write 90s, 10m, 3h or 1h30m")
-    seconds = sum(float(number) * _DURATIONS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
+    seconds = sum(float(number) * _DURATIONS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[smhd])", text))
     if seconds > MAX_DURATION_S:
         raise ValueError(f"{text}: longer than {format_duration(MAX_DURATION_S)}")
     return seconds

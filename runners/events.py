@@ -99,6 +99,7 @@ class Driven(Event):
     waiting: float | None
     kv_usage: float | None
     usd: float | None
+    unit: str = "document"
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
 from typing import Any, Generic, Literal, TypeVar
 
+from recipes.traffic import Objective
 from runners.engine import EngineSample, LogSample
 from runners.records import RequestRecord
 
 T = TypeVar("T", covariant=True)
-PERCENTILES = (50, 90, 99)
+PERCENTILES = (50, 90, 95, 99)
+MOST_GAPS = 1_000_000
+"""So many inter-token latencies are sorted at most; of more than these every second, third, … is taken."""
 _NEAR_S = 1.5
 Kind = Literal["prompt", "output"]
 Source = Literal["requests", "metrics", "log", "log of one request"]
@@ -66,18 +71,61 @@ def throughput(
 
 
 def latency(records: Iterable[RequestRecord]) -> dict[str, Any]:
-    """Percentiles of TTFT, TPOT and E2E in seconds, over the requests that succeeded."""
+    """Percentiles of TTFT, TPOT, ITL and E2E in seconds, over the requests that succeeded; their means as well.
+
+    As `vllm bench serve` has them: TTFT from sending to the first piece of text; TPOT (E2E - TTFT) / (output tokens
+    - 1) of each request with two tokens or more; ITL each gap between two pieces, of all requests together; E2E to
+    the end. What guidellm calls ITL is TPOT here, and its TPOT is E2E / output tokens.
+    """
     good = [r for r in records if r.status == "ok"]
     pick: dict[str, Callable[[RequestRecord], float | None]] = {
         "ttft_s": lambda r: r.ttft_s,
         "tpot_s": lambda r: r.tpot_s,
         "e2e_s": lambda r: r.e2e_s,
     }
-    return {name: percentiles([v for r in good if (v := get(r)) is not None]) for name, get in pick.items()}
+    found = {name: distribution([v for r in good if (v := get(r)) is not None]) for name, get in pick.items()}
+    return {**found, "itl_s": distribution(inter_token_latencies(good))}
+
+
+def inter_token_latencies(records: Iterable[RequestRecord]) -> Sequence[float]:
+    """All gaps between pieces of text, of all requests together; evenly thinned out where there are very many."""
+    pooled = array("f")
+    for record in records:
+        pooled.extend(record.itl_s)
+    return pooled[:: -(-len(pooled) // MOST_GAPS)] if len(pooled) > MOST_GAPS else pooled
+
+
+def distribution(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean and the percentiles; None without values."""
+    mean = round(math.fsum(values) / len(values), 6) if values else None
+    return {"mean": mean, **percentiles(values)}
+
+
+def meets(record: RequestRecord, slo: Objective) -> bool:
+    """Whether an answer came, and within every limit. One without a first token of its own keeps no limit on it."""
+    if record.status != "ok":
+        return False
+    if slo.ttft is not None and (record.ttft_s is None or record.ttft_s > slo.ttft):
+        return False
+    if slo.tpot is not None and record.tpot_s is not None and record.tpot_s > slo.tpot:
+        return False
+    if slo.itl is not None and record.itl_s and (percentiles(record.itl_s)["p99"] or 0.0) > slo.itl:
+        return False
+    return slo.e2e is None or record.e2e_s <= slo.e2e
+
+
+def goodput(records: Sequence[RequestRecord], slo: Objective, seconds: float) -> dict[str, float]:
+    """Requests per second that met the objective, and their share of all, failed ones among them.
+
+    As in DistServe (Zhong et al. 2024, section 2) and `vllm bench serve --goodput`.
+    """
+    good = sum(meets(record, slo) for record in records)
+    share = round(good / len(records), 4) if records else 0.0
+    return {"requests": good, "share": share, "requests_per_s": round(good / seconds, 4) if seconds > 0 else 0.0}
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float | None]:
-    """p50, p90 and p99 by linear interpolation between closest ranks (as numpy's default); None without values."""
+    """p50, p90, p95 and p99 by linear interpolation between closest ranks (as numpy's default); None without values."""
     ordered = sorted(values)
     found: dict[str, float | None] = {}
     for p in PERCENTILES:

@@ -16,6 +16,7 @@ from runners.masking import Mask
 from runners.modelfacts.clean import printable_in
 from runners.models import ModelSource
 from runners.plan import Plan
+from runners.terminal.words import plural
 
 SCHEMA_VERSION = 1
 _OWN = ("command", "steps", "source", "variant")
@@ -176,7 +177,8 @@ def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
     page = plan.engine.health_page(plan.engine_version or "")
     yield {"phase": "launch", "action": f"GET {page} answers 200, and one token is generated"}
     work = plan.estimate
-    drive = f"{plan.workload.name}: {work.documents} documents, {work.requests} requests at first"
+    drive = f"{plan.workload.name}: {plural(work.documents, work.unit)}, {plural(work.requests, 'request')}"
+    drive += "" if work.unit == "point" else " at first"
     yield {"phase": "drive", "action": drive}
     if plan.recipe.collect:
         yield {"phase": "collect", "action": f"bring back {', '.join(plan.recipe.collect)}"}

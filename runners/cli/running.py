@@ -236,7 +236,7 @@ class Runs:
             for result in chosen:
                 billing = still_billing_lines(result) if result["release"]["state"] != "gone" else []
                 folder = site().home / "runs" / result["run_id"]
-                lines = summary_lines(result, folder) if len(chosen) == 1 else brief_lines(result)
+                lines = summary_lines(result, folder, width_of(out)) if len(chosen) == 1 else brief_lines(result)
                 for line in ["", *billing, *([] if self._as_json else lines)]:
                     out.print(line)
             sys.stdout.flush()

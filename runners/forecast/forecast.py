@@ -244,6 +244,9 @@ def _apart(one: float, other: float) -> float:
 def _answers(situation: Situation) -> tuple[Range, float, str]:
     """Tokens of an answer, how they are spread, and who says so."""
     limit = situation.recipe.workload.max_tokens
+    if situation.work.points:
+        asked = situation.work.answers()
+        return asked, 0.0, f"answers of about {asked.likely:,.0f} tokens, as the load asks for"
     here = situation.settings
     prompt = digest_of(situation.recipe.workload.prompt)
     measured = [run.drive for run in situation.history if run.drive and run.settings.model == here.model]

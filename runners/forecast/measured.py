@@ -17,12 +17,13 @@ from runners.records import RequestRecord
 
 
 def work_row(records: Sequence[RequestRecord], settings: Workload, at_once: int | None = None) -> dict[str, Any] | None:
-    """The work as it was: by level, with means over its requests. None if nothing was answered.
+    """The work as it was: by level, with means over its requests. None if nothing was answered, and of a load, whose
+    points are too different for one speed.
 
     `at_once` is how many requests the engine had room for, if the plan knew.
     """
     good = [record for record in records if record.status == "ok"]
-    if not good:
+    if not good or settings.traffic is not None:
         return None
     first, last = min(r.started_at for r in good), max(r.ended_at for r in good)
     timed = [r.ttft_s for r in good if r.ttft_s is not None]
@@ -40,12 +41,18 @@ def work_row(records: Sequence[RequestRecord], settings: Workload, at_once: int 
         "output_tokens": mean,
         "output_spread": deviation / mean if mean else 0.0,
         "truncated": sum(r.finish_reason == "length" for r in good),
-        "levels": [_level_row(number, good) for number in sorted({r.level for r in good})],
+        "levels": [_level_row(number, level) for number, level in sorted(_by_level(good).items())],
     }
 
 
-def _level_row(number: int, records: Sequence[RequestRecord]) -> dict[str, int]:
-    level = [r for r in records if r.level == number]
+def _by_level(records: Sequence[RequestRecord]) -> dict[int, list[RequestRecord]]:
+    found: dict[int, list[RequestRecord]] = {}
+    for record in records:
+        found.setdefault(record.level, []).append(record)
+    return found
+
+
+def _level_row(number: int, level: Sequence[RequestRecord]) -> dict[str, int]:
     return {
         "level": number,
         "documents": len({r.document for r in level}),

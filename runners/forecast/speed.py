@@ -290,11 +290,15 @@ def drive_s(levels: Sequence[Level], speed: Speed, slots: float, answers: Answer
 
 def _level_s(level: Level, speed: Speed, slots: float, answers: Answers, round_trip_s: float) -> float:
     n = level.requests
-    running = min(max(slots, 1.0), n)
+    running = min(max(min(slots, level.at_once or slots), 1.0), n)
     prompt, answer = level.prompt_tokens / n, level.output_tokens / n
     step_s = speed.decode_step_s(running, prompt + answer / 2)
     longest = answer * (1 + answers.spread * math.sqrt(2 * math.log(running)))
     longest = min(longest, max(float(answers.max_tokens), answer))
     together = n / running * (answer * step_s + round_trip_s)
     alone = (longest - answer) * speed.decode_step_s(1, prompt + answer / 2)
-    return n * speed.prefill_s(prompt) + together + alone
+    last_s = speed.prefill_s(prompt) + answer * step_s
+    if level.ending_s is not None:
+        return level.ending_s + last_s
+    worked_s = n * speed.prefill_s(prompt) + together + alone
+    return max(worked_s, level.arriving_s + last_s) if level.arriving_s else worked_s

@@ -53,7 +53,8 @@ def _refused_blocks(plan: dict[str, Any], width: int | None) -> Iterator[list[Te
 def _title(plan: dict[str, Any], width: int | None) -> list[Text]:
     model, work = plan["model"], plan["workload"]
     engine = " ".join(filter(None, (plan["engine"].get("title", plan["engine"]["name"]), plan["engine"]["version"])))
-    done = f"{work['name']} {plural(work['documents'], 'file')}, {plural(work['requests'], 'request')}"
+    parts = plural(work["documents"], "point" if work.get("unit") == "point" else "file")
+    done = f"{work['name']} {parts}, {plural(work['requests'], 'request')}"
     told = [plan["recipe"], model["source"], engine, f"{done}, {amount(work['prompt_tokens'])} tokens"]
     lines = [Text(line, style="bold") for line in in_parts(told, width)]
     return lines + [Text(line, style="dim") for line in in_parts(_model_facts(model), width)]

@@ -94,8 +94,8 @@ def driven_parts(event: Driven) -> list[str]:
     """How far the drive is, and how fast."""
     parts = [
         f"{event.done:,}/{event.expected:,} requests",
-        f"level {event.level}",
-        f"{event.documents_done}/{plural(event.documents, 'document')}",
+        *([] if event.unit == "point" else [f"level {event.level}"]),
+        f"{event.documents_done}/{plural(event.documents, event.unit)}",
         f"prompt {rate(event.prompt_tokens_per_s)}",
         f"output {rate(event.output_tokens_per_s)}",
     ]

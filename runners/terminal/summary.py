@@ -12,18 +12,22 @@ from rich.console import JustifyMethod
 from rich.table import Table
 
 from recipes.errors import ExitCode
+from runners.terminal.load_view import is_load, load_lines
 from runners.terminal.words import clock_time, dollars, plural, rate, seconds, shortened
 
 _SHOWN_SUMMARIES = 3
 
 
-def summary_lines(result: dict[str, Any], folder: Path) -> list[str]:
-    """What people want to know when a run has ended."""
+def summary_lines(result: dict[str, Any], folder: Path, width: int | None = None) -> list[str]:
+    """What people want to know when a run has ended; tables fit the width, if there is one."""
     lines = [_headline(result), *_failure(result), ""]
-    if result["requests"]["ok"]:
+    if is_load(result):
+        lines += load_lines(result, width)
+    elif result["requests"]["ok"]:
         lines += [*_throughput(result), _latency(result)]
-    if any(result["requests"].values()):
+    if any(result["requests"].values()) or result.get("taken_over"):
         lines.append(_requests(result))
+    lines += _taken_over(result)
     lines += [
         _machine(result),
         *_bill(result),
@@ -65,9 +69,9 @@ def _own_switch(result: dict[str, Any]) -> list[str]:
     return [f"                  its own switch ends it at {lease['deadline'][11:16]} UTC at the latest{more}"]
 
 
-def report_lines(result: dict[str, Any], folder: Path) -> Iterator[str]:
+def report_lines(result: dict[str, Any], folder: Path, width: int | None = None) -> Iterator[str]:
     """The whole report, for a terminal."""
-    yield from summary_lines(result, folder)
+    yield from summary_lines(result, folder, width)
     offer, engine = result["offer"], result["engine"]
     hardware = f"{offer['count']} × {offer['accelerator']}" if offer["accelerator"] else f"{offer['cpus']} CPUs"
     yield ""
@@ -145,7 +149,7 @@ def _headline(result: dict[str, Any]) -> str:
     }
     parts = [words[outcome["status"]], dollars(cost["total_usd"]), f"useful {cost['useful_fraction']:.0%}"]
     if cost["usd_per_document"] is not None:
-        parts.append(f"{dollars(cost['usd_per_document'])} per document")
+        parts.append(f"{dollars(cost['usd_per_document'])} per {_unit(result)}")
     if cost["usd_per_million_prompt_tokens"] is not None:
         parts.append(f"{dollars(cost['usd_per_million_prompt_tokens'])} per million prompt tokens")
     return "   ".join(filter(None, parts))
@@ -201,7 +205,19 @@ def _requests(result: dict[str, Any]) -> str:
     done = result["documents"]
     resumed = [f"{counts['resumed']:,} taken from disk"] if counts.get("resumed") else []
     parts = [f"{counts['ok']:,} ok", *resumed, f"{counts['retried']:,} retried", f"{counts['failed']:,} failed"]
-    return f"requests     {' · '.join(parts)} · {done['done']} of {plural(done['total'], 'document')} done"
+    return f"requests     {' · '.join(parts)} · {done['done']} of {plural(done['total'], _unit(result))} done"
+
+
+def _unit(result: dict[str, Any]) -> str:
+    unit: str = result["documents"].get("unit", "document")
+    return unit
+
+
+def _taken_over(result: dict[str, Any]) -> Iterator[str]:
+    """What earlier runs of the recipe had, so that it was not asked for again."""
+    for row in result.get("taken_over", ()):
+        what = f"{plural(row['answers'], 'answer')} and {plural(row['documents'], 'finished document')}"
+        yield f"taken over   {what} of {row['run_id']}"
 
 
 def _forced(result: dict[str, Any]) -> Iterator[str]:
@@ -227,7 +243,7 @@ def _bill(result: dict[str, Any]) -> list[str]:
 
 
 def _summaries(folder: Path) -> Iterator[str]:
-    outputs = sorted((folder / "outputs").glob("*.json"))
+    outputs = sorted((folder / "outputs").glob("*-analysis-*.json"))
     for path in outputs[:_SHOWN_SUMMARIES]:
         text = json.loads(path.read_text(encoding="utf-8")).get("summary", "")
         yield f"summary      {path.name.split('-analysis-')[0]}: {shortened(text, 100)}"

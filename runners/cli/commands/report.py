@@ -6,6 +6,7 @@ import argparse
 
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.run_folder import RunFolder, recipe_home
+from runners.terminal.layout import width_of
 from runners.terminal.summary import phase_table, report_lines
 
 
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     out = console()
     for folder, result in zip(folders, results, strict=True):
         out.print(result["run_id"], style="bold")
-        for line in report_lines(result, folder.path):
+        for line in report_lines(result, folder.path, width_of(out)):
             out.print(line)
         out.print()
         out.print(phase_table(result))

@@ -1,0 +1,205 @@
+"""Sends one point's requests: as many at once as a closed loop has, or each when it is due."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recipes.traffic import Traffic
+from runners.client import Answer, Client, RequestFailed
+from runners.records import RequestRecord
+from runners.text.tokens import TokenCounter
+from runners.workload import Recorder
+from runners.workloads.load.points import Point, due_times_s
+from runners.workloads.load.prompts import Ask
+
+_HOPELESS = 20
+"""A point whose first answers were so many failures, and nothing else, is broken off."""
+_WARM_AT_ONCE = 8
+LENGTH_IS_FORCED: Mapping[str, Any] = {"ignore_eos": True}
+"""vLLM, llama.cpp, SGLang and TensorRT-LLM know it; OpenAI's own API refuses it."""
+
+
+@dataclass
+class Sender:
+    """Hands requests to the client and what becomes of them to the recorder."""
+
+    client: Client
+    recorder: Recorder
+    counter: TokenCounter
+    asks: Iterator[Ask]
+    """What is sent, in this order, over all points."""
+    forcing: bool = True
+    """Whether the endpoint knows how to keep an answer from ending early."""
+    records: list[RequestRecord] = field(default_factory=list)
+    """Of the point that is on."""
+
+    async def warm_up(self, requests: int, *, forced: bool) -> str | None:
+        """Send requests that count nowhere; returns why none of them was answered, if so.
+
+        Where answers are to be of a certain length, the first finds out whether the endpoint takes the wish.
+        """
+        if forced:
+            refused = await self._tried()
+            if refused is not None:
+                self.forcing = False
+                if (refused := await self._tried()) is not None:
+                    return refused
+            requests -= 1
+        failures: list[str] = []
+
+        async def some() -> None:
+            nonlocal requests
+            while requests > 0:
+                requests -= 1
+                failed = await self._tried()
+                failures.extend([failed] if failed is not None else [])
+
+        asked = max(0, requests)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(asked, _WARM_AT_ONCE)):
+                group.create_task(some())
+        return failures[0] if failures and len(failures) == asked and not forced else None
+
+    async def _tried(self) -> str | None:
+        """Why a request that counts nowhere failed; None if it did not."""
+        ask = next(self.asks)
+        try:
+            await self.client.complete(ask.prompt, max_tokens=ask.max_tokens, extra=self._extra(ask))
+        except RequestFailed as error:
+            return error.message
+        return None
+
+    async def send(self, point: Point, index: int, ask: Ask) -> None:
+        """One request of a point, to its record."""
+        name = point.name
+        try:
+            answer = await self.client.complete(ask.prompt, max_tokens=ask.max_tokens, extra=self._extra(ask))
+        except RequestFailed as error:
+            record = RequestRecord(
+                id=f"{name}/1/{index}",
+                document=name,
+                level=1,
+                index=index,
+                status="failed",
+                tries=error.tries,
+                started_at=error.started_at,
+                e2e_s=error.e2e_s,
+                error=error.message,
+            )
+        else:
+            record = self._record(name, index, ask, answer)
+        self.records.append(record)
+        self.recorder.record(record, None, "")
+
+    def _extra(self, ask: Ask) -> dict[str, Any] | None:
+        extra: dict[str, Any] = {}
+        if ask.messages is not None:
+            extra["messages"] = ask.messages
+        if ask.forced and self.forcing:
+            extra |= LENGTH_IS_FORCED
+        return extra or None
+
+    def _record(self, name: str, index: int, ask: Ask, answer: Answer) -> RequestRecord:
+        prompt, output = answer.prompt_tokens, answer.output_tokens
+        reported = prompt is not None and output is not None
+        prompt = self.counter.count(ask.prompt) if prompt is None else prompt
+        output = self.counter.count(answer.text) - self.counter.count("") if output is None else output
+        streamed_s = None if answer.ttft_s is None else answer.e2e_s - answer.ttft_s
+        return RequestRecord(
+            id=f"{name}/1/{index}",
+            document=name,
+            level=1,
+            index=index,
+            status="ok",
+            tries=answer.tries,
+            started_at=answer.started_at,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            cached_tokens=answer.cached_tokens,
+            tokens_from="engine" if reported else "client",
+            ttft_s=answer.ttft_s,
+            tpot_s=streamed_s / (output - 1) if streamed_s is not None and output > 1 else None,
+            e2e_s=answer.e2e_s,
+            send_s=answer.send_s,
+            itl_s=answer.itl_s,
+            finish_reason=answer.finish_reason,
+        )
+
+
+class PointRun:
+    """A point from its first request until the last is answered."""
+
+    def __init__(self, point: Point, sender: Sender, traffic: Traffic, most_under_way: int) -> None:
+        self._point, self._sender, self._traffic, self._most = point, sender, traffic, most_under_way
+        self._sent = 0
+        self._under_way = 0
+        self._until: float | None = None
+
+    async def run(self) -> None:
+        """Send everything, and wait for every answer."""
+        loop = asyncio.get_running_loop()
+        self._sender.records.clear()
+        if self._point.duration_s is not None:
+            self._until = loop.time() + self._point.duration_s
+        if self._point.rate_per_s is None:
+            await self._closed_loop(loop.time)
+        else:
+            await self._open_loop(loop.time)
+
+    @property
+    def hopeless(self) -> str | None:
+        """Why the point was broken off, if it was: nothing but failures."""
+        records = self._sender.records
+        enough = min(_HOPELESS, self._point.requests or _HOPELESS)
+        if len(records) < enough or any(record.status == "ok" for record in records[:_HOPELESS]):
+            return None
+        return f"{self._point.name}: all of the first {len(records[:_HOPELESS])} requests failed: {records[0].error}"
+
+    def _ended(self, now: float) -> bool:
+        """Whether no further request is sent."""
+        if self._point.requests is not None and self._sent >= self._point.requests:
+            return True
+        if self._until is not None and now >= self._until:
+            return True
+        return self._sent >= _HOPELESS and self.hopeless is not None
+
+    async def _closed_loop(self, clock: Callable[[], float]) -> None:
+        """As many workers as requests are to be under way; each sends its next when its last is answered."""
+
+        async def work() -> None:
+            while not self._ended(clock()):
+                index, self._sent = self._sent, self._sent + 1
+                await self._sender.send(self._point, index, next(self._sender.asks))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._point.concurrency or 1):
+                group.create_task(work())
+
+    async def _open_loop(self, clock: Callable[[], float]) -> None:
+        """Each request when it is due, whatever became of those before it."""
+        begun = clock()
+
+        async def send(index: int, ask: Ask) -> None:
+            try:
+                await self._sender.send(self._point, index, ask)
+            finally:
+                self._under_way -= 1
+
+        async with asyncio.TaskGroup() as group:
+            for due_s in due_times_s(self._traffic, self._point):
+                if self._ended(begun + due_s):
+                    break
+                ask = next(self._sender.asks)  # made before it is due
+                await asyncio.sleep(max(0.0, begun + due_s - clock()))
+                if self._ended(clock() if self._until is None else begun + due_s):
+                    break
+                if self._under_way >= self._most:
+                    logging.getLogger(__name__).debug("%s: stopped at %d under way", self._point.name, self._under_way)
+                    break
+                index, self._sent = self._sent, self._sent + 1
+                self._under_way += 1
+                group.create_task(send(index, ask))
