@@ -38,6 +38,7 @@ from provisioners.contract import (
     Release,
     Site,
 )
+from provisioners.guarded import KEY_VARIABLE, MARKER, environment_of, key_of
 from provisioners.hardware import match, no_match, shortage
 from provisioners.onhost import guard
 from provisioners.phase_times import THIS_MACHINE
@@ -48,11 +49,8 @@ from recipes.spec import Resources
 from recipes.units import GIB
 
 GRACE_S = 10.0
-MARKER = "RECIPE_LEASE"
 _PORTS = "ports"
 _PORT_PATIENCE_S = 5.0
-# Variables of the client's own Python that would mislead the ones that it starts.
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
 class LocalProvisioner:
@@ -67,6 +65,7 @@ class LocalProvisioner:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._guards: dict[str, subprocess.Popen[bytes]] = {}
+        self._keys: dict[str, str] = {}
 
     async def offers(self, resources: Resources) -> list[Offer]:
         """This machine, if it has what is asked for. Raises NoMachine."""
@@ -120,13 +119,14 @@ class LocalProvisioner:
         lease = order.lease
         work_dir = self._site.home / "work" / lease.name
         work_dir.mkdir(parents=True)
+        self._keys[lease.name] = secrets.token_urlsafe(24)
         guarding = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, str(GRACE_S)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             process_group=0,
-            env=_environment(lease.name, {}),
+            env={**environment_of(lease.name, {}), KEY_VARIABLE: self._keys[lease.name]},
             cwd=work_dir,
         )
         self._guards[lease.name] = guarding
@@ -137,7 +137,7 @@ class LocalProvisioner:
         return Observed(state="running" if alive else "gone", price_usd_per_h=lease.price_usd_per_h)
 
     async def host(self, lease: Lease) -> Host:
-        return LocalHost(lease, self._site.cache)
+        return LocalHost(lease, self._site.cache, self._keys.get(lease.name) or key_of(lease))
 
     async def destroy(self, lease: Lease, *, patience_s: float = 60.0) -> Release:
         """SIGTERM to the whole group, SIGKILL to what is left, and a look that nothing is."""
@@ -180,13 +180,15 @@ class LocalHost:
     python_tag = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
     notes: tuple[str, ...] = ()
 
-    def __init__(self, lease: Lease, cache_dir: Path) -> None:
+    def __init__(self, lease: Lease, cache_dir: Path, key: str) -> None:
         self._lease = lease
         self.work_dir = Path(lease.details["work_dir"])
         self.cache_dir = cache_dir
-        self.key = secrets.token_urlsafe(24)
+        self.key = key
 
-    async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
+    async def start(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, counts: bool = False
+    ) -> Process:
         assert self._lease.id is not None
         reading, writing = os.pipe()
         try:
@@ -196,7 +198,7 @@ class LocalHost:
                 stdout=writing,
                 stderr=subprocess.STDOUT,
                 process_group=int(self._lease.id),
-                env=_environment(self._lease.name, env),
+                env=environment_of(self._lease.name, env),
                 cwd=self.work_dir,
             )
         except BaseException as error:
@@ -305,11 +307,6 @@ def _ports_of(work_dir: Path) -> list[int]:
     """The ports that were given out under this lease; they stay on record until it is gone."""
     path = work_dir / _PORTS
     return [int(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def _environment(lease_name: str, env: Mapping[str, str]) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if key not in _DROPPED}
-    return {**inherited, **env, MARKER: lease_name}
 
 
 def _members(lease: Lease) -> list[psutil.Process]:

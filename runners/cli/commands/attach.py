@@ -9,12 +9,12 @@ import os
 from provisioners.contract import Offer
 from provisioners.journal import Entry, Journal
 from recipes.errors import NoMachine, UsageError
-from recipes.load import LoadedRecipe, load_resolved
 from runners import registry
 from runners.cli.common import add_json, add_run
 from runners.cli.running import Runs
 from runners.ledger import Ledger
 from runners.planning import make_plan
+from runners.reaching import recipe_of
 from runners.run_folder import RunFolder, recipe_home
 
 
@@ -49,18 +49,8 @@ async def _attach(options: argparse.Namespace, folder: RunFolder, entry: Entry) 
             f"{folder.run_id} has no machine to go on with: {seen.message or seen.state}",
             advice=f"recipe down {folder.run_id} proves it; then begin anew",
         )
-    plan = await make_plan(_loaded(folder), os.environ, leased=_offer(folder, entry))
+    plan = await make_plan(recipe_of(folder), os.environ, leased=_offer(folder, entry))
     return await Runs(as_json=options.json).adopt(plan, folder, entry)
-
-
-def _loaded(folder: RunFolder) -> LoadedRecipe:
-    """The recipe as it was resolved when the run began."""
-    resolved, plan = folder.read_json("resolved.json"), folder.read_json("plan.json")
-    if resolved is None or plan is None:
-        advice = f"recipe down {folder.run_id}"
-        raise UsageError(f"{folder.run_id} was cut off before its plan was written", advice=advice)
-    text = (folder.path / "recipe.yaml").read_text(encoding="utf-8")
-    return load_resolved(resolved, text, plan)
 
 
 def _offer(folder: RunFolder, entry: Entry) -> Offer:
