@@ -202,7 +202,7 @@ class Forward:
 
     address: str
     """host:port for the client."""
-    kind: Literal["direct", "ssh -L", "forwarder"]
+    kind: Literal["direct", "ssh -L", "forwarder", "on the host"]
 
 
 class Host(Protocol):
@@ -220,11 +220,14 @@ class Host(Protocol):
     notes: tuple[str, ...]
     """What people should know of this machine, such as a switch that could not be proven."""
 
-    async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
+    async def start(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, counts: bool = False
+    ) -> Process:
         """Start a command in the work directory; both its streams go to `on_output` as they come.
 
         On a machine that outlives its client, a command of this name that was started before is joined instead: its
-        output is heard from the beginning. Raises HostCommandFailed if there is no such command.
+        output is heard from the beginning. What a command writes that `counts` is a sign of life, also without a
+        client. Raises HostCommandFailed if there is no such command.
         """
         ...
 

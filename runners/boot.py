@@ -12,8 +12,9 @@ from typing import Any
 from provisioners.contract import Boot, BootJob, Host
 from runners.environments import ONHOST, named_files
 from runners.plan import Plan
+from runners.travel import installation
 
-INSTALL, FETCH = "install", "fetch"
+INSTALL, FETCH, DRIVER = "install", "fetch", "driver"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ AT_BOOT = Places(
 
 
 def boot_of(plan: Plan, places: Places, env: Mapping[str, str]) -> Boot:
-    """The installation and the download of a run, which go on at the same time."""
+    """The installation and the download of a run, and a driver's environment, which go on at the same time."""
     files = {f"onhost/{path.name}": path.read_text(encoding="utf-8") for path in _scripts(plan)}
     jobs = []
     if request := _install_request(plan, places):
@@ -61,6 +62,12 @@ def boot_of(plan: Plan, places: Places, env: Mapping[str, str]) -> Boot:
         files["fetch.json"] = json.dumps(request)
         argv = (places.python, f"{places.onhost}/fetch_model.py", f"{places.work}/fetch.json")
         jobs.append(BootJob(name=FETCH, argv=argv))
+    if plan.recipe.workload.where == "host":
+        directory, request = installation(places.python)
+        files["driver.json"] = json.dumps(request)
+        script = f"{places.onhost}/install_engine.py"
+        where = (f"{places.cache}/{directory}", f"{places.work}/driver.json")
+        jobs.append(BootJob(name=DRIVER, argv=(places.python, script, *where)))
     return Boot(files=files, jobs=tuple(jobs), env=env)
 
 

@@ -18,7 +18,6 @@ from provisioners.threads import in_thread
 from runners.client import Client, Transport
 from runners.engine import EngineSample, LogSample
 from runners.events import Driven, Listener, Noted
-from runners.identity import identity_of
 from runners.launch import Running
 from runners.measurement import Timed
 from runners.plan import Plan
@@ -174,7 +173,7 @@ async def drive(
         emit,
         usd,
         earlier,
-        identity=identity_of(plan),
+        identity=plan.identity,
         outputs=folder.outputs,
     )
     recorder.unit = plan.estimate.unit

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recipes.spec import Engine as EngineSpec
 from recipes.spec import digest_of
+from runners.engine import Engine
 from runners.models import ModelSource
-from runners.plan import Plan
 
 
-def identity_of(plan: Plan) -> str:
-    """A digest: two plans of the same one get the same answers to the same requests, as far as sampling allows.
+def identity_of(model: ModelSource, plugin: Engine, engine: EngineSpec) -> str:
+    """A digest: two runs of the same one get the same answers to the same requests, as far as sampling allows.
 
     An engine's release, and the flags that only size it (`Engine.sizing`), change nothing.
     """
-    engine = plan.recipe.engine
     args = {name.replace("-", "_"): value for name, value in engine.args.items()}
-    shaping = {name: value for name, value in args.items() if name not in plan.engine.sizing}
-    return digest_of([_model(plan.model), plan.engine.name, engine.url, shaping])
+    shaping = {name: value for name, value in args.items() if name not in plugin.sizing}
+    return digest_of([_model(model), plugin.name, engine.url, shaping])
 
 
 def _model(model: ModelSource) -> list[Any]:

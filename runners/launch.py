@@ -6,15 +6,16 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from provisioners.contract import Host, Process
+from provisioners.contract import Forward, Host, Process
 from recipes.errors import EngineFailed, NoMachine
 from recipes.spec import Workload
 from runners.client import Client, Endpoint, RequestFailed, Transport
 from runners.http.errors import HttpFailed
 from runners.plan import Plan
 from runners.prepare import Prepared
+from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
 
 T = TypeVar("T")
@@ -86,6 +87,29 @@ class Running:
         return EngineFailed(what, advice=failure.advice)
 
 
+class Driver(Protocol):
+    """What asks the engine on its host, and goes on there by itself."""
+
+    async def begin(self, host: Host, running: Running) -> None:
+        """Start it there, or join the one that there is."""
+        ...
+
+    async def ready(self) -> None:
+        """Returns when the engine has generated a token. Raises EngineFailed."""
+        ...
+
+
+async def engine_port(plan: Plan, host: Host, folder: RunFolder) -> int | None:
+    """Where the engine listens: kept, because a client that takes over must know it. None if it runs elsewhere."""
+    if plan.recipe.engine.url is not None:
+        return None
+    if (known := folder.read_json("engine.json")) is not None:
+        return int(known["port"])
+    port = EXPOSED_PORT if plan.recipe.engine.expose else await host.free_port()
+    folder.write_json("engine.json", {"port": port})
+    return port
+
+
 async def launch(
     plan: Plan,
     host: Host,
@@ -94,13 +118,16 @@ async def launch(
     port: int | None,
     log: EngineLog,
     transport: Transport,
+    driver: Driver | None = None,
 ) -> Running:
     """Start the engine, or find the one that runs already, and wait until it is ready. Raises EngineFailed.
 
-    `port` is where it will listen, or listens; None if it runs elsewhere.
+    `port` is where it will listen, or listens; None if it runs elsewhere. A driver on the host asks it in our stead.
     """
     running = await _start(plan, host, prepared, env, port, log)
-    await running.while_alive(_until_ready(running, transport))
+    if driver is not None:
+        await driver.begin(host, running)
+    await running.while_alive(until_ready(running, transport) if driver is None else driver.ready())
     return running
 
 
@@ -119,12 +146,13 @@ async def _start(
     assert port is not None
     started_env = {**env, **started.env, **spec.env}
     process = await host.start(ENGINE, started.argv, env=started_env, on_output=log.feed)
-    way = await host.forward(port)
+    on_host = Forward(f"127.0.0.1:{port}", "on the host")
+    way = await host.forward(port) if plan.recipe.workload.where == "client" else on_host
     served = plan.engine.served_name(prepared.model_path, served)
     return Running(Endpoint(f"http://{way.address}", served, host.key), process, log, plan, way.kind)
 
 
-async def _until_ready(running: Running, transport: Transport) -> None:
+async def until_ready(running: Running, transport: Transport) -> None:
     """HTTP 200 on the health page, and then one generated token: a server may be up and its model broken."""
     plan, pause_s = running.plan, _FIRST_PAUSE_S
     url = plan.engine.health_url(running.endpoint, plan.engine_version or "")

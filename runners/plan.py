@@ -14,6 +14,7 @@ from runners.case import Memory
 from runners.engine import Engine, Installation, Launch, LaunchRequest
 from runners.environments import environment_name
 from runners.forecast.values import Forecast
+from runners.identity import identity_of
 from runners.masking import Mask
 from runners.models import ModelSource
 from runners.workload import Estimate, Workload
@@ -73,6 +74,11 @@ class Plan:
     @property
     def engine_version(self) -> str | None:
         return self.recipe.engine.version or self.engine.default_version
+
+    @property
+    def identity(self) -> str:
+        """What an answer depends on besides its request."""
+        return identity_of(self.model, self.engine, self.recipe.engine)
 
     @property
     def verdict(self) -> str:

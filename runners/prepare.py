@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from provisioners.contract import BootJob, Host
 from recipes.errors import HostCommandFailed
-from runners.boot import FETCH, INSTALL, Places, boot_of
+from runners.boot import DRIVER, FETCH, INSTALL, Places, boot_of
 from runners.engine import find_failure
 from runners.events import Advanced, Listener, Noted
 from runners.lines import LineBuffer
@@ -35,6 +35,18 @@ class Prepared:
     """Of the model, what was not there before."""
 
 
+RunJob = Callable[[BootJob, Callable[[str], None]], Awaitable[int]]
+"""Runs a job to its end and has each of its lines heard; returns its exit status."""
+
+
+class Driver(Protocol):
+    """What needs things of its own on the host."""
+
+    async def make_ready(self, host: Host, job: BootJob, run: RunJob) -> None:
+        """Bring them there; the job makes its environment. Raises HostCommandFailed."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Log:
     """Where the commands' lines are kept."""
@@ -51,7 +63,13 @@ class _Log:
 
 
 async def prepare(
-    plan: Plan, host: Host, env: Mapping[str, str], log_path: Path, mask: Mask, emit: Listener
+    plan: Plan,
+    host: Host,
+    env: Mapping[str, str],
+    log_path: Path,
+    mask: Mask,
+    emit: Listener,
+    driver: Driver | None = None,
 ) -> Prepared:
     """Install and download, or join a machine that has begun with both at its start.
 
@@ -63,10 +81,16 @@ async def prepare(
     jobs = {job.name: job for job in boot.jobs}
     with log_path.open("ab") as file:
         log = _Log(file, mask)
+
+        async def run_job(job: BootJob, heard: Callable[[str], None]) -> int:
+            return await run(host, job.name, job.argv, env, heard, log)
+
         try:
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(_engine(plan, host, jobs.get(INSTALL), env, log, emit))
                 model = group.create_task(_model(plan, host, jobs.get(FETCH), env, log, emit))
+                if driver is not None:
+                    group.create_task(driver.make_ready(host, jobs[DRIVER], run_job))
         except* HostCommandFailed as failures:
             raise failures.exceptions[0] from None
     python, installed = engine.result()

@@ -137,7 +137,7 @@ class RunFolder:
                 output = Output(folder.outputs / row["output"], folder.run_id, row.get("key") or "")
                 outputs.setdefault(row["document"], []).append(output)
         rows = rows_of(self.path / "requests.jsonl", "id", "document", "started_at")
-        return Earlier(self.run_id, answers, outputs, tuple(map(_record, rows)), held)
+        return Earlier(self.run_id, answers, outputs, tuple(map(record_of, rows)), held)
 
     def artifacts(self) -> list[dict[str, Any]]:
         """Every file with its checksum, but for the result itself."""
@@ -291,7 +291,8 @@ def _row(record: RequestRecord) -> dict[str, Any]:
     return {**row, "started_at": record.started_at.isoformat()}
 
 
-def _record(row: dict[str, Any]) -> RequestRecord:
+def record_of(row: Mapping[str, Any]) -> RequestRecord:
+    """The record that a row of requests.jsonl holds."""
     known = {name: row[name] for name in _FIELDS if name in row}
     known["itl_s"] = array("f", gaps) if (gaps := known.get("itl_s")) else ()
     return RequestRecord(**{**known, "started_at": datetime.fromisoformat(row["started_at"])})

@@ -20,8 +20,9 @@ from runners.budget import Deadline, PhaseLimit, adopted_deadline, brief, lease_
 from runners.client import open_transport
 from runners.clock import Clock
 from runners.drive import Measured, drive
+from runners.driver.remote import HostDrive
 from runners.failures import FAILURE_IN, failure, kept, unwritten, waited_for
-from runners.launch import EXPOSED_PORT, Running, launch
+from runners.launch import Running, engine_port, launch
 from runners.ledger import Ledger
 from runners.masking import Mask
 from runners.ordering import host_env, order_of
@@ -74,6 +75,7 @@ class Session:
         self._log: EngineLog | None = None
         self._prepared: Prepared | None = None
         self._running: Running | None = None
+        self._driver: HostDrive | None = None
         self._bill: Bill | None = None
         self._measured = Measured()
         self._warnings: list[str] = []
@@ -182,22 +184,27 @@ class Session:
 
     async def _work(self) -> None:
         plan, folder, env = self._plan, self._folder, host_env(self._plan, self._env)
+        measured, emit, usd = self._measured, self._emit, self._clock.spent_usd
+        if plan.recipe.workload.where == "host":
+            self._driver = HostDrive(plan, folder, measured, emit, usd)
+        driver = self._driver
         if self._signal is not None:
             raise asyncio.CancelledError
         async with self._timed("provision"):
             host = await self._provision()
         async with self._timed("prepare"):
             log_path = folder.free_for("install.log")
-            self._prepared = prepared = await prepare(plan, host, env, log_path, self._mask, self._emit)
+            self._prepared = prepared = await prepare(plan, host, env, log_path, self._mask, self._emit, driver)
         async with open_transport() as transport:
             async with self._timed("launch"):
                 self._log = EngineLog(folder.free_for("engine.log"), plan.engine, self._mask)
-                port = await self._port(host)
-                self._running = await launch(plan, host, prepared, env, port, self._log, transport)
-                if self._running.way != "direct":
+                port = await engine_port(plan, host, folder)
+                self._running = await launch(plan, host, prepared, env, port, self._log, transport, driver)
+                if self._running.way not in ("direct", "on the host"):
                     self._emit(events.Noted("launch", f"through {self._running.way}"))
             async with self._timed("drive"):
-                await drive(plan, self._running, transport, folder, self._measured, self._emit, self._clock.spent_usd)
+                running = self._running
+                await (driver.drive() if driver else drive(plan, running, transport, folder, measured, emit, usd))
 
     async def _provision(self) -> Host:
         plan = self._plan
@@ -242,20 +249,12 @@ class Session:
             self._limit_phase("provision", self._limit[0])
         self._emit(events.Noted("provision", self._mask(message)))
 
-    async def _port(self, host: Host) -> int | None:
-        """Where the engine listens: kept, because a client that takes over must know it."""
-        if self._plan.recipe.engine.url is not None:
-            return None
-        if (known := self._folder.read_json("engine.json")) is not None:
-            return int(known["port"])
-        port = EXPOSED_PORT if self._plan.recipe.engine.expose else await host.free_port()
-        self._folder.write_json("engine.json", {"port": port})
-        return port
-
     async def _collect(self, host: Host) -> None:
         async with self._timed("collect"):
             if self._running is not None and self._running.process is not None:
                 await self._running.process.catch_up()
+            if self._driver is not None:
+                await self._driver.catch_up()
             for pattern in self._plan.recipe.collect:
                 found = await host.fetch(pattern, self._folder.path / "collected")
                 if not found:
@@ -313,15 +312,15 @@ class Session:
             return None
 
     def _close_log(self) -> None:
-        if self._log is not None:
-            self._log.close()
+        for file in (self._log, self._driver):
+            if file is not None:
+                file.close()
 
     def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
-        if truncated := sum(r.finish_reason == "length" for r in self._measured.records):
-            total = len(self._measured.records)
-            self._warn(
-                f"{truncated} of {total} answers were cut off at max_tokens {self._plan.recipe.workload.max_tokens}"
-            )
+        workload, records = self._plan.recipe.workload, self._measured.records
+        truncated = sum(r.finish_reason == "length" for r in records)
+        if truncated and workload.traffic is None:  # a load asks for answers of a certain length
+            self._warn(f"{truncated} of {len(records)} answers were cut off at max_tokens {workload.max_tokens}")
         code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
         self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
         self._emit.close()
@@ -396,6 +395,5 @@ class Session:
 
 def _counted(plan: Plan) -> str:
     estimate = plan.estimate
-    requests = "request" if estimate.unit == "point" else "chunk"
-    counts = (plural(estimate.documents, estimate.unit), plural(estimate.requests, requests))
-    return f"{', '.join(counts)}, {estimate.prompt_tokens:,} prompt tokens"
+    requests = plural(estimate.requests, "request" if estimate.unit == "point" else "chunk")
+    return f"{plural(estimate.documents, estimate.unit)}, {requests}, {estimate.prompt_tokens:,} prompt tokens"

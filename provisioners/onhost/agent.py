@@ -4,7 +4,7 @@ STATE is the lease's directory there. Each command prints one JSON object, unles
 went wrong is {"error": …} and 1. A JSON object on standard input is one line.
 
 probe                 what this machine is, where things lie, and how its dead-man switch stands
-start NAME            {"argv", "env", "again"} on stdin: start a job or join it: {"joined", "pid"} or {"error"}
+start NAME            {"argv", "env", "again", "counts"} on stdin: start a job, or join it: {"joined", "pid"}, {"error"}
 follow NAME OFFSET    the job's log as it comes, raw; at its end one JSON line on stderr
 status NAME           {"known", "running", "lost", "status", "pid", "bytes", "sha256"}
 beat                  every line on stdin is a sign of life, until its end

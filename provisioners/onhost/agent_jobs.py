@@ -19,11 +19,11 @@ from agent_follow import status
 GRACE_S = 10.0
 
 
-def start(state, name, request, resumes=False, counts=False):
+def start(state, name, request, resumes=False):
     """Start a command, or join the one that has this name already: {"joined", "pid"} or {"error"}.
 
-    `request` holds argv, env, and `again`: start anew if it was cut off. `resumes`: also if a signal ended it.
-    `counts`: what it writes is a sign of life of the lease.
+    `request` holds argv, env, `again`: start anew if it was cut off, and `counts`: what it writes is a sign of life of
+    the lease. `resumes`: start anew also if a signal ended it.
     """
     folder = state.job(name)
     with state.locked("jobs.lock"):
@@ -38,17 +38,17 @@ def start(state, name, request, resumes=False, counts=False):
                     os.unlink(os.path.join(folder, part))
         os.makedirs(folder, mode=0o700, exist_ok=True)
         files.write_json(os.path.join(folder, "spec.json"), {"argv": request["argv"]})
-        said = _start_supervisor(state, name, request, counts)
+        said = _start_supervisor(state, name, request)
         if "error" in said and not known["known"]:
             shutil.rmtree(folder, ignore_errors=True)
         return said if "error" in said else {"joined": False, "pid": said["pid"]}
 
 
-def _start_supervisor(state, name, request, counts):
+def _start_supervisor(state, name, request):
     """Have a supervisor start the command. The environment goes through a pipe, because it may hold secrets."""
     env = {**files.environment(state), **request.get("env", {})}
     env.update({files.MARKER: state.lease(), files.JOB_MARKER: name})
-    order = {"argv": request["argv"], "env": env, "counts": counts}
+    order = {"argv": request["argv"], "env": env, "counts": bool(request.get("counts"))}
     supervisor = subprocess.Popen(
         [sys.executable, "-IS", state.at("agent.py"), state.path, "supervise", name],
         stdin=subprocess.PIPE,
@@ -79,7 +79,7 @@ def boot(state, plan, bootstrap_pid):
     said = {}
     for job in plan.get("jobs", []):
         argv = [_filled(part, host) for part in job["argv"]]
-        said[job["name"]] = start(state, job["name"], {"argv": argv}, resumes=True, counts=True)
+        said[job["name"]] = start(state, job["name"], {"argv": argv, "counts": True}, resumes=True)
     files.write_json(state.at("booted"), said)
     return {"jobs": said}
 

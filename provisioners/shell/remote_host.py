@@ -58,8 +58,10 @@ class RemoteHost:
         # Some beats may come late before the machine takes its client for gone.
         return cls(agent, probe, key=key, beat_s=min(beat_s, float(idle_s) / 4) if idle_s else beat_s)
 
-    async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
-        request = {"argv": list(argv), "env": dict(env), "again": True}
+    async def start(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, counts: bool = False
+    ) -> Process:
+        request = {"argv": list(argv), "env": dict(env), "again": True, "counts": counts}
         said = await self._agent.insist("start", name, request=request, timeout_s=60)
         job = RemoteProcess(self._agent, name, said["pid"], on_output)
         self._jobs.append(job)

@@ -2,6 +2,7 @@
 
 STEPS.json holds {"python": path, "steps": [{"argv": […], "env": {…}}], "check": […], "present": […]}; `{env}` in an
 argument is the directory, `{python_tag}` in the directory's name this Python's implementation, version and platform.
+"needs": [3, 11] asks for a Python of at least so much, wherever it comes from.
 If the command `present` succeeds, the machine's own Python has the engine already, and nothing is made.
 
 Several runs may ask at once: one installs, the others wait. A directory counts only with its marker, which is written
@@ -47,7 +48,7 @@ def install(directory, plan):
             print("already installed: " + directory, flush=True)
             return python, False
         shutil.rmtree(directory, ignore_errors=True)
-        call([plan["python"], "-m", "venv", directory], {}, directory)
+        make(directory, plan)
         for step in plan["steps"]:
             call(step["argv"], step.get("env", {}), directory)
         call(plan["check"], {}, directory)
@@ -55,6 +56,18 @@ def install(directory, plan):
             json.dump(plan, file)
         print("installed: " + directory, flush=True)
     return python, True
+
+
+def make(directory, plan):
+    """Make an empty environment; one of another Python, which uv finds or fetches, where this one is too old."""
+    if sys.version_info[:2] >= tuple(plan.get("needs") or ()):
+        call([plan["python"], "-m", "venv", directory], {}, directory)
+        return
+    tools = directory + ".uv"
+    call([plan["python"], "-m", "venv", tools], {}, directory)
+    call([tools + "/bin/python", "-m", "pip", "install", "--disable-pip-version-check", "uv"], {}, directory)
+    needed = ">=" + ".".join(map(str, plan["needs"]))
+    call([tools + "/bin/uv", "venv", "--seed", "--python", needed, directory], {}, directory)
 
 
 def python_tag():

@@ -1,0 +1,338 @@
+"""The client's side of a driver: brings it to the machine, starts or joins it, and takes down what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import runners.engines
+import runners.workloads
+from provisioners.contract import BootJob, Host, Process
+from provisioners.threads import in_thread
+from recipes.errors import EngineFailed, HostCommandFailed, RecipeError, WorkloadFailed
+from runners.drive import Measured
+from runners.driver.belongings import files_of, relocated, stage, stage_earlier
+from runners.driver.mirror import FILES
+from runners.driver.order import KEY, DriveOrder, reference_to
+from runners.engine import EngineSample
+from runners.events import Advanced, Driven, Listener, Noted
+from runners.launch import Running
+from runners.lines import LineBuffer
+from runners.measurement import Timed
+from runners.plan import Plan
+from runners.prepare import RunJob
+from runners.run_folder import Rows, RunFolder, recipe_cache, record_of
+from runners.travel import archive
+
+DRIVE = "drive"
+"""The name of its command on the machine."""
+BEGUN = "driver.json"
+"""In the run's folder: that a driver was started, and where."""
+_FAR_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where things lie on the machine."""
+
+    python: str
+    archive: Path
+    root: str
+    tokenizer: str
+    earlier: str | None
+
+
+class DriverBug(Exception):
+    """The driver failed in a way that is nobody's fault but recipe's; its own traceback is in the notes."""
+
+
+class HostDrive:
+    """A drive that goes on on its machine. What it says is on disk here as soon as it is heard, each row once."""
+
+    def __init__(
+        self, plan: Plan, folder: RunFolder, measured: Measured, emit: Listener, usd: Callable[[], float | None]
+    ) -> None:
+        self._plan, self._folder, self._measured, self._emit, self._usd = plan, folder, measured, emit, usd
+        self._lines = LineBuffer()
+        self._place: _Place | None = None
+        self._process: Process | None = None
+        self._host: Host | None = None
+        self._running: Running | None = None
+        self._ready = asyncio.Event()
+        self._end: dict[str, Any] | None = None
+        self._files: dict[str, Rows] = {}
+        self._log: IO[bytes] | None = None
+        self._last_words = b""
+        self._known: dict[str, set[int]] = {}
+        self._heard: set[int] = set()
+        self._names: dict[str, Path] = {}
+        self._sampled = 0
+        self.clock_offset_s = 0.0
+        """By how much the machine's clock, in which the records' times are, is ahead of ours."""
+
+    async def make_ready(self, host: Host, job: BootJob, run: RunJob) -> None:
+        """Bring what the driver needs, while its environment is made there. Raises HostCommandFailed."""
+        async with asyncio.TaskGroup() as group:
+            python = group.create_task(self._environment(job, run))
+            brought = group.create_task(self._bring(host))
+        self._place = _Place(python.result(), *brought.result())
+
+    async def begin(self, host: Host, running: Running) -> None:
+        """Start the driver, which waits for the engine by itself; or join it, and hear all that it has said."""
+        place, endpoint = self._place, running.endpoint
+        assert place is not None
+        self._host, self._running, self._sampled = host, running, len(running.log.samples)
+        self.clock_offset_s = getattr(host, "clock_offset_s", 0.0)
+        await in_thread(self._open)
+        order = DriveOrder(
+            run_id=self._folder.run_id,
+            recipe=relocated(self._plan.recipe, place.root),
+            tokenizer=place.tokenizer,
+            engine=_engine_of(self._plan),
+            engine_version=self._plan.engine_version or "",
+            workload=_workload_of(self._plan),
+            model=endpoint.model,
+            url=endpoint.url,
+            base=endpoint.base,
+            process=running.process.pid if running.process else None,
+            identity=self._plan.identity,
+            documents=self._plan.estimate.documents,
+            unit=self._plan.estimate.unit,
+            memory=asdict(self._plan.memory) if self._plan.memory else None,
+            root=place.root,
+            earlier=place.earlier,
+            ready_within_s=self._plan.recipe.limits.deadlines.launch,
+        )
+        path = await host.write("drive.json", order.text())
+        argv = [place.python, str(place.archive), str(path)]
+        env = {KEY: endpoint.key} if endpoint.key else {}
+        self._process = await host.start(DRIVE, argv, env=env, on_output=self._hear, counts=True)
+        self._folder.write_json(BEGUN, {"job": DRIVE, "work": str(host.work_dir), "python": place.python})
+
+    async def ready(self) -> None:
+        """Return when the driver has seen the engine generate. Raises as `ended` does if it ends before."""
+        assert self._process is not None
+        ended, ready = asyncio.ensure_future(self._process.wait()), asyncio.ensure_future(self._ready.wait())
+        try:
+            await asyncio.wait([ended, ready], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in (ended, ready):
+                future.cancel()
+        if not self._ready.is_set():
+            await self.ended()
+
+    async def ended(self) -> None:
+        """Return when everything is done and at home. Raises what the drive raised on the machine."""
+        assert self._process is not None
+        status = await self._process.wait()
+        end = self._end
+        if end is None:
+            said = self._last_words.decode("utf-8", "replace").strip()
+            raise HostCommandFailed(
+                f"the driver on the machine ended with status {status}{': ' + said if said else ''}",
+                advice="see driver.log; recipe up again goes on from what it has done",
+            )
+        if "bug" in end:
+            bug = DriverBug(end["message"])
+            bug.add_note(end["bug"])
+            raise bug
+        if "failed" in end:
+            raise _RAISED.get(end["failed"], WorkloadFailed)(end["message"], advice=end["advice"])
+
+    async def drive(self) -> None:
+        """The drive phase: heard to its end. Raises as `ended` does, and EngineFailed when the engine ended."""
+        assert self._running is not None
+        await self._running.while_alive(self.ended())
+
+    async def catch_up(self) -> None:
+        """Hear everything that it has said so far."""
+        if self._process is not None:
+            await self._process.catch_up()
+
+    def close(self) -> None:
+        """What was measured is complete, as far as it came home."""
+        heard = {(record.id, record.started_at) for record in self._measured.records}
+        earlier = self._measured.earlier
+        self._measured.earlier = tuple(r for r in earlier if (r.id, r.started_at) not in heard)
+        if self._running is not None:
+            self._measured.log.extend(self._running.log.samples[self._sampled :])
+        for file in self._files.values():
+            file.close()
+        if self._log is not None:
+            self._log.close()
+
+    async def _environment(self, job: BootJob, run: RunJob) -> str:
+        """Its Python there."""
+        lines: list[str] = []
+
+        def heard(line: str) -> None:
+            lines.append(line)
+            self._emit(Advanced("prepare", f"driver: {line[:120]}"))
+
+        if await run(job, heard) != 0:
+            said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+            raise HostCommandFailed(
+                f"the driver's environment could not be made: {said}",
+                advice="see install.log; workload.where: client needs no driver",
+            )
+        return str(json.loads(lines[-1])["python"])
+
+    async def _bring(self, host: Host) -> tuple[Path, str, str, str | None]:
+        """The driver itself, the files of the recipe, and what was asked before: to where they lie there."""
+        plugins = [r.partition(":")[0] for r in (_engine_of(self._plan), _workload_of(self._plan))]
+        packed = await in_thread(archive, recipe_cache() / "drivers", plugins)
+        tokenizer = _file_of(self._plan.model.counting_tokenizer())
+        with tempfile.TemporaryDirectory(prefix="recipe-") as made:
+            files = await in_thread(lambda: stage(files_of(self._plan.recipe, tokenizer), Path(made) / "files"))
+            there = await host.provide(files)
+            root = "" if there == files else str(there)
+            earlier = await self._bring_earlier(host, Path(made) / "earlier")
+        return await host.provide(packed), root, f"{root}{tokenizer.absolute()}", earlier
+
+    async def _bring_earlier(self, host: Host, folder: Path) -> str | None:
+        """What was asked before a driver was started here; from then on it has that itself."""
+        if (self._folder.path / BEGUN).exists():
+            return None
+        staged = await in_thread(stage_earlier, self._folder, folder)
+        if staged is None:
+            return None
+        there = await host.provide(staged)
+        if there == staged:
+            there = host.work_dir / "earlier"
+            await in_thread(shutil.copytree, staged, there, dirs_exist_ok=True)
+        return str(there)
+
+    def _open(self) -> None:
+        """Open the files, and know what is in them."""
+        earlier = self._folder.earlier()
+        self._measured.earlier = earlier.records
+        earlier.answers.close()
+        for name in FILES:
+            path = self._folder.path / f"{name}.jsonl"
+            self._known[name] = _digests_in(path)
+            self._files[name] = Rows(path)
+        self._log = (self._folder.path / "driver.log").open("ab")
+
+    def _hear(self, block: bytes) -> None:
+        assert self._running is not None
+        for line in self._lines.feed(block):
+            self._take(self._running.log.mask.line(line))
+
+    def _take(self, line: bytes) -> None:
+        try:
+            said = json.loads(line) if line.startswith(b'{"') else None
+        except ValueError:
+            said = None
+        match said:
+            case {"file": str(name), "row": dict(row)} if name in self._files:
+                self._row(name, row)
+            case {"output": str(name), "text": str(text)}:
+                self._names[name] = self._kept(name, text)
+            case {"driven": dict(data)}:
+                self._sum(data.pop("sums", {}))
+                self._emit(Driven(**{**data, "usd": self._usd()}))
+            case {"noted": str(message)}:
+                self._emit(Noted("drive", message))
+            case {"ready": _}:
+                self._ready.set()
+            case {"end": dict(end)}:
+                self._sum(end)
+                self._end = end
+            case {"at": _}:
+                pass
+            case _:
+                self._keep(line)
+
+    def _row(self, name: str, row: dict[str, Any]) -> None:
+        digest = _digest(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"), name)
+        if digest in self._heard:
+            return
+        self._heard.add(digest)
+        if name == "documents":
+            path = self._names.get(row.get("output", ""))
+            if path is None:
+                return
+            row = {**row, "output": path.name}
+            self._measured.outputs.append(path)
+        if digest not in self._known[name]:
+            self._files[name].append(row)
+        if name == "requests":
+            self._measured.records.append(record_of(row))
+        elif name == "telemetry":
+            sample = EngineSample(**{field.name: row.get(field.name) for field in fields(EngineSample)})
+            self._measured.metrics.append(Timed(datetime.fromisoformat(row["at"]), sample))
+
+    def _kept(self, name: str, text: str) -> Path:
+        """The output's file here: under its own name, or another's if this one holds something else."""
+        data = text.encode("utf-8", "surrogatepass")
+        own = self._folder.outputs / name
+        if self._folder.outputs not in own.resolve().parents:
+            raise HostCommandFailed(f"the driver named an output {name!r}, which leads out of its folder")
+        path, number = own, 0
+        while path.exists() and path.read_bytes() != data:
+            number += 1
+            path = own.with_name(f"{own.stem}.{number}{own.suffix}")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.part")
+            part.write_bytes(data)
+            part.replace(path)
+        return path
+
+    def _sum(self, sums: Mapping[str, Any]) -> None:
+        if sums:
+            self._measured.resumed = sums["resumed"]
+            self._measured.taken_answers.clear()
+            self._measured.taken_answers.update(sums["taken_answers"])
+            self._measured.taken_outputs.clear()
+            self._measured.taken_outputs.update(sums["taken_outputs"])
+
+    def _keep(self, line: bytes) -> None:
+        """What else it says: warnings, and the traceback of one that did not come as far as saying how it ended."""
+        assert self._log is not None
+        self._last_words = line or self._last_words
+        self._log.write(line + b"\n")
+        self._log.flush()
+
+
+_RAISED: Mapping[str, type[RecipeError]] = {
+    kind.__name__: kind for kind in (EngineFailed, HostCommandFailed, WorkloadFailed)
+}
+"""What a drive can fail with on its machine; everything else is a failure of the work."""
+
+
+def is_far(offset_s: float) -> bool:
+    """Whether two clocks are so far apart that people should know."""
+    return abs(offset_s) > _FAR_S
+
+
+def _engine_of(plan: Plan) -> str:
+    return reference_to(runners.engines, "gpu_recipe.engines", plan.engine.name)
+
+
+def _workload_of(plan: Plan) -> str:
+    return reference_to(runners.workloads, "gpu_recipe.workloads", plan.workload.name)
+
+
+def _file_of(tokenizer: Path) -> Path:
+    return tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+
+
+def _digests_in(path: Path) -> set[int]:
+    if not path.is_file():
+        return set()
+    name = path.stem
+    with path.open("rb") as file:
+        return {_digest(line.rstrip(b"\n"), name) for line in file}
+
+
+def _digest(row: bytes, name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(row, digest_size=8, key=name.encode()).digest())
