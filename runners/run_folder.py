@@ -286,8 +286,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 def _row(record: RequestRecord) -> dict[str, Any]:
     """A row of requests.jsonl."""
     row = {name: getattr(record, name) for name in _FIELDS}
-    if gaps := row.get("itl_s"):
-        row["itl_s"] = [round(gap, 4) for gap in gaps]
+    row["itl_s"] = [round(gap, 4) for gap in record.itl_s]
     return {**row, "started_at": record.started_at.isoformat()}
 
 

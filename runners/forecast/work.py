@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from recipes.ranges import Range
@@ -34,6 +35,30 @@ class Joining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Merging:
+    """How answers become requests again: neighbours together, as many as fit but at least two, until one is left."""
+
+    chunk_tokens: int
+    template_tokens: int
+    max_levels: int
+    most: int | None = None
+    """So many at most; None for as many as fit."""
+
+    def together(self, answer_tokens: float) -> int:
+        """How many answers of this length make one request."""
+        fit = max(2, int((self.chunk_tokens - 1) // (answer_tokens + 1)))
+        return fit if self.most is None else min(fit, self.most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refining:
+    """How answers become requests again: each goes with the document's next chunk, until there is no further one."""
+
+    joint_tokens: int
+    """What stands around the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Level:
     """All requests that nothing but the level before keeps waiting. Expected values need not be whole."""
 
@@ -42,6 +67,12 @@ class Level:
     requests: float
     prompt_tokens: float
     output_tokens: float
+    at_once: int | None = None
+    """How many of them are under way at most, where that is less than for the others."""
+    arriving_s: float = 0.0
+    """The time over which they come to the engine, whatever it does with them."""
+    ending_s: float | None = None
+    """The time after which no further one is sent, however many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +81,18 @@ class Work:
 
     groups: tuple[Group, ...]
     max_tokens: int
-    joining: Joining | None = None
+    joining: Joining | Merging | Refining | None = None
     """None if answers are not asked about again."""
+    points: tuple[Level, ...] = ()
+    """Of a load: its points, one after another, instead of groups; output tokens are those that are asked for."""
 
     def levels(self, answer_tokens: float) -> tuple[Level, ...]:
         """What there is to do if answers have so many tokens on average."""
+        if self.points:
+            return self.points
         answer = min(max(answer_tokens, 1.0), float(self.max_tokens))
+        if isinstance(self.joining, Refining):
+            return tuple(_refined(self.groups, self.joining, answer))
         found: dict[int, list[Level]] = {}
         for group in self.groups:
             for level in _levels_of(group, self.joining, answer):
@@ -64,6 +101,9 @@ class Work:
 
     def answers(self) -> Range:
         """Tokens of an answer, as long as no run has shown them."""
+        if self.points:
+            asked = sum(point.output_tokens for point in self.points) / sum(point.requests for point in self.points)
+            return Range(asked, asked, asked)
         low, likely, high = (max(1.0, share * self.max_tokens) for share in (_LOW_SHARE, LIKELY_SHARE, _HIGH_SHARE))
         return Range(low, likely, high)
 
@@ -72,11 +112,17 @@ class Work:
         return totals(self, Range(1.0, self.answers().likely, float(self.max_tokens)))
 
 
-def _levels_of(group: Group, joining: Joining | None, answer: float) -> list[Level]:
-    number, requests, prompt = 1, float(group.requests), group.prompt_tokens / group.documents
-    found = [_level(group, number, requests, prompt, answer)]
+def _levels_of(group: Group, joining: Joining | Merging | None, answer: float) -> list[Level]:
+    prompt = group.prompt_tokens / group.documents
+    first = _level(group, 1, float(group.requests), prompt, answer)
     if joining is None or group.requests == 1:
-        return found
+        return [first]
+    return [first, *(_joined if isinstance(joining, Joining) else _merged)(group, joining, answer)]
+
+
+def _joined(group: Group, joining: Joining, answer: float) -> list[Level]:
+    number, requests, prompt = 1, float(group.requests), group.prompt_tokens / group.documents
+    found = []
     before, tokens = prompt - requests * joining.template_tokens, requests * (answer + 1)
     while number < joining.max_levels and tokens < before:
         number += 1
@@ -87,6 +133,43 @@ def _levels_of(group: Group, joining: Joining | None, answer: float) -> list[Lev
             break
         before, tokens = tokens, requests * (answer + 1)
     return found
+
+
+def _merged(group: Group, merging: Merging, answer: float) -> list[Level]:
+    """The levels above the first. A last answer that has no neighbour rises as it is."""
+    number, left, found = 1, group.requests, []
+    together = merging.together(answer)
+    while left > 1 and number < merging.max_levels:
+        number += 1
+        full, rest = divmod(left, together)
+        alone = int(rest == 1)
+        requests = full + int(rest > 1)
+        prompt = (left - alone) * (answer + 1) + requests * merging.template_tokens
+        found.append(_level(group, number, requests, prompt, answer))
+        left = requests + alone
+    return found
+
+
+def _refined(groups: Sequence[Group], refining: Refining, answer: float) -> Iterator[Level]:
+    """Each document's chunks one after the other: as many levels as the longest has chunks."""
+    begun = sorted(groups, key=lambda group: group.requests)
+    documents = sum(group.documents for group in begun)
+    prompts = sum(group.prompt_tokens / group.requests for group in begun)
+    ended, number = 0, 0
+    while documents:
+        number += 1
+        taken = documents * (answer + refining.joint_tokens) if number > 1 else 0.0
+        yield Level(
+            number=number,
+            documents=documents,
+            requests=documents,
+            prompt_tokens=prompts + taken,
+            output_tokens=documents * answer,
+        )
+        while ended < len(begun) and begun[ended].requests == number:
+            documents -= begun[ended].documents
+            prompts -= begun[ended].prompt_tokens / begun[ended].requests
+            ended += 1
 
 
 def _cut(tokens: float, answer: float, joining: Joining) -> tuple[float, float]:

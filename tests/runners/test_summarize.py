@@ -24,7 +24,9 @@ from runners.schedule.schedule import Schedule
 from runners.text.splitter import SEPARATORS
 from runners.text.tokens import TokenCounter
 from runners.workload import Means
-from runners.workloads.summarize import Prepared, Summarize, write_first_free
+from runners.workloads.summarize import Summarize
+from runners.workloads.summarize.outputs import Outputs
+from runners.workloads.summarize.prepared import Prepared
 from tests.emulators.engine import LLAMACPP_CONTEXT, VLLM_CONTEXT, Break, EngineDouble, Refuse, Say, first_sentence
 
 COUNTER = TokenCounter.from_path(Path(__file__).parents[2] / "recipes" / "models" / "lead" / "tokenizer.json")
@@ -45,7 +47,7 @@ class Taken:
     def answered(self, id: str, key: str) -> str | None:  # noqa: A002
         return None
 
-    def output_of(self, document: str) -> Path | None:
+    def output_of(self, document: str, key: str = "") -> Path | None:
         return None
 
     def record(self, record: RequestRecord, text: str | None, key: str) -> None:
@@ -55,7 +57,7 @@ class Taken:
     def expect(self, requests: int) -> None:
         self.expected += requests
 
-    def document_done(self, document: str, output: Path) -> None:
+    def document_done(self, document: str, output: Path, key: str = "") -> None:
         self.outputs.append(output)
 
 
@@ -213,6 +215,7 @@ def test_the_buck_slip_has_the_references_fields_and_no_key(bench: Bench) -> Non
         "model_local_identifier": "owner_model-7b",
         "prompt_template": TEMPLATE,
         "prompt_template_filename": "inline",
+        "strategy": "recursive",
         "tokenizer": COUNTER.name,
         "document": str(bench.folder / "book.txt"),
         "length_of_sample_text_in_characters": 19,
@@ -224,8 +227,8 @@ def test_the_buck_slip_has_the_references_fields_and_no_key(bench: Bench) -> Non
 def test_outputs_take_the_first_free_number_and_replace_nothing(tmp_path: Path) -> None:
     for taken in ("x-0000.json", "x-0002.json"):
         (tmp_path / taken).write_text("older")
-    assert write_first_free(tmp_path, "x", {"summary": "ü"}).name == "x-0001.json"
-    assert write_first_free(tmp_path, "x", {"summary": "2"}).name == "x-0003.json"
+    assert Outputs(tmp_path).write("x", {"summary": "ü"}).name == "x-0001.json"
+    assert Outputs(tmp_path).write("x", {"summary": "2"}).name == "x-0003.json"
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"x-000{n}.json" for n in range(4)]
     assert (tmp_path / "x-0000.json").read_text() == (tmp_path / "x-0002.json").read_text() == "older"
     assert json.loads((tmp_path / "x-0001.json").read_text(encoding="utf-8")) == {"summary": "ü"}
@@ -370,8 +373,8 @@ def test_a_chunk_beyond_the_context_is_explained(bench: Bench, fault: Refuse) ->
 
 
 def test_one_failed_document_does_not_take_the_others_with_it(bench: Bench) -> None:
-    bench.write(a=prose(1, 30), b="A short one. Fine.", c=prose(2, 30))
-    engine = EngineDouble(faults={1: Refuse(400, "bad words")})
+    bench.write(a=prose(1, 30), b="A short one. Fine.", c=prose(2, 90))
+    engine = EngineDouble(faults={2: Refuse(400, "bad words")})
     message = bench.fail(engine, concurrency=1)
     assert message == "1 of 3 documents failed: a.txt: a.txt/1/0: HTTP 400: bad words"
     assert sorted(path.name[0] for path in bench.taken.outputs) == ["b", "c"]

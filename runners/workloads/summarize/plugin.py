@@ -1,0 +1,166 @@
+"""Summarises documents: splits each, summarises the chunks, and makes one summary of theirs.
+
+By default with the semantics of the script that the first recipe grew out of: a text of fewer tokens than chunk_size is
+asked for at once; a longer one is split, its summaries are joined with newlines, and the join is summarised in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import InvalidRecipe, Problem, WorkloadFailed
+from recipes.prompts import load_prompt
+from recipes.spec import Recipe, digest_of
+from runners.records import RequestRecord
+from runners.text.tokens import TokenCounter
+from runners.workload import Estimate, Means, Workload
+from runners.workloads.summarize.asking import Asker
+from runners.workloads.summarize.documents import Document, DocumentFailed, read_all
+from runners.workloads.summarize.estimate import estimate_of, work_of
+from runners.workloads.summarize.foresight import Foresight, Outlook
+from runners.workloads.summarize.merging import hierarchical, levels_of_pairs, pairwise
+from runners.workloads.summarize.outputs import Outputs, buck_slip
+from runners.workloads.summarize.prepared import Prepared, splitter_of
+from runners.workloads.summarize.recursive import recursive
+from runners.workloads.summarize.refine import refine
+from runners.workloads.summarize.tree import Node, Tree
+
+Strategy = Callable[[Asker], Awaitable[Node]]
+STRATEGIES: Mapping[str, Strategy] = {
+    "recursive": recursive,
+    "hierarchical": hierarchical,
+    "pairwise": pairwise,
+    "refine": refine,
+}
+
+
+class Summarize(Workload):
+    name = "summarize"
+
+    def prepare(self, recipe: Recipe, counter: TokenCounter) -> Prepared:
+        settings = recipe.workload
+        template = load_prompt(settings.prompt)
+        splitter = splitter_of(settings, template, counter)
+        documents = read_all(settings.inputs, splitter, template, whole_below=settings.chunk_size)
+        if settings.strategy == "pairwise":
+            _refuse_too_many_levels(documents, settings.max_levels)
+        return Prepared(recipe, template, splitter, documents, counter.count(template.render("")))
+
+    def estimate(self, prepared: Prepared) -> Estimate:
+        """Exact for the first level; above it, a text may be as long as a chunk, and answers are not known yet."""
+        return estimate_of(prepared)
+
+    async def drive(self, prepared: Prepared, means: Means) -> None:
+        drive = _Drive(prepared, means)
+        failures = await drive.run()
+        if failures:
+            raise WorkloadFailed(
+                f"{len(failures)} of {drive.begun} documents failed: {failures[0]}",
+                advice="the answers so far are in answers.jsonl, every try in requests.jsonl",
+            )
+
+    def figures(self, prepared: Prepared, records: Sequence[RequestRecord]) -> Mapping[str, Any] | None:
+        """The strategy, and how far it had to go."""
+        return {
+            "strategy": prepared.recipe.workload.strategy,
+            "chunks": sum(document.chunks for document in prepared.documents),
+            "levels": max((record.level for record in records), default=0),
+            "empty": sum(record.error == "empty answer" for record in records),
+        }
+
+
+class _Drive:
+    """The documents, begun one after the other as the engine has room for them."""
+
+    def __init__(self, prepared: Prepared, means: Means) -> None:
+        self._prepared, self._means = prepared, means
+        self._foresight = Foresight(work_of(prepared))
+        self._settings_key = means.client.key(_settings_key(prepared))
+        self.begun = 0
+
+    async def run(self) -> list[str]:
+        """Write all outputs that can be written; returns why the others failed."""
+        todo, done = [], []
+        for document in self._prepared.documents:
+            output = self._means.recorder.output_of(document.id, self._key(document))
+            if output is None:
+                todo.append(document)
+            else:
+                done.append(output)
+        self._outputs = Outputs(self._means.outputs, done)
+        self._means.recorder.expect(sum(map(self._requests, todo)))
+        todo.sort(key=lambda document: document.rank)
+        outlooks = deque(
+            Outlook(self._means.schedule, document.rank, self._foresight.first(document)) for document in todo
+        )
+        failures: list[str] = []
+        async with asyncio.TaskGroup() as group:
+            for document in todo:
+                await self._means.schedule.room(document.rank)
+                self.begun += 1
+                group.create_task(self._write(document, outlooks.popleft(), failures))
+        return failures
+
+    def _requests(self, document: Document) -> int:
+        """Those that are known before the first answer."""
+        return 2 * document.chunks - 1 if self._prepared.recipe.workload.strategy == "pairwise" else document.chunks
+
+    def _key(self, document: Document) -> str:
+        """Stands for everything that a document's output depends on."""
+        return digest_of([self._settings_key, document.digest.hex()])
+
+    async def _write(self, document: Document, outlook: Outlook, failures: list[str]) -> None:
+        """Write the document's output file, or say why there is none."""
+        started = time.monotonic()
+        try:
+            tree = await self._tree(document, outlook)
+        except DocumentFailed as failure:
+            failures.append(f"{document.id}: {failure}")
+            return
+        finally:
+            outlook.becomes({})
+        prepared = self._prepared
+        template = (prepared.template.text, prepared.template.filename)
+        seconds = time.monotonic() - started
+        slip = buck_slip(prepared.recipe, template, prepared.splitter, document, self._means.endpoint, seconds)
+        name = f"{Path(document.path).stem}-analysis-{slip['model_local_identifier']}"
+        data = {"summary": tree.root.text, "buck_slip": slip, "tree": tree.row()}
+        path = await asyncio.to_thread(self._outputs.write, name, data)
+        self._means.recorder.document_done(document.id, path, self._key(document))
+
+    async def _tree(self, document: Document, outlook: Outlook) -> Tree:
+        text = await asyncio.to_thread(document.read)
+        asker = Asker(self._prepared, document, text, self._means, self._foresight, outlook)
+        root = await STRATEGIES[self._prepared.recipe.workload.strategy](asker)
+        return Tree(root, asker.nodes)
+
+
+def _settings_key(prepared: Prepared) -> str:
+    """What besides the request's own settings decides what is asked, and what becomes of the answers."""
+    settings = prepared.recipe.workload
+    names = {"chunk_size", "chunk_overlap", "separators", "balanced", "whole_sentences", "strategy", "on_empty"}
+    return digest_of([prepared.template.text, settings.model_dump(mode="json", include=names)])
+
+
+def _refuse_too_many_levels(documents: Sequence[Document], most: int) -> None:
+    """Raises InvalidRecipe: how often summaries are merged two by two is known before the first is asked for."""
+    problems = [
+        Problem(
+            file=document.path,
+            code="value",
+            message=f"{document.chunks:,} chunks take {levels} levels two by two; workload.max_levels is {most}",
+            suggestion=f"write workload.max_levels: {levels}",
+        )
+        for document in documents
+        if (levels := levels_of_pairs(document.chunks)) > most
+    ]
+    if problems:
+        raise InvalidRecipe(problems)
+
+
+PLUGIN = Summarize()
