@@ -70,7 +70,7 @@ class Order(Generic[T]):
     """The queue. Documents go one after the other, and in each what is nearest to its end goes first.
 
     That finishes documents early, and ends badly: the last document's upper levels run alone, while most slots have
-        """Of documents with something left, sorted; the last of them fall out as soon as they have nothing left."""
+    nothing to do. So the last documents, as many as it takes (`tail_from`), are done level by level instead, highest
     height first (Hu, 1961): their upper levels then fill each other's gaps.
     """
 

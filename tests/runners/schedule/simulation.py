@@ -1,4 +1,4 @@
-"""What an order of requests makes of a load, reckoned without waiting: a discrete-event simulation of an engine's slots."""
+"""What an order of requests makes of a load, without waiting: a discrete-event simulation of an engine's slots."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Literal
 
@@ -69,7 +70,7 @@ def document(chunks: int, *, joins: int = 7, spread: float = 0.3, chance: random
         sizes.append(math.ceil(sizes[-1] / joins))
     times = tuple(tuple(1 + spread * (2 * chance.random() - 1) for _ in range(size)) for size in sizes)
     needs: list[tuple[range, ...]] = [tuple(range(0) for _ in range(chunks))]
-    for below, size in zip(sizes, sizes[1:], strict=False):
+    for below, size in pairwise(sizes):
         needs.append(tuple(range(n * below // size, (n + 1) * below // size) for n in range(size)))
     return Document(times, tuple(needs))
 
