@@ -73,7 +73,7 @@ def phase_limit(
 ) -> PhaseLimit:
     """The phase's own limit, or the lease's if that comes first; None as deadline while nothing is leased."""
     limits = recipe.limits
-    own_s: float | None = getattr(limits.deadlines, phase)
+    own_s: float | None = getattr(limits.deadlines, phase, None)
     if phase == "provision" and deadline is None and own_s is not None:
         own_s += recipe.resources.retry or 0.0
     own = PhaseLimit(own_s, f"limits.deadlines.{phase}", f"raise limits.deadlines.{phase}")

@@ -27,6 +27,7 @@ FAILURE_IN: Mapping[str, type[RecipeError]] = {
     "launch": EngineFailed,
     "drive": WorkloadFailed,
     "collect": HostCommandFailed,
+    "keep": EngineFailed,
 }
 """What a phase that cannot be finished is."""
 

@@ -17,6 +17,7 @@ from runners.forecast.values import Forecast
 from runners.identity import identity_of
 from runners.masking import Mask
 from runners.models import ModelSource
+from runners.terminal.words import plural
 from runners.workload import Estimate, Workload
 
 NO_OFFER = "machine"
@@ -96,6 +97,13 @@ class Plan:
         if not blocks:
             return ExitCode.DONE
         return ExitCode.NO_MACHINE if blocks == {NO_OFFER} else ExitCode.REFUSED
+
+    @property
+    def counted(self) -> str:
+        """How much work it is, in a few words."""
+        estimate = self.estimate
+        requests = plural(estimate.requests, "request" if estimate.unit == "point" else "chunk")
+        return f"{plural(estimate.documents, estimate.unit)}, {requests}, {estimate.prompt_tokens:,} prompt tokens"
 
     def installation(self) -> Installation | None:
         return self.engine.installation(self.engine_version or "", accelerated=self.accelerated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from typing import Any, assert_never
 
 from provisioners.contract import Bill, Gone, Lease, MayStillBill, Offer, Release
 from recipes.errors import ExitCode
+from recipes.spec import Workload
 from runners.clock import Clock
 from runners.drive import Measured, slots_of
 from runners.forecast.forecast import parallel_sizes
@@ -21,6 +23,7 @@ from runners.outcome import Outcome, as_row
 from runners.plan import Plan
 from runners.plan_document import SCHEMA_VERSION
 from runners.prepare import Prepared
+from runners.records import RequestRecord
 from runners.run_folder import RunFolder
 
 
@@ -109,6 +112,14 @@ def build_result(
         "release": {"name": facts.lease.name if facts.lease else None, **release_row(release)},
         "artifacts": folder.artifacts(),
     }
+
+
+def truncation(records: Sequence[RequestRecord], settings: Workload) -> str | None:
+    """A warning if answers were cut off."""
+    truncated = sum(record.finish_reason == "length" for record in records)
+    if not truncated or settings.traffic is not None:  # a load asks for answers of a certain length
+        return None
+    return f"{truncated} of {len(records)} answers were cut off at max_tokens {settings.max_tokens}"
 
 
 def _prepared_row(prepared: Prepared | None) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from runners.clock import Clock
 from runners.drive import Measured, drive
 from runners.driver.remote import HostDrive
 from runners.failures import FAILURE_IN, failure, kept, unwritten, waited_for
+from runners.keeping import keep
 from runners.launch import Running, engine_port, launch
 from runners.ledger import Ledger
 from runners.masking import Mask
@@ -30,13 +31,10 @@ from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code, 
 from runners.plan import Plan
 from runners.plan_document import document_of
 from runners.prepare import Prepared, prepare
-from runners.result import Facts, build_result
+from runners.result import Facts, build_result, truncation
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
-from runners.terminal.words import plural
-from runners.watching import taken_away, until_taken_away, without_machine
-
-_BILL_PATIENCE_S = 5.0
+from runners.watching import billed, taken_away, until_taken_away, without_machine
 
 
 class Session:
@@ -54,14 +52,16 @@ class Session:
         env: Mapping[str, str],
         *listeners: events.Listener,
         adopted: Entry | None = None,
+        keep: bool = False,
     ) -> None:
+        """`keep`: after work that was completed the machine stays until somebody ends it, or a limit does."""
         self._plan, self._folder, self._clock, self._ledger, self._env = plan, folder, clock, ledger, env
         self._secrets = [env.get(name, "") for name in (*plan.recipe.secrets, *plan.provisioner.secrets)]
         self._mask = Mask(self._secrets)
         self._journal = Journal(ledger.path, lambda text: self._mask(text))
         self._emit = events.EventLog(folder.path / "events.jsonl", *listeners)
         self._phase = "plan"
-        self._adopted = adopted
+        self._adopted, self._keep = adopted, keep
         self._acquisition = Acquisition(plan.provisioner, self._journal, adopted.lease if adopted else None)
         self._deadline: Deadline | None = None
         self._signal: str | None = None
@@ -91,6 +91,8 @@ class Session:
             self._out_of_reach = isinstance(outcome, Failed) and outcome.exit_code == NoMachine.exit_code
             if self._host is not None and not self._hurried and self._taken is None:
                 outcome = self._worse(outcome, await self._attempt(self._collect(self._host)))
+            if self._keep and isinstance(outcome, Completed) and self._running is not None:
+                await self._hold(self._running)
         finally:
             release = await self._let_go()
         if self._signal is not None:
@@ -139,7 +141,7 @@ class Session:
             self._adopt(self._adopted)
         deadline = self._deadline.at.isoformat(timespec="seconds") if self._deadline else None
         self._emit(events.RunStarted(folder.run_id, recipe.name, str(folder.path), recipe.limits.max_cost, deadline))
-        self._end_phase("before" if self._adopted else "plan", note=_counted(self._plan))
+        self._end_phase("before" if self._adopted else "plan", note=self._plan.counted)
 
     def _use_offer(self, offer: Offer) -> None:
         price, billable = offer.price_usd_per_h, self._plan.provisioner.billable
@@ -260,6 +262,17 @@ class Session:
                 if not found:
                     self._warn(f"collect: {pattern} matches nothing in {host.work_dir}")
 
+    async def _hold(self, running: Running) -> None:
+        """What was done stays done, however this ends."""
+        self._phase = "keep"
+        self._emit(events.PhaseStarted("keep"))
+        until = self._deadline.work_until if self._deadline else None
+        ended = await self._attempt(keep(running, self._folder, until, self._emit, self._clock.spent_usd))
+        self._signal = None  # its end was wished for, not that of the work
+        if isinstance(ended, Failed):
+            self._warn(ended.error)
+        self._end_phase("keep")
+
     async def _let_go(self) -> Release:
         """Always; it cannot be interrupted, and its own failures are answers."""
         self._phase = "release"
@@ -286,7 +299,7 @@ class Session:
                 self._emit(events.LeaseChanged(lease.name, "may-still-bill", reason))
         self._close_log()
         self._end_phase("release", ok=isinstance(release, Gone))
-        self._bill = await self._billed(lease)
+        self._bill = await billed(self._plan.provisioner, lease)
         return release
 
     async def _destroyed(self, lease: Lease) -> Release:
@@ -303,14 +316,6 @@ class Session:
             kept(traceback.format_exc(), self._mask, self._folder.path)
             return MayStillBill(f"{type(error).__name__}: {error}", provisioner.command_to_end(lease))
 
-    async def _billed(self, lease: Lease) -> Bill | None:
-        """What the provider says that it cost; a warning if that is not what we count."""
-        try:
-            async with asyncio.timeout(_BILL_PATIENCE_S):
-                return await self._plan.provisioner.bill(lease)
-        except (Exception, asyncio.CancelledError):
-            return None
-
     def _close_log(self) -> None:
         for file in (self._log, self._driver):
             if file is not None:
@@ -318,9 +323,8 @@ class Session:
 
     def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
         workload, records = self._plan.recipe.workload, self._measured.records
-        truncated = sum(r.finish_reason == "length" for r in records)
-        if truncated and workload.traffic is None:  # a load asks for answers of a certain length
-            self._warn(f"{truncated} of {len(records)} answers were cut off at max_tokens {workload.max_tokens}")
+        if truncated := truncation(records, workload):
+            self._warn(truncated)
         code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
         self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
         self._emit.close()
@@ -391,9 +395,3 @@ class Session:
         message = self._mask(message)
         self._warnings.append(message)
         self._emit(events.Warned(self._phase, message))
-
-
-def _counted(plan: Plan) -> str:
-    estimate = plan.estimate
-    requests = plural(estimate.requests, "request" if estimate.unit == "point" else "chunk")
-    return f"{plural(estimate.documents, estimate.unit)}, {requests}, {estimate.prompt_tokens:,} prompt tokens"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from provisioners.contract import Lease, Observed, Provisioner
+from provisioners.contract import Bill, Lease, Observed, Provisioner
 from recipes.errors import NoMachine
 from runners.outcome import Failed
 
 _NO_MACHINE = NoMachine.exit_code
 _EVERY_S = 10.0
 _PATIENCE_S = 10.0
+_BILL_PATIENCE_S = 5.0
 TAKEN = ("stopped", "failed", "gone")
 
 
@@ -43,3 +44,12 @@ def without_machine(failed: Failed, seen: Observed, mask: Callable[[str], str]) 
     what = f"the machine was taken away in the {failed.phase} phase: {seen.message or seen.state}"
     error = mask(f"{what}; {failed.error}" if failed.error else what)
     return Failed(failed.phase, error, "run again; a machine of resources.use_spot can go at any time", _NO_MACHINE)
+
+
+async def billed(provisioner: Provisioner, lease: Lease) -> Bill | None:
+    """What the provider says that it cost; None if it does not say so soon."""
+    try:
+        async with asyncio.timeout(_BILL_PATIENCE_S):
+            return await provisioner.bill(lease)
+    except (Exception, asyncio.CancelledError):
+        return None

@@ -43,9 +43,11 @@ _LAST = sys.maxsize
 class Runs:
     """Nothing is leased before every plan has passed."""
 
-    def __init__(self, *, as_json: bool, parallel: int = 1, forced: Sequence[str] = (), fresh: bool = False) -> None:
-        """`fresh`: nothing is taken over from unfinished runs of the same recipe."""
-        self._as_json, self._parallel, self._forced, self._fresh = as_json, parallel, forced, fresh
+    def __init__(
+        self, *, as_json: bool, parallel: int = 1, forced: Sequence[str] = (), fresh: bool = False, keep: bool = False
+    ) -> None:
+        """`fresh`: nothing is taken over from unfinished runs of the recipe. `keep`: machines stay after the work."""
+        self._as_json, self._parallel, self._forced, self._fresh, self._keep = as_json, parallel, forced, fresh, keep
         self._results: dict[int, dict[str, Any]] = {}
         self._refused: list[dict[str, Any]] = []
         self._codes: list[tuple[int, int]] = []
@@ -214,7 +216,9 @@ class Runs:
         def to_ledger(event: Event) -> None:
             ledger.record(folder.run_id, event)
 
-        session = Session(plan, folder, clock, ledger, os.environ, listener, to_ledger, adopted=adopted)
+        session = Session(
+            plan, folder, clock, ledger, os.environ, listener, to_ledger, adopted=adopted, keep=self._keep
+        )
         self._sessions.add(session)
         try:
             result = await session.run()

@@ -21,6 +21,7 @@ from runners.run_folder import RunFolder, recipe_home
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_json(parser)
+    parser.add_argument("--keep", action="store_true", help="keep machine and engine after the work; Ctrl-C lets go")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -50,7 +51,7 @@ async def _attach(options: argparse.Namespace, folder: RunFolder, entry: Entry) 
             advice=f"recipe down {folder.run_id} proves it; then begin anew",
         )
     plan = await make_plan(recipe_of(folder), os.environ, leased=_offer(folder, entry))
-    return await Runs(as_json=options.json).adopt(plan, folder, entry)
+    return await Runs(as_json=options.json, keep=options.keep).adopt(plan, folder, entry)
 
 
 def _offer(folder: RunFolder, entry: Entry) -> Offer:

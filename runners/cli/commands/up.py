@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fresh", action="store_true", help="ask anew for what an unfinished run of the recipe has answers to"
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep machine and engine after the work, for recipe chat; Ctrl-C lets go"
+    )
     parser.add_argument("--max-cost", type=float, metavar="USD", help="sets limits.max_cost")
 
 
@@ -36,5 +39,13 @@ def run(options: argparse.Namespace) -> int:
     loaded = load_recipes(options, extra)
     if options.dry_run:
         return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options)))
-    runs = Runs(as_json=options.json, parallel=options.parallel, forced=forced_codes(options), fresh=options.fresh)
+    if options.keep and len(loaded) > 1:
+        raise UsageError(f"--keep holds one machine, and these are {len(loaded)} runs", advice="run them one by one")
+    runs = Runs(
+        as_json=options.json,
+        parallel=options.parallel,
+        forced=forced_codes(options),
+        fresh=options.fresh,
+        keep=options.keep,
+    )
     return asyncio.run(runs.run_all(loaded))
