@@ -6,20 +6,20 @@ import fnmatch
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipes import catalogue
 from recipes.errors import Refused
 from recipes.spec import Recipe
 from runners.engine import Engine
-from runners.modelfacts.facts import File, ModelFacts
-from runners.modelfacts.hub import TOKENIZER, Description, Repository
-from runners.modelfacts.read import facts_in
 from runners.run_folder import recipe_cache
+
+if TYPE_CHECKING:
+    from runners.modelfacts.facts import File, ModelFacts
+    from runners.modelfacts.hub import Description, Repository
 
 # What a repository holds besides the weights that are loaded.
 _NEVER = ("*.onnx", "*.pth", "*.msgpack", "*.h5", "*.tflite", "*.ot", "original/*", "*.md", ".gitattributes")
-
-HubFile = File
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class HubModel:
 
     repo: str
     commit: str
-    files: tuple[HubFile, ...]
+    files: tuple[File, ...]
     gated: bool = False
     """Whether its owners ask who downloads it; then this client's token was let in."""
 
@@ -80,6 +80,8 @@ class Hub:
     cache: Path | None = None
 
     def repository(self, repo: str) -> Repository:
+        from runners.modelfacts.hub import Repository  # a run at an endpoint needs none of it
+
         return Repository(repo, endpoint=self.endpoint, cache=self.cache or recipe_cache(os.environ) / "hub")
 
 
@@ -101,6 +103,8 @@ def resolve_model(recipe: Recipe, engine: Engine, hub: Hub = _LIBRARY_DEFAULTS) 
         return _sourced(
             model.identifier, _named_tokenizer(recipe, hub) or _Tokenizer(None, "no tokenizer to count with")
         )
+    from runners.modelfacts.read import facts_in
+
     if model.repo:
         return _at_hub(recipe, engine, hub)
     folder = catalogue.builtin_model(model.builtin) if model.builtin else Path(model.path or "")
@@ -156,7 +160,7 @@ def _named_tokenizer(recipe: Recipe, hub: Hub) -> _Tokenizer | None:
 
 def _tokenizer_of(repository: Repository, found: Description) -> _Tokenizer:
     path = repository.tokenizer(found)
-    missing = f"{repository.repo} has no {TOKENIZER}, so chunks cannot be counted in tokens"
+    missing = f"{repository.repo} has no tokenizer.json, so chunks cannot be counted in tokens"
     return _Tokenizer(path, None if path else missing)
 
 
@@ -192,9 +196,7 @@ def _with_magic(path: Path) -> Path:
     return path
 
 
-def _wanted(
-    repo: str, files: list[HubFile], pattern: str | None, engine: Engine, *, own_form: bool = False
-) -> list[HubFile]:
+def _wanted(repo: str, files: list[File], pattern: str | None, engine: Engine, *, own_form: bool = False) -> list[File]:
     """What is fetched. `own_form` is for engines that are told to load Mistral's own form of its weights."""
     if engine.model_form == "gguf":
         found = [f for f in files if fnmatch.fnmatch(f.name, pattern or "*.gguf")]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from recipes.ranges import Range
 from recipes.spec import Engine as EngineSpec
 from runners.case import Case, Memory
-from runners.modelfacts.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from runners.modelfacts.facts import ModelFacts
 
 GIB = 2**30
 STARTS_S = Range(1.0, 20.0, 120.0)

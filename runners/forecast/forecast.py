@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from provisioners.accelerators import Machine
 from provisioners.contract import Offer
@@ -25,9 +26,11 @@ from runners.forecast.history import (
 from runners.forecast.speed import Answers, Parallel, Speed, drive_s, speed_of
 from runners.forecast.values import Forecast, PhaseForecast
 from runners.forecast.work import Work, totals
-from runners.modelfacts.facts import ModelFacts
 from runners.pace import GIB, EnginePace
 from runners.schedule.concurrency import UNKNOWN_SLOTS
+
+if TYPE_CHECKING:
+    from runners.modelfacts.facts import ModelFacts
 
 # How far the drive may be off, as factors: by the roofline of a GPU, of a CPU, of nothing; after one run, after more.
 _ROOFLINE, _CPU_ROOFLINE, _GUESS = (0.6, 1.8), (0.2, 5.0), (0.1, 10.0)

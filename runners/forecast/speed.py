@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from provisioners.accelerators import Accelerator, Machine
 from runners.forecast.work import Level
-from runners.modelfacts.facts import ModelFacts, Module, Tensors
 from runners.pace import EnginePace
+
+if TYPE_CHECKING:
+    from runners.modelfacts.facts import ModelFacts, Module, Tensors
 
 # Shares of the peaks that engines reach. A published start of 0.2.1 showed 3,221 prompt tokens/s with a 70B model on
 # two A100, which is 0.7 of their arithmetic, while it generated too; and 95 ms for a step that reads 70 GB on each,

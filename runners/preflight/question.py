@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provisioners.accelerators import Machine
 from provisioners.contract import Offer
@@ -15,9 +15,11 @@ from runners.case import Case, Demand, Memory
 from runners.engine import Engine
 from runners.forecast.forecast import Situation
 from runners.forecast.history import PastRun
-from runners.modelfacts.facts import ModelFacts
 from runners.pace import EnginePace
 from runners.workload import Estimate
+
+if TYPE_CHECKING:
+    from runners.modelfacts.facts import ModelFacts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,13 +29,14 @@ from runners.engines.vllm import Vllm
 from runners.environments import ONHOST
 from runners.launch import EXPOSED_PORT
 from runners.ledger import Ledger
-from runners.models import HubFile, HubModel, ModelSource
+from runners.modelfacts.facts import File
+from runners.models import HubModel, ModelSource
 from runners.plan import Plan
 from runners.run_folder import RunFolder
 from runners.session import Session
 from tests.emulators.provisioner import TOKENIZER, HostDouble, ProvisionerDouble, plan_of
 
-HUB = HubModel("owner/model", "c0ffee" * 6 + "c0ff", (HubFile("config.json", 12), HubFile("a.safetensors", 1 << 30)))
+HUB = HubModel("owner/model", "c0ffee" * 6 + "c0ff", (File("config.json", 12), File("a.safetensors", 1 << 30)))
 FILLED = {"{python}": "/usr/bin/python3.11", "{work}": "/tmp/state/work", "{cache}": "/workspace/.recipe-cache"}
 REAL = Places(
     python=FILLED["{python}"],
