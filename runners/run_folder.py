@@ -20,6 +20,8 @@ from recipes.explain import did_you_mean
 from runners.answers import Answers, Kept, rows_of
 from runners.records import RequestRecord
 
+CLIENT_LOG = "client.log"
+"""What a client in the background printed."""
 RUN_ID = re.compile(r"(?P<recipe>.+)-\d{8}-\d{6}-[0-9a-f]{4}")
 
 
@@ -140,8 +142,8 @@ class RunFolder:
         return Earlier(self.run_id, answers, outputs, tuple(map(record_of, rows)), held)
 
     def artifacts(self) -> list[dict[str, Any]]:
-        """Every file with its checksum, but for the result itself."""
-        files = sorted(p for p in self.path.rglob("*") if p.is_file() and p.name != "result.json")
+        """Every file with its checksum, but for the result itself and what is written after it."""
+        files = sorted(p for p in self.path.rglob("*") if p.is_file() and p.name not in _GROWING)
         return [
             {
                 "path": str(file.relative_to(self.path)),
@@ -264,6 +266,7 @@ class Rows:
 
 
 _RECORDS = ("requests", "answers", "documents")
+_GROWING = ("result.json", CLIENT_LOG)
 _TAKEN_OVER = "takes-over.json"
 _FIELDS = tuple(RequestRecord.__dataclass_fields__)
 

@@ -16,6 +16,7 @@ from provisioners.journal import Entry
 from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
 from runners.cli.common import console, print_json
+from runners.cli.detach import Detachment
 from runners.clock import Clock
 from runners.events import Event, Listener
 from runners.ledger import Ledger
@@ -44,9 +45,20 @@ class Runs:
     """Nothing is leased before every plan has passed."""
 
     def __init__(
-        self, *, as_json: bool, parallel: int = 1, forced: Sequence[str] = (), fresh: bool = False, keep: bool = False
+        self,
+        *,
+        as_json: bool,
+        parallel: int = 1,
+        forced: Sequence[str] = (),
+        fresh: bool = False,
+        keep: bool = False,
+        detachment: Detachment | None = None,
     ) -> None:
-        """`fresh`: nothing is taken over from unfinished runs of the recipe. `keep`: machines stay after the work."""
+        """`fresh`: nothing is taken over from unfinished runs of the recipe. `keep`: machines stay after the work.
+
+        With a `detachment` the terminal is left once every plan has passed.
+        """
+        self._detachment = detachment
         self._as_json, self._parallel, self._forced, self._fresh, self._keep = as_json, parallel, forced, fresh, keep
         self._results: dict[int, dict[str, Any]] = {}
         self._refused: list[dict[str, Any]] = []
@@ -128,6 +140,9 @@ class Runs:
         if plans is None:
             self._codes.append((0, ExitCode.REFUSED))
             return
+        if self._detachment is not None:
+            self._detachment.leave_terminal(runs=len(loaded))
+            self._as_json = False  # whoever asked for it is told by the process that waits
         if len(loaded) == 1:
             with following(console(stderr=True)) as listener:
                 await self._run_one(0, plans[0], clock, listener)
@@ -216,9 +231,8 @@ class Runs:
         def to_ledger(event: Event) -> None:
             ledger.record(folder.run_id, event)
 
-        session = Session(
-            plan, folder, clock, ledger, os.environ, listener, to_ledger, adopted=adopted, keep=self._keep
-        )
+        listeners = [listener, to_ledger, *([self._detachment.heard] if self._detachment else [])]
+        session = Session(plan, folder, clock, ledger, os.environ, *listeners, adopted=adopted, keep=self._keep)
         self._sessions.add(session)
         try:
             result = await session.run()

@@ -25,6 +25,7 @@ from runners.terminal.problems import error_lines
 
 T = TypeVar("T")
 _MAX_TOKENS = 1000
+_TRANSCRIPT = "over the completions API, as a transcript of USER: and ASSISTANT:"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question", nargs="*", help="asked at once; only the answer is printed")
     parser.add_argument("--system", metavar="TEXT", help="what the model is told before everything else")
     parser.add_argument("--max-tokens", type=positive, metavar="N", help="of an answer; as in the recipe, if left out")
+    # The question may stand after the options as well.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument("--api", choices=("chat", "completions"), help="found out, if left out")
 
 
@@ -67,9 +70,11 @@ def _asked_at_once(options: argparse.Namespace) -> str | None:
 
 def _answered(conversation: Conversation, question: str) -> int:
     """Only the text, as it comes."""
-    for piece in conversation.ask(question):
+    for piece in _without_margin(conversation.ask(question)):
         print(piece, end="", flush=True)
     print()
+    if conversation.api == "completions":
+        print(f"({_TRANSCRIPT})", file=sys.stderr)
     return ExitCode.DONE
 
 
@@ -87,7 +92,7 @@ def _talk(conversation: Conversation, run_id: str) -> int:
             _show(conversation, line)
             if conversation.api == "completions" and not told:
                 told = True
-                out.print("over the completions API, as a transcript of USER: and ASSISTANT:", style="dim")
+                out.print(f"({_TRANSCRIPT})", style="dim")
     return ExitCode.DONE
 
 
@@ -108,7 +113,7 @@ def _show(conversation: Conversation, question: str) -> None:
     """One answer as it comes. Whatever goes wrong with it, the next may be asked."""
     out = console()
     try:
-        for piece in conversation.ask(question):
+        for piece in _without_margin(conversation.ask(question)):
             out.print(piece, end="", soft_wrap=True)
             out.file.flush()
         out.print()
@@ -117,6 +122,15 @@ def _show(conversation: Conversation, question: str) -> None:
     except RecipeError as error:
         for text in error_lines(error):
             out.print(text)
+
+
+def _without_margin(pieces: Iterator[str]) -> Iterator[str]:
+    """Answers begin with a space, as tokens do."""
+    begun = False
+    for piece in pieces:
+        shown = piece if begun else piece.lstrip()
+        begun = begun or bool(shown)
+        yield shown
 
 
 @contextmanager

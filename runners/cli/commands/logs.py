@@ -11,7 +11,7 @@ from pathlib import Path
 from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_run
 from runners.ledger import Ledger
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import CLIENT_LOG, RunFolder, recipe_home
 
 _POLL_S = 0.2
 
@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument(
         "--requests", dest="name", action="store_const", const="requests.jsonl", help="a row per request"
+    )
+    which.add_argument(
+        "--client", dest="name", action="store_const", const=CLIENT_LOG, help="what recipe up --detach said"
     )
     parser.add_argument("-f", "--follow", action="store_true", help="go on while the run does")
     which.add_argument("--files", action="store_true", help="list the run's files")

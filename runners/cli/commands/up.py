@@ -6,7 +6,9 @@ import argparse
 import asyncio
 
 from recipes.errors import UsageError
+from recipes.load import LoadedRecipe
 from runners.cli.common import add_force, add_json, add_recipes, forced_codes, load_recipes, positive
+from runners.cli.detach import Detachment, detached
 from runners.cli.planning import plan_all
 from runners.cli.running import Runs
 
@@ -15,7 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipes(parser)
     add_force(parser)
     add_json(parser)
-    parser.add_argument("--dry-run", action="store_true", help="stop after the plan; the same as recipe plan")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="stop after the plan; the same as recipe plan")
+    how.add_argument(
+        "--detach", action="store_true", help="return when the run has begun; it goes on in the background"
+    )
     parser.add_argument(
         "--parallel",
         type=positive,
@@ -41,11 +47,18 @@ def run(options: argparse.Namespace) -> int:
         return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options)))
     if options.keep and len(loaded) > 1:
         raise UsageError(f"--keep holds one machine, and these are {len(loaded)} runs", advice="run them one by one")
+    if options.detach:
+        return detached(lambda detachment: _run(options, loaded, detachment), as_json=options.json)
+    return _run(options, loaded)
+
+
+def _run(options: argparse.Namespace, loaded: tuple[LoadedRecipe, ...], detachment: Detachment | None = None) -> int:
     runs = Runs(
         as_json=options.json,
         parallel=options.parallel,
         forced=forced_codes(options),
         fresh=options.fresh,
         keep=options.keep,
+        detachment=detachment,
     )
     return asyncio.run(runs.run_all(loaded))
