@@ -38,14 +38,13 @@ COMMANDS = {
     "completion": "completion for bash, zsh or fish",
 }
 _PACKAGES = ("recipes", "provisioners", "stacks", "runners")
-_GARBAGE_THRESHOLD = 50_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, this process's own if none is given; returns the exit code."""
     if argv is None:
         # Looking for garbage among what imports leave, time and again, is a tenth of a short command.
-        gc.set_threshold(_GARBAGE_THRESHOLD)
+        gc.disable()
     try:
         _open_closed_streams()
         _interrupt_on_signals()
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         if argv is None:
-            gc.freeze()  # and what the process ends with need not be looked through at all
+            gc.freeze()  # what the process ends with need not be looked through either
 
 
 def _open_closed_streams() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     from importlib import import_module
 
     options = parser_for(command).parse_args(arguments)
+    if not gc.isenabled():
+        gc.freeze()  # what the imports made is there to stay
+        gc.enable()
     as_json = getattr(options, "json", False)
     try:
         code: int = import_module(f"runners.cli.commands.{command}").run(options)
