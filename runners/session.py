@@ -17,6 +17,7 @@ from provisioners.preflight import clear
 from recipes.errors import ExitCode, MayStillBillError, NoMachine, UsageError
 from runners import events
 from runners.budget import Deadline, PhaseLimit, adopted_deadline, brief, lease_deadline, phase_limit
+from runners.checking import checking
 from runners.client import open_transport
 from runners.clock import Clock
 from runners.drive import Measured, drive
@@ -197,13 +198,14 @@ class Session:
         async with self._timed("prepare"):
             log_path = folder.free_for("install.log")
             self._prepared = prepared = await prepare(plan, host, env, log_path, self._mask, self._emit, driver)
-        async with open_transport() as transport:
+        async with open_transport() as transport, checking(plan, transport, self._warn) as check:
             async with self._timed("launch"):
                 self._log = EngineLog(folder.free_for("engine.log"), plan.engine, self._mask)
                 port = await engine_port(plan, host, folder)
                 self._running = await launch(plan, host, prepared, env, port, self._log, transport, driver)
                 if self._running.way not in ("direct", "on the host"):
                     self._emit(events.Noted("launch", f"through {self._running.way}"))
+                await check.before_load(self._running)
             async with self._timed("drive"):
                 running = self._running
                 await (driver.drive() if driver else drive(plan, running, transport, folder, measured, emit, usd))
