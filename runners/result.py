@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -178,7 +179,15 @@ def versions(plan: Plan) -> dict[str, str]:
     """Of everything that can change a figure."""
     found = {name: version(name) for name in ("gpu-recipe", "httptools", "tokenizers", "huggingface-hub")}
     engine = {plan.engine.name: plan.engine_version} if plan.engine_version else {}
-    return {**found, "python": platform.python_version(), "platform": platform.platform(), **engine}
+    return {**found, "python": platform.python_version(), "platform": _platform(), **engine}
+
+
+def _platform() -> str:
+    """As platform.platform() says it, which starts a process to ask for a name that it does not use."""
+    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+        return platform.platform()
+    here, libc = os.uname(), (os.confstr("CS_GNU_LIBC_VERSION") or "libc").replace(" ", "")
+    return f"{here.sysname}-{here.release}-{here.machine}-with-{libc}"
 
 
 def git_commit(folder: Path) -> str | None:
