@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 from runners.client import RequestFailed
@@ -162,13 +163,11 @@ def feed(group: asyncio.TaskGroup, starts: Iterable[Start]) -> None:
     """Begin each of a level's requests in its order, the next one whenever one of them has its turn."""
     waiting = iter(starts)
 
-    def begin() -> None:
-        start = next(waiting, None)
-        if start is not None:
+    def begin(most: int = 1) -> None:
+        for start in islice(waiting, most):
             group.create_task(start(begin))
 
-    for _ in range(_AHEAD):
-        begin()
+    begin(_AHEAD)
 
 
 async def _aside(length: int, work: Callable[[str], T], text: str) -> T:
