@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from provisioners.threads import in_thread
 from runners.client import Client, Transport
@@ -48,6 +49,8 @@ class Measured:
     """How many of them another run had, by its id."""
     taken_outputs: Counter[str] = field(default_factory=Counter)
     """How many of the outputs another run had written, by its id."""
+    concurrency: dict[str, Any] | None = None
+    """How many requests were allowed to be under way at once; None if the workload sees to that itself."""
 
 
 class DriveRecorder:
@@ -72,6 +75,7 @@ class DriveRecorder:
         self._started = time.monotonic()
         self._shown_at = -math.inf
         self.latest_sample: Callable[[], EngineSample | None] = lambda: None
+        self.on_record: Callable[[RequestRecord], None] = lambda _: None
         self.unit = "document"
 
     def answered(self, id: str, key: str) -> str | None:  # noqa: A002
@@ -106,6 +110,7 @@ class DriveRecorder:
         self._level = max(self._level, record.level)
         self._prompt_tokens += record.prompt_tokens
         self._output_tokens += record.output_tokens
+        self.on_record(record)
         self._changed()
 
     def expect(self, requests: int) -> None:
@@ -183,12 +188,9 @@ async def drive(
     sampler = MetricsSampler(transport, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
 
-    def on_sample() -> None:
-        schedule.concurrency.sampled(sampler.samples[-1].sample, schedule.under_way)
-        schedule.changed()
-        recorder.show()
-
-    sampler.on_sample = on_sample
+    sampler.on_sample, sampler.on_look = recorder.show, schedule.looked
+    sampler.look_again_s = lambda: schedule.concurrency.look_again_s
+    recorder.on_record, client.on_refused = schedule.answered, schedule.refused
     before = len(running.log.samples)
     syncing = asyncio.create_task(_synced(file))
     try:
@@ -199,6 +201,7 @@ async def drive(
         recorder.show()
         syncing.cancel()
         measured.metrics.extend(sampler.samples)
+        measured.concurrency = schedule.summary()
         measured.log.extend(running.log.samples[before:])
         earlier.answers.close()
         file.close()

@@ -76,6 +76,10 @@ class EngineSample:
     waiting: float | None = None
     kv_usage: float | None = None
     """Share of the KV cache in use, 0 to 1."""
+    preemptions_total: float | None = None
+    """How often a running request lost its place in the KV cache to another."""
+    swapped: float | None = None
+    """Requests whose keys and values lie in the host's memory for lack of room."""
 
 
 @dataclass(frozen=True, kw_only=True)

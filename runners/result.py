@@ -98,6 +98,7 @@ def build_result(
             **_bill_row(facts.bill, clock),
         },
         "throughput": {**throughput(records, measured.metrics, measured.log), "through": facts.way},
+        "concurrency": measured.concurrency,
         "latency": latency(records),
         "requests": {**request_counts(records), "resumed": measured.resumed},
         "taken_over": _taken_row(measured),

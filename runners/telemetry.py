@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,10 @@ from runners.measurement import Timed
 
 INTERVAL_S = 1.0
 _PATIENCE_S = 5.0
+_WORTH = 4.0
+"""A look is not repeated before so many times as long as it took: some engines need milliseconds to write the page."""
+_EARLY_S = 0.02
+_TRIES = 3
 _TAIL_BYTES = 200_000
 
 
@@ -54,50 +59,95 @@ class EngineLog:
 
 
 class MetricsSampler:
-    """Reads the engine's metrics into telemetry.jsonl while it is entered, at its beginning and end as well."""
+    """Reads the engine's metrics into telemetry.jsonl while it is entered, at its beginning and end as well.
+
+    Whoever steers by them may ask for more looks than are written: see `on_look` and `look_again_s`.
+    """
 
     def __init__(self, transport: Transport, endpoint: Endpoint, engine: Engine, path: Path) -> None:
-        self._transport, self._endpoint, self._engine, self._path = transport, endpoint, engine, path
+        self._transport, self._endpoint, self._path = transport, endpoint, path
+        self._page = Page(engine)
         self.samples: list[Timed[EngineSample]] = []
+        """What was written, one a second."""
         self.on_sample: Callable[[], None] = lambda: None
+        self.on_look: Callable[[EngineSample], None] = lambda _: None
+        self.look_again_s: Callable[[], float] = lambda: INTERVAL_S
 
     async def __aenter__(self) -> MetricsSampler:
-        await self._sample()
+        await self._look(write=True)
         self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
-        await self._sample()
+        await self._look(write=True)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due, took_s = loop.time() + INTERVAL_S, 0.0
         while True:
-            due += INTERVAL_S
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            await self._sample()
-            self.on_sample()
+            now = loop.time()
+            await asyncio.sleep(min(max(self.look_again_s(), _WORTH * took_s), max(0.0, due - now)))
+            began = loop.time()
+            write = began >= due - _EARLY_S
+            await self._look(write=write)
+            took_s = loop.time() - began
+            if write:
+                due = max(due + INTERVAL_S, began)
+                self.on_sample()
 
-    async def _sample(self) -> None:
+    async def _look(self, *, write: bool) -> None:
         """One reading; whatever keeps it from being read or written leaves a gap, and the drive goes on."""
-        if self._engine.metrics_path is None:
+        if self._page.path is None:
             return
         try:
-            text, at = await self._read(self._engine.metrics_path), datetime.now(UTC)
-            if sample := self._engine.metrics(text):
-                self.samples.append(Timed(at, sample))
-                self._write({"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)})
+            status, body = await self._transport.get(
+                self._endpoint.url + self._page.path, headers=self._endpoint.headers, timeout_s=_PATIENCE_S
+            )
+            at = datetime.now(UTC)
+            if sample := self._page.read(status, body.decode("utf-8", "replace")):
+                self.on_look(sample)
+                if write:
+                    self.samples.append(Timed(at, sample))
+                    self._write({"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)})
         except Exception:
             logging.getLogger(__name__).debug("a gap in the telemetry", exc_info=True)
-
-    async def _read(self, page: str) -> str:
-        headers = self._endpoint.headers
-        _, body = await self._transport.get(self._endpoint.url + page, headers=headers, timeout_s=_PATIENCE_S)
-        return body.decode("utf-8", "replace")
 
     def _write(self, row: dict[str, Any]) -> None:
         # Opened for each row, so that nothing is left open however the drive ends.
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+class Page:
+    """The page with an engine's metrics. That of an endpoint may be any engine's: whoever understands it reads it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.path = engine.metrics_path
+        self._foreign = engine.model_form == "none"
+        self._readers: Sequence[Engine] = (engine,)
+        self._tries = _TRIES
+
+    def read(self, status: int, text: str) -> EngineSample | None:
+        """What it says. An endpoint without such a page, or with one that nobody knows, is soon not asked again."""
+        if not self._foreign:
+            return self._readers[0].metrics(text)
+        if len(self._readers) == 1 and status == HTTPStatus.OK:
+            self._readers = (*self._readers, *_others(self._readers[0]))
+        for reader in self._readers if status == HTTPStatus.OK else ():
+            if sample := reader.metrics(text):
+                self._readers, self._foreign = (reader,), False
+                return sample
+        self._tries -= 1
+        if not self._tries:
+            self.path = None
+        return None
+
+
+def _others(engine: Engine) -> list[Engine]:
+    """The engines that have metrics, to be asked whether they know a page."""
+    from runners import registry  # the plug-ins are loaded only if there is a page to understand
+
+    found = [registry.engine(name) for name in registry.installed().engines if name != engine.name]
+    return [other for other in found if other.metrics_path is not None]

@@ -24,6 +24,7 @@ from runners.http.target import Target, target
 _LONGEST_PAUSE_S = 300.0
 _MOST_STALE = 1000
 """So many connections may have been kept, and closed by the server meanwhile."""
+_OVERLOADED = (429, 503)
 _MOST_REFUSAL_BYTES = 1024 * 1024
 _MOST_WHOLE_BYTES = 64 * 1024 * 1024
 
@@ -46,6 +47,8 @@ class Client:
         self._path = "/chat/completions" if workload.api == "chat" else "/completions"
         self._target: Target | None = None
         self._usage_wanted = True
+        self.on_refused: Callable[[], None] = lambda: None
+        """Called when the endpoint refuses a request because it has too many."""
 
     async def complete(
         self, prompt: str, *, max_tokens: int | None = None, extra: Mapping[str, Any] | None = None
@@ -127,6 +130,8 @@ class Client:
         if self._usage_wanted and status in (400, 422) and "stream_options" in text:
             self._usage_wanted = False
             return Unsuccessful(f"HTTP {status}: stream_options is not known", again=True, after_s=0.0)
+        if status in _OVERLOADED:
+            self.on_refused()
         return refusal(status, text, response.headers.get("retry-after"))
 
 

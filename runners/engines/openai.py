@@ -10,7 +10,8 @@ class OpenAIEndpoint(Engine):
     name = "openai"
     model_form = "none"
     health_path = "/models"
-    metrics_path = None
+    metrics_path = "/metrics"
+    """Many endpoints are vLLM or llama.cpp, and say at their root what runs and waits; the page shows whose it is."""
 
     def health_url(self, endpoint: Endpoint, version: str) -> str:
         return endpoint.api_url + self.health_page(version)

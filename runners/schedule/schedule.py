@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
+from runners.engine import EngineSample
+from runners.records import RequestRecord
 from runners.schedule.concurrency import Concurrency
 from runners.schedule.order import Order, Place, Waiting, shortest_first
 
@@ -37,6 +41,7 @@ class Schedule:
         self.under_way = 0
         self._order: Order[asyncio.Future[None]] = Order()
         self._rooms: list[tuple[int | None, asyncio.Future[None]]] = []
+        self._used = False
         self._starting: set[int] = set()
         """Documents that were given room and have not asked for a turn."""
 
@@ -86,9 +91,37 @@ class Schedule:
                 turn.set_result(None)
         self._look_for_room()
 
+    # What the drive tells of the engine.
+
+    def looked(self, sample: EngineSample) -> None:
+        """The engine's state now."""
+        self.concurrency.sampled(sample, self.under_way, at_s=time.monotonic())
+        self.changed()
+
+    def answered(self, record: RequestRecord) -> None:
+        """A request has just ended so."""
+        if record.status == "ok":
+            self.concurrency.answered(
+                ttft_s=record.ttft_s,
+                e2e_s=record.e2e_s,
+                prompt_tokens=record.prompt_tokens,
+                under_way=self.under_way,
+                at_s=time.monotonic(),
+            )
+            self.changed()
+
+    def refused(self) -> None:
+        """The endpoint has just refused a request because it has too many."""
+        self.concurrency.refused(self.under_way, at_s=time.monotonic())
+
+    def summary(self) -> dict[str, Any] | None:
+        """Where the limit lay; None if nobody took a turn."""
+        return self.concurrency.summary() if self._used else None
+
     async def _take(self, place: Place) -> None:
         order = self._order
         self._starting.discard(place.document)
+        self._used = True
         order.asked(place)
         if not order.waiting and self.under_way < self.concurrency.limit:
             self.under_way += 1

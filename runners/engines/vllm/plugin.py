@@ -21,7 +21,6 @@ from runners.engine import (
     Step,
     argument,
     flags,
-    series_sums,
     series_values,
 )
 from runners.engines.vllm.assess import assess
@@ -149,10 +148,10 @@ class Vllm(Engine):
 
     def metrics(self, text: str) -> EngineSample | None:
         """One set of series per engine; counters and queues add up, shares of the engines' own caches do not."""
-        sums = series_sums(text)
-        if "vllm:prompt_tokens_total" not in sums:
-            return None
         values = series_values(text)
+        if "vllm:prompt_tokens_total" not in values:
+            return None
+        sums = {name: sum(found) for name, found in values.items()}
         shares = values.get("vllm:kv_cache_usage_perc") or values.get("vllm:gpu_cache_usage_perc")
         return EngineSample(
             prompt_tokens_total=sums["vllm:prompt_tokens_total"],
@@ -160,6 +159,8 @@ class Vllm(Engine):
             running=sums.get("vllm:num_requests_running"),
             waiting=sums.get("vllm:num_requests_waiting"),
             kv_usage=sum(shares) / len(shares) if shares else None,
+            preemptions_total=sums.get("vllm:num_preemptions_total", sums.get("vllm:num_preemptions")),
+            swapped=sums.get("vllm:num_requests_swapped"),
         )
 
     def log_line(self, line: str) -> LogSample | None:
