@@ -10,7 +10,7 @@ from runners.terminal.words import plural
 
 def detached_lines(run: Mapping[str, Any], runs: int) -> Iterator[str]:
     """Where it goes on, and the commands that say more. `runs` is how many the command line asks for."""
-    others = f"; {plural(runs - 1, 'further run')} of this command follow" if runs > 1 else ""
+    others = f"; {plural(runs - 1, 'further run')} of this command will follow" if runs > 1 else ""
     yield f"{run['run_id']} goes on in the background, process {run['pid']}{others}"
     yield f"progress     recipe logs -f --client {run['run_id']}"
     yield "machines     recipe ps"
