@@ -11,6 +11,8 @@ from recipes.ranges import Range
 LIKELY_SHARE = 0.35
 """Of max_tokens, for an answer of which nothing is known: the published runs of this workload lie near a third."""
 _LOW_SHARE, _HIGH_SHARE = 0.15, 0.75
+_BETWEEN_PIECES = 3
+"""Tokens that the splitter counts for a newline and for the special ones of two texts where one will be."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ class Work:
     points: tuple[Level, ...] = ()
     """Of a load: its points, one after another, instead of groups; output tokens are those that are asked for."""
 
-    def levels(self, answer_tokens: float) -> tuple[Level, ...]:
-        """What there is to do if answers have so many tokens on average."""
+    def levels(self, answer_tokens: float, *, at_worst: bool = False) -> tuple[Level, ...]:
+        """What there is to do if answers have so many tokens on average; at worst, if they fit together badly."""
         if self.points:
             return self.points
         answer = min(max(answer_tokens, 1.0), float(self.max_tokens))
@@ -95,7 +97,7 @@ class Work:
             return tuple(_refined(self.groups, self.joining, answer))
         found: dict[int, list[Level]] = {}
         for group in self.groups:
-            for level in _levels_of(group, self.joining, answer):
+            for level in _levels_of(group, self.joining, answer, at_worst):
                 found.setdefault(level.number, []).append(level)
         return tuple(_sum(levels) for _, levels in sorted(found.items()))
 
@@ -109,29 +111,38 @@ class Work:
 
     def bounds(self) -> Totals:
         """At least if every answer is one token, at most if every answer is as long as allowed."""
-        return totals(self, Range(1.0, self.answers().likely, float(self.max_tokens)))
+        answers = Range(1.0, self.answers().likely, float(self.max_tokens))
+        found, worst = totals(self, answers), self.levels(self.max_tokens, at_worst=True)
+        return Totals(
+            levels=_at_most(found.levels, len(worst)),
+            requests=_at_most(found.requests, sum(level.requests for level in worst)),
+            prompt_tokens=_at_most(found.prompt_tokens, sum(level.prompt_tokens for level in worst)),
+            output_tokens=_at_most(found.output_tokens, sum(level.output_tokens for level in worst)),
+        )
 
 
-def _levels_of(group: Group, joining: Joining | Merging | None, answer: float) -> list[Level]:
+def _levels_of(group: Group, joining: Joining | Merging | None, answer: float, at_worst: bool) -> list[Level]:
     prompt = group.prompt_tokens / group.documents
     first = _level(group, 1, float(group.requests), prompt, answer)
     if joining is None or group.requests == 1:
         return [first]
-    return [first, *(_joined if isinstance(joining, Joining) else _merged)(group, joining, answer)]
+    if isinstance(joining, Merging):
+        return [first, *_merged(group, joining, answer)]
+    return [first, *_joined(group, joining, answer, at_worst)]
 
 
-def _joined(group: Group, joining: Joining, answer: float) -> list[Level]:
+def _joined(group: Group, joining: Joining, answer: float, at_worst: bool) -> list[Level]:
     number, requests, prompt = 1, float(group.requests), group.prompt_tokens / group.documents
     found = []
-    before, tokens = prompt - requests * joining.template_tokens, requests * (answer + 1)
+    before, tokens = prompt - requests * joining.template_tokens, _join_tokens(requests, answer)
     while number < joining.max_levels and tokens < before:
         number += 1
         last = tokens < joining.chunk_tokens
-        requests, prompt = (1.0, tokens) if last else _cut(tokens, answer, joining)
+        requests, prompt = (1.0, tokens) if last else _cut(tokens, answer, joining, at_worst)
         found.append(_level(group, number, requests, prompt + requests * joining.template_tokens, answer))
         if last:
             break
-        before, tokens = tokens, requests * (answer + 1)
+        before, tokens = tokens, _join_tokens(requests, answer)
     return found
 
 
@@ -144,7 +155,7 @@ def _merged(group: Group, merging: Merging, answer: float) -> list[Level]:
         full, rest = divmod(left, together)
         alone = int(rest == 1)
         requests = full + int(rest > 1)
-        prompt = (left - alone) * (answer + 1) + requests * merging.template_tokens
+        prompt = _join_tokens(left - alone, answer) - (requests - 1) + requests * merging.template_tokens
         found.append(_level(group, number, requests, prompt, answer))
         left = requests + alone
     return found
@@ -172,11 +183,19 @@ def _refined(groups: Sequence[Group], refining: Refining, answer: float) -> Iter
             ended += 1
 
 
-def _cut(tokens: float, answer: float, joining: Joining) -> tuple[float, float]:
-    """Chunks of joined answers and their tokens. Cuts fall between answers: half of one is left free on average."""
-    half = min(answer / 2, joining.chunk_tokens / 4)
-    overlap = max(0.0, joining.overlap_tokens - half)
-    new = max(joining.chunk_tokens - half - overlap, joining.chunk_tokens / 8)
+def _join_tokens(answers: float, answer: float) -> float:
+    """With a newline between each two."""
+    return answers * (answer + 1) - 1
+
+
+def _cut(tokens: float, answer: float, joining: Joining, at_worst: bool) -> tuple[float, float]:
+    """Chunks of joined answers and their tokens. Cuts fall between answers: half of one is left free on average, and
+    at worst a whole one, with what the splitter counts between two."""
+    free = min(answer / 2, joining.chunk_tokens / 4)
+    overlap = max(0.0, joining.overlap_tokens - free)
+    if at_worst:
+        free, overlap = min(answer + _BETWEEN_PIECES, joining.chunk_tokens / 2), float(joining.overlap_tokens)
+    new = max(joining.chunk_tokens - free - overlap, joining.chunk_tokens / 8)
     chunks = max(2.0, math.ceil((tokens - overlap) / new))
     return chunks, tokens + (chunks - 1) * overlap
 
@@ -222,6 +241,10 @@ def totals(work: Work, answers: Range) -> Totals:
         prompt_tokens=_ordered([sum(level.prompt_tokens for level in levels) for levels in cases]),
         output_tokens=_ordered([sum(level.output_tokens for level in levels) for levels in cases]),
     )
+
+
+def _at_most(found: Range, worst: float) -> Range:
+    return Range(found.low, found.likely, max(found.high, worst))
 
 
 def _ordered(values: list[float]) -> Range:

@@ -2,129 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from langchain_text_splitters import RecursiveCharacterTextSplitter
 
-from recipes.errors import InvalidRecipe, WorkloadFailed
-from recipes.spec import Recipe
-from runners.client import Client, Endpoint, open_session
+from recipes.errors import InvalidRecipe
 from runners.measurement import request_counts
-from runners.records import RequestRecord
-from runners.schedule.concurrency import Concurrency
-from runners.schedule.schedule import Schedule
 from runners.text.splitter import SEPARATORS
-from runners.text.tokens import TokenCounter
-from runners.workload import Means
 from runners.workloads.summarize import Summarize
 from runners.workloads.summarize.outputs import Outputs
-from runners.workloads.summarize.prepared import Prepared
 from tests.emulators.engine import LLAMACPP_CONTEXT, VLLM_CONTEXT, Break, EngineDouble, Refuse, Say, first_sentence
-
-COUNTER = TokenCounter.from_path(Path(__file__).parents[2] / "recipes" / "models" / "lead" / "tokenizer.json")
-KEY = "sk-very-secret"
-TEMPLATE = "Summarize: {{ prompt }}"
-CHUNK_SIZE, CHUNK_OVERLAP = 80, 20
-
-
-@dataclass
-class Taken:
-    """A recorder that keeps what it is given."""
-
-    records: list[RequestRecord] = field(default_factory=list)
-    texts: list[str | None] = field(default_factory=list)
-    expected: int = 0
-    outputs: list[Path] = field(default_factory=list)
-
-    def answered(self, id: str, key: str) -> str | None:  # noqa: A002
-        return None
-
-    def output_of(self, document: str, key: str = "") -> Path | None:
-        return None
-
-    def record(self, record: RequestRecord, text: str | None, key: str) -> None:
-        self.records.append(record)
-        self.texts.append(text)
-
-    def expect(self, requests: int) -> None:
-        self.expected += requests
-
-    def document_done(self, document: str, output: Path, key: str = "") -> None:
-        self.outputs.append(output)
-
-
-@dataclass
-class Bench:
-    """Texts, the work on them, and what it leaves."""
-
-    folder: Path
-    taken: Taken = field(default_factory=Taken)
-
-    @property
-    def outputs(self) -> Path:
-        return self.folder / "outputs"
-
-    def write(self, **texts: str) -> None:
-        for name, text in texts.items():
-            (self.folder / f"{name}.txt").write_text(text, encoding="utf-8")
-
-    def prepare(self, inputs: Sequence[str] = ("*.txt",), **workload: Any) -> Prepared:
-        settings = {
-            "inputs": [str(self.folder / name) for name in inputs],
-            "prompt": TEMPLATE,
-            "chunk_size": CHUNK_SIZE,
-            "chunk_overlap": CHUNK_OVERLAP,
-            "retries": 2,
-            **workload,
-        }
-        recipe = Recipe.model_validate({"name": "test", "model": {"repo": "owner/model-7b"}, "workload": settings})
-        return Summarize().prepare(recipe, COUNTER)
-
-    def run(self, engine: EngineDouble, inputs: Sequence[str] = ("*.txt",), **workload: Any) -> Taken:
-        prepared = self.prepare(inputs, **workload)
-        self.outputs.mkdir(exist_ok=True)
-
-        async def main() -> None:
-            async with engine, open_session() as session:
-                endpoint = Endpoint(engine.url, "served", KEY)
-                client = Client(session, endpoint, prepared.recipe.workload, sleep=lambda _: asyncio.sleep(0))
-                schedule = Schedule(Concurrency(prepared.recipe.workload.at_once))
-                await Summarize().drive(prepared, Means(client, schedule, endpoint, self.outputs, self.taken))
-
-        asyncio.run(main())
-        return self.taken
-
-    def fail(self, engine: EngineDouble, **workload: Any) -> str:
-        with pytest.raises(WorkloadFailed) as caught:
-            self.run(engine, **workload)
-        return caught.value.message
-
-    def output(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.outputs / name).read_text(encoding="utf-8"))
-        return found
-
-    def summary(self, name: str) -> Any:
-        return self.output(f"{name}-analysis-owner_model-7b-0000.json")["summary"]
+from tests.runners.summaries import CHUNK_OVERLAP, CHUNK_SIZE, COUNTER, KEY, TEMPLATE, Bench, prose
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-def prose(seed: int, sentences: int) -> str:
-    choose = random.Random(seed)
-    words = ["the", "creature", "fled", "over", "ice", "and", "nobody", "in", "Geneva", "spoke", "of", "it", "again"]
-    made = (" ".join(choose.choices(words, k=choose.randint(3, 12))).capitalize() + "." for _ in range(sentences))
-    return "".join(sentence + choose.choice([" ", " ", " ", "\n", "\n\n"]) for sentence in made)
 
 
 def reference(text: str, separators: str, answer: Callable[[str], str]) -> tuple[str, list[str]]:
@@ -373,7 +270,7 @@ def test_a_chunk_beyond_the_context_is_explained(bench: Bench, fault: Refuse) ->
 
 
 def test_one_failed_document_does_not_take_the_others_with_it(bench: Bench) -> None:
-    bench.write(a=prose(1, 30), b="A short one. Fine.", c=prose(2, 90))
+    bench.write(a=prose(1, 30), b="A short one. Fine.", c=prose(2, 45))
     engine = EngineDouble(faults={2: Refuse(400, "bad words")})
     message = bench.fail(engine, concurrency=1)
     assert message == "1 of 3 documents failed: a.txt: a.txt/1/0: HTTP 400: bad words"

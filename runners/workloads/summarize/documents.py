@@ -70,7 +70,7 @@ def read_all(
     whole = replace(splitter, chunk_size=whole_below)
     documents = [
         _document(name, _whole(cut, whole, template))
-        for name, cut in zip(_names(paths), cuts, strict=False)  # fewer come where some are problems
+        for name, cut in zip(names_of(paths), cuts, strict=False)  # fewer come where some are problems
     ]
     return tuple(
         replace(document, rank=rank)
@@ -113,7 +113,7 @@ def _expanded(patterns: Sequence[str]) -> tuple[Path, ...]:
         raise InvalidRecipe([Problem(file="workload.inputs", code="value", message=str(error))]) from None
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Path]) -> list[str]:
     """A short name for each: the file's own, with its folder where two are alike."""
     alike = Counter(path.name for path in paths)
     return [path.name if alike[path.name] == 1 else str(path) for path in paths]

@@ -39,7 +39,9 @@ def work_of(prepared: Prepared) -> Work:
 
 
 def _joining(settings: Settings, prepared: Prepared) -> Joining | Merging | Refining:
-    template = prepared.template_tokens
+    counter = prepared.splitter.counter
+    # A space at the template's end is one with the word that follows it.
+    template = counter.count(prepared.template.render("x")) - counter.count("x") + counter.count("")
     match settings.strategy:
         case "recursive":
             return Joining(
@@ -49,7 +51,7 @@ def _joining(settings: Settings, prepared: Prepared) -> Joining | Merging | Refi
                 max_levels=settings.max_levels,
             )
         case "refine":
-            return Refining(joint_tokens=joint_tokens(prepared.template, prepared.splitter.counter))
+            return Refining(joint_tokens=joint_tokens(prepared.template, counter))
         case strategy:
             return Merging(
                 chunk_tokens=settings.chunk_size,

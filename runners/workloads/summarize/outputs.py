@@ -17,6 +17,8 @@ from runners.text.splitter import Splitter
 from runners.workloads.summarize.documents import Document
 
 _MOST = 1_000_000
+_LONGEST_NAME = 224
+"""Bytes: with a number, or as a part, it stays within the 255 of usual file systems."""
 
 
 class Outputs:
@@ -65,6 +67,13 @@ class Outputs:
             number += 1
         self._from[name] = number
         return number
+
+
+def output_name(stem: str, model: str) -> str:
+    """The name without its number; of a stem that would make it longer than a file's name may be, the beginning."""
+    end = f"-analysis-{model}"
+    room = max(1, _LONGEST_NAME - len(end.encode()))
+    return stem.encode()[:room].decode("utf-8", "ignore") + end
 
 
 def _numbered(name: str, number: int) -> str:

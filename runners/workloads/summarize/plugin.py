@@ -24,7 +24,7 @@ from runners.workloads.summarize.documents import Document, DocumentFailed, read
 from runners.workloads.summarize.estimate import estimate_of, work_of
 from runners.workloads.summarize.foresight import Foresight, Outlook
 from runners.workloads.summarize.merging import hierarchical, levels_of_pairs, pairwise
-from runners.workloads.summarize.outputs import Outputs, buck_slip
+from runners.workloads.summarize.outputs import Outputs, buck_slip, output_name
 from runners.workloads.summarize.prepared import Prepared, splitter_of
 from runners.workloads.summarize.recursive import recursive
 from runners.workloads.summarize.refine import refine
@@ -128,7 +128,7 @@ class _Drive:
         template = (prepared.template.text, prepared.template.filename)
         seconds = time.monotonic() - started
         slip = buck_slip(prepared.recipe, template, prepared.splitter, document, self._means.endpoint, seconds)
-        name = f"{Path(document.path).stem}-analysis-{slip['model_local_identifier']}"
+        name = output_name(Path(document.path).stem, slip["model_local_identifier"])
         data = {"summary": tree.root.text, "buck_slip": slip, "tree": tree.row()}
         path = await asyncio.to_thread(self._outputs.write, name, data)
         self._means.recorder.document_done(document.id, path, self._key(document))

@@ -38,7 +38,9 @@ def prompt_of(template: PromptTemplate, text: str, summary: str | None = None) -
 
 def joint_tokens(template: PromptTemplate, counter: TokenCounter) -> int:
     """What a summary of what came before adds to a prompt, besides itself."""
-    return max(0, counter.count(prompt_of(template, "x", "x")) - counter.count(prompt_of(template, "x")))
+    itself = counter.count("x") - counter.count("")
+    added = counter.count(prompt_of(template, "x", "x")) - counter.count(prompt_of(template, "x"))
+    return max(0, added - itself)
 
 
 def splitter_of(settings: Settings, template: PromptTemplate, counter: TokenCounter) -> Splitter:

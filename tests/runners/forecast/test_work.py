@@ -25,7 +25,7 @@ def test_answers_that_fit_one_request_make_two_levels() -> None:
     first, second = work(Group(1, 10, 30_000)).levels(200)
     assert (first.requests, first.output_tokens) == (10, 2000)
     assert second.requests == 1
-    assert second.prompt_tokens == 10 * 201 + 100, "the joined answers, a newline each, and the template"
+    assert second.prompt_tokens == 10 * 200 + 9 + 100, "the joined answers, newlines between them, and the template"
 
 
 def test_answers_that_are_too_long_for_one_request_are_cut_again() -> None:
