@@ -57,7 +57,7 @@ def test_many_at_once_count_as_each_alone_and_in_order(counter: TokenCounter, to
 
 def test_short_texts_are_tokenized_once() -> None:
     watched = Watched(Tokenizer.from_file(str(SHIPPED)))
-    counter = TokenCounter(watched, "watched")  # type: ignore[arg-type]
+    counter = TokenCounter.of(watched, "watched")  # type: ignore[arg-type]
     counter.count_all(["word", "word", "other"])
     counter.count_all(["other", "word", "third"])
     assert watched.seen == ["word", "other", "third"]
@@ -103,6 +103,9 @@ class Watched:
     def encode_batch_fast(self, texts: list[str]) -> Any:
         self.seen += texts
         return self._tokenizer.encode_batch_fast(texts)
+
+    def encode(self, text: str) -> Any:
+        return self._tokenizer.encode(text)
 
     def no_truncation(self) -> None:
         self._tokenizer.no_truncation()
