@@ -47,6 +47,10 @@ class Conversation:
                 for piece in self._pieces():
                     answer += piece
                     yield piece.translate(_CONTROL)
+        except NoMachine as error:
+            if answer:
+                raise NoMachine(f"the answer broke off: {error.message}", advice=error.advice) from error
+            raise
         finally:
             if answer:
                 self.messages.append({"role": "assistant", "content": answer})
@@ -153,9 +157,9 @@ def explained(client: OpenAI) -> Iterator[None]:
     except openai.OpenAIError as error:
         raise EngineFailed(f"the engine's answer cannot be read: {error}") from error
     except Exception as error:
-        if not type(error).__module__.startswith("httpx"):  # whose errors come through where a stream breaks off
+        if not type(error).__module__.startswith("httpx"):  # whose errors older clients let through
             raise
-        raise NoMachine(f"the answer broke off: {error}", advice="see recipe logs") from error
+        raise NoMachine(f"{client.base_url} cannot be reached: {error}", advice="see recipe ps") from error
 
 
 def _refused(error: Any) -> RecipeError:
