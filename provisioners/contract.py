@@ -219,6 +219,8 @@ class Host(Protocol):
     """What an engine there asks of its clients: random, and the same for every client of the lease."""
     notes: tuple[str, ...]
     """What people should know of this machine, such as a switch that could not be proven."""
+    clock_offset_s: float
+    """By how much its clock is ahead of the client's, as far as their link lets it be told."""
 
     async def start(
         self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, counts: bool = False

@@ -65,6 +65,17 @@ def misplaced_url(tree: Node, plugins: Plugins) -> Iterator[Problem]:
     elif given and url and not plugins.is_endpoint(known):
         advice = "remove it, or write name: openai for an endpoint that runs already"
         yield problem_at(url.mark, ("engine", "url"), "value", f"engine {known} is launched, and has no url", advice)
+    elif given:
+        yield from _no_host(tree)
+
+
+def _no_host(tree: Node) -> Iterator[Problem]:
+    """A problem for work that is sent to a machine where there is none: the engine runs elsewhere."""
+    where, provisioner = _node_at(tree, ("workload", "where")), _node_at(tree, ("resources", "provisioner"))
+    if where and where.value == "host" and (provisioner is None or provisioner.value == "local"):
+        what = "host is a machine of the recipe, and it has none: the engine runs elsewhere, at its url"
+        advice = "remove it, or write resources: {provisioner: ssh, hosts: […]} for a machine near the engine"
+        yield problem_at(where.mark, ("workload", "where"), "value", what, advice)
 
 
 def broken_references(tree: Node) -> Iterator[Problem]:

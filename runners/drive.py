@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from provisioners.threads import in_thread
 from runners.client import Client, Transport
@@ -49,6 +49,10 @@ class Measured:
     """How many of them another run had, by its id."""
     taken_outputs: Counter[str] = field(default_factory=Counter)
     """How many of the outputs another run had written, by its id."""
+    at: Literal["client", "host"] = "client"
+    """Where the requests came from."""
+    clock_offset_s: float = 0.0
+    """By how much the clock there, in which the records' times are, is ahead of this one's."""
     concurrency: dict[str, Any] | None = None
     """How many requests were allowed to be under way at once; None if the workload sees to that itself."""
 

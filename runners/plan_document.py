@@ -17,6 +17,7 @@ from runners.modelfacts.clean import printable_in
 from runners.models import ModelSource
 from runners.plan import Plan
 from runners.terminal.words import plural
+from runners.travel import needed
 
 SCHEMA_VERSION = 1
 _OWN = ("command", "steps", "source", "variant")
@@ -164,6 +165,10 @@ def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
         yield from ({"phase": "prepare", "argv": list(step.argv)} for step in installation.steps)
     if hub := plan.model.hub:
         yield {"phase": "prepare", "action": f"download {plan.model.describe()}", "bytes": hub.bytes}
+    on_host = plan.recipe.workload.where == "host"
+    if on_host:
+        action = "make the driver's environment, if the machine's Python is not enough; bring driver and inputs"
+        yield {"phase": "prepare", "action": action, "packages": [f"{n}=={v}" for n, v in sorted(needed().items())]}
     folder = Path("{model}") if plan.model.hub else None
     launch = plan.launch(
         python="{env}/bin/python",
@@ -174,11 +179,15 @@ def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
     )
     if launch:
         yield {"phase": "launch", "argv": list(launch.argv), "env": {k: v for k, v in launch.env.items() if v}}
+    if on_host:
+        argv = ["{driver}/bin/python", "{driver.zip}", "{work}/drive.json"]
+        yield {"phase": "launch", "argv": argv, "env": {}}
     page = plan.engine.health_page(plan.engine_version or "")
     yield {"phase": "launch", "action": f"GET {page} answers 200, and one token is generated"}
     work = plan.estimate
     drive = f"{plan.workload.name}: {plural(work.documents, work.unit)}, {plural(work.requests, 'request')}"
     drive += "" if work.unit == "point" else " at first"
+    drive += ", by the driver on the machine, which goes on alone" if on_host else ""
     yield {"phase": "drive", "action": drive}
     if plan.recipe.collect:
         yield {"phase": "collect", "action": f"bring back {', '.join(plan.recipe.collect)}"}

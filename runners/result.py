@@ -97,7 +97,7 @@ def build_result(
             "forecast_usd": expected.total_usd.likely if expected and expected.total_usd else None,
             **_bill_row(facts.bill, clock),
         },
-        "throughput": {**throughput(records, measured.metrics, measured.log), "through": facts.way},
+        "throughput": {**throughput(records, measured.metrics, measured.log), **_taken_at(measured, facts.way)},
         "concurrency": measured.concurrency,
         "latency": latency(records),
         "requests": {**request_counts(records), "resumed": measured.resumed},
@@ -122,6 +122,12 @@ def truncation(records: Sequence[RequestRecord], settings: Workload) -> str | No
     if not truncated or settings.traffic is not None:  # a load asks for answers of a certain length
         return None
     return f"{truncated} of {len(records)} answers were cut off at max_tokens {settings.max_tokens}"
+
+
+def _taken_at(measured: Measured, way: str | None) -> dict[str, Any]:
+    """Where the figures were taken: at which end, and of a host by how much its clock was ahead."""
+    offset_s = round(measured.clock_offset_s, 3) if measured.at == "host" else None
+    return {"measured_at": measured.at, "through": way, "clock_offset_s": offset_s}
 
 
 def _prepared_row(prepared: Prepared | None) -> dict[str, Any] | None:

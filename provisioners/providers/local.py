@@ -179,6 +179,7 @@ class LocalHost:
     python = sys.executable
     python_tag = f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
     notes: tuple[str, ...] = ()
+    clock_offset_s = 0.0
 
     def __init__(self, lease: Lease, cache_dir: Path, key: str) -> None:
         self._lease = lease

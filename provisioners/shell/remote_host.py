@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -35,6 +36,7 @@ class RemoteHost:
         self.python_tag: str = probe["python_tag"]
         self.key = key
         self.notes = _notes(probe)
+        self.clock_offset_s: float = probe.get("clock_offset_s", 0.0)
         self.probe = probe
         """All that the machine said of itself: cpus, memory_bytes, disk_free_bytes, gpus, switch and more."""
         self._agent = agent
@@ -53,7 +55,9 @@ class RemoteHost:
         what is asked is asked again until there was no contact for `patience_s`. The shell is closed with the host.
         """
         agent = Agent(shell, state_dir, patience_s=patience_s)
+        asked_at = time.time()
         probe = await agent.call("probe")
+        probe["clock_offset_s"] = probe.get("now", time.time()) - (asked_at + time.time()) / 2
         idle_s = (probe.get("switch") or {}).get("idle_s")
         # Some beats may come late before the machine takes its client for gone.
         return cls(agent, probe, key=key, beat_s=min(beat_s, float(idle_s) / 4) if idle_s else beat_s)

@@ -52,8 +52,8 @@ class Voice:
 class Progress:
     """What the drive tells of itself, handed on: notes at once, how far it is once a second."""
 
-    def __init__(self, voice: Voice) -> None:
-        self._voice = voice
+    def __init__(self, voice: Voice, measured: Measured) -> None:
+        self._voice, self._measured = voice, measured
         self._last: Driven | None = None
         self._told: Driven | None = None
 
@@ -67,7 +67,7 @@ class Progress:
     def tell(self) -> None:
         if self._last is not None and self._last != self._told:
             self._told = self._last
-            self._voice.say(driven=asdict(self._last))
+            self._voice.say(driven={**asdict(self._last), "sums": _sums(self._measured)})
 
 
 def main(arguments: list[str]) -> int:
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def _run(order: DriveOrder, folder: RunFolder, measured: Measured, mirror: Mirror, voice: Voice) -> None:
-    progress = Progress(voice)
+    progress = Progress(voice, measured)
     telling = asyncio.create_task(_tell(mirror, progress, voice))
     key = os.environ.pop(KEY, None)
     mask = Mask([key or ""])
@@ -172,4 +172,5 @@ def _sums(measured: Measured) -> dict[str, Any]:
         "resumed": measured.resumed,
         "taken_answers": measured.taken_answers,
         "taken_outputs": measured.taken_outputs,
+        "concurrency": measured.concurrency,
     }

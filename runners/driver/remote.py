@@ -36,7 +36,6 @@ DRIVE = "drive"
 """The name of its command on the machine."""
 BEGUN = "driver.json"
 """In the run's folder: that a driver was started, and where."""
-_FAR_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ class HostDrive:
         self._heard: set[int] = set()
         self._names: dict[str, Path] = {}
         self._sampled = 0
-        self.clock_offset_s = 0.0
-        """By how much the machine's clock, in which the records' times are, is ahead of ours."""
+        self._driving = False
 
     async def make_ready(self, host: Host, job: BootJob, run: RunJob) -> None:
         """Bring what the driver needs, while its environment is made there. Raises HostCommandFailed."""
@@ -90,7 +88,7 @@ class HostDrive:
         place, endpoint = self._place, running.endpoint
         assert place is not None
         self._host, self._running, self._sampled = host, running, len(running.log.samples)
-        self.clock_offset_s = getattr(host, "clock_offset_s", 0.0)
+        self._measured.at, self._measured.clock_offset_s = "host", host.clock_offset_s
         await in_thread(self._open)
         order = DriveOrder(
             run_id=self._folder.run_id,
@@ -150,6 +148,7 @@ class HostDrive:
     async def drive(self) -> None:
         """The drive phase: heard to its end. Raises as `ended` does, and EngineFailed when the engine ended."""
         assert self._running is not None
+        self._driving = True
         await self._running.while_alive(self.ended())
 
     async def catch_up(self) -> None:
@@ -238,7 +237,8 @@ class HostDrive:
                 self._names[name] = self._kept(name, text)
             case {"driven": dict(data)}:
                 self._sum(data.pop("sums", {}))
-                self._emit(Driven(**{**data, "usd": self._usd()}))
+                if self._driving:
+                    self._emit(Driven(**{**data, "usd": self._usd()}))
             case {"noted": str(message)}:
                 self._emit(Noted("drive", message))
             case {"ready": _}:
@@ -294,6 +294,7 @@ class HostDrive:
             self._measured.taken_answers.update(sums["taken_answers"])
             self._measured.taken_outputs.clear()
             self._measured.taken_outputs.update(sums["taken_outputs"])
+            self._measured.concurrency = sums["concurrency"]
 
     def _keep(self, line: bytes) -> None:
         """What else it says: warnings, and the traceback of one that did not come as far as saying how it ended."""
@@ -307,11 +308,6 @@ _RAISED: Mapping[str, type[RecipeError]] = {
     kind.__name__: kind for kind in (EngineFailed, HostCommandFailed, WorkloadFailed)
 }
 """What a drive can fail with on its machine; everything else is a failure of the work."""
-
-
-def is_far(offset_s: float) -> bool:
-    """Whether two clocks are so far apart that people should know."""
-    return abs(offset_s) > _FAR_S
 
 
 def _engine_of(plan: Plan) -> str:

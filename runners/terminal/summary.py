@@ -16,6 +16,8 @@ from runners.terminal.load_view import is_load, load_lines
 from runners.terminal.words import clock_time, dollars, plural, rate, seconds, shortened
 
 _SHOWN_SUMMARIES = 3
+FAR_S = 1.0
+"""Clocks that are further apart than this are told of."""
 
 
 def summary_lines(result: dict[str, Any], folder: Path, width: int | None = None) -> list[str]:
@@ -25,6 +27,8 @@ def summary_lines(result: dict[str, Any], folder: Path, width: int | None = None
         lines += load_lines(result, width)
     elif result["requests"]["ok"]:
         lines += [*_throughput(result), _latency(result)]
+    if result["requests"]["ok"]:
+        lines += _taken_at(result)
     if any(result["requests"].values()) or result.get("taken_over"):
         lines.append(_requests(result))
     lines += _taken_over(result)
@@ -175,6 +179,18 @@ def _throughput(result: dict[str, Any]) -> list[str]:
         total = f"{figures[f'{kind}_tokens']:,} tokens"
         lines.append(f"{kind} {rate(figures[f'{kind}_tokens_per_s'])}{at} · {total}")
     return [f"throughput   {lines[0]}", f"             {lines[1]}"]
+
+
+def _taken_at(result: dict[str, Any]) -> Iterator[str]:
+    """Where the figures were taken, if that was not simply here."""
+    figures = result["throughput"]
+    if figures.get("measured_at") == "host":
+        offset_s = figures.get("clock_offset_s") or 0.0
+        ahead = "ahead of" if offset_s > 0 else "behind"
+        clock = f"; its clock is {abs(offset_s):,.1f} s {ahead} this one's" if abs(offset_s) > FAR_S else ""
+        yield f"measured     on the host{clock}"
+    elif figures.get("through") not in (None, "direct"):
+        yield f"measured     by the client, through {figures['through']}"
 
 
 def _state(peak: dict[str, Any]) -> str:

@@ -124,8 +124,11 @@ class HostDouble:
     python_tag: str = "tag"
     key: str = "the key of the double"
     notes: tuple[str, ...] = ()
+    clock_offset_s = 0.0
 
-    async def start(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output) -> Process:
+    async def start(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, counts: bool = False
+    ) -> Process:
         raise NotImplementedError
 
     async def ready_for(self, boot: Boot) -> None:
