@@ -87,6 +87,8 @@ class Ledger:
             raise UsageError(f"{self.path} is not a ledger: {error}", advice="move it away") from error
 
     def begin(self, run_id: str, recipe: str, digest: str, started_at: str, pid: int) -> None:
+        with self._explained():
+            self._kept()
         with self._open() as db:
             db.execute(
                 "INSERT INTO experiments (run_id, recipe, recipe_digest, started_at, status, pid) "
@@ -114,9 +116,9 @@ class Ledger:
 
     def lose(self, run_id: str) -> None:
         """The run has ended without a result: nobody minds it any more."""
-        self._no_more_events()
         with self._open() as db:
             db.execute("UPDATE experiments SET pid = NULL WHERE run_id = ? AND status = 'running'", (run_id,))
+        self._no_more_events()
 
     def record(self, run_id: str, event: Event) -> None:
         """Keep an event, if it is one that lasts."""
@@ -125,15 +127,19 @@ class Ledger:
         row = event.row(datetime.now(UTC))
         at, kind = row.pop("at"), row.pop("event")
         with self._explained():
-            if self._events is None:
-                # No transaction is ever open here, whoever calls: an event is one statement.
-                self._events = sqlite3.connect(
-                    self.path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
-                )
-                _log_ahead(self._events)
-                # They outlive this process, and need not outlive a power cut: events.jsonl has them as well.
-                self._events.execute("PRAGMA synchronous = NORMAL")
-            self._events.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (run_id, at, kind, json.dumps(row)))
+            self._kept().execute("INSERT INTO events VALUES (?, ?, ?, ?)", (run_id, at, kind, json.dumps(row)))
+
+    def _kept(self) -> sqlite3.Connection:
+        """The run's own connection. While it is open, SQLite need not tidy up whenever another one is closed."""
+        if self._events is None:
+            # No transaction is ever open here, whoever calls: an event is one statement.
+            self._events = sqlite3.connect(
+                self.path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+            )
+            _log_ahead(self._events)
+            # They outlive this process, and need not outlive a power cut: events.jsonl has them as well.
+            self._events.execute("PRAGMA synchronous = NORMAL")
+        return self._events
 
     def _no_more_events(self) -> None:
         if self._events is not None:
@@ -141,7 +147,6 @@ class Ledger:
             self._events = None
 
     def end(self, result: dict[str, Any]) -> None:
-        self._no_more_events()
         outcome = result["outcome"]
         with self._open() as db:
             db.execute(
@@ -156,6 +161,7 @@ class Ledger:
                     result["run_id"],
                 ),
             )
+        self._no_more_events()
 
     def runs(self, *, limit: int | None = None, recipe: str | None = None) -> list[dict[str, Any]]:
         """The newest first. A run that says it is going on, but whose process is gone, has the status "lost"."""
