@@ -16,7 +16,13 @@ from recipes.spec import Recipe
 def json_schema() -> dict[str, Any]:
     """The schema of a file as people write it: with `extends` and `matrix`, and nothing required when it extends."""
     schema = _described(Recipe.model_json_schema(mode="validation"))
-    complete = {"required": ["workload"], "properties": {"workload": {"required": ["inputs"]}}}
+    work = {
+        "anyOf": [
+            {"required": ["inputs"]},
+            {"required": ["name", "traffic"], "properties": {"name": {"const": "load"}}},
+        ]
+    }
+    complete = {"required": ["workload"], "properties": {"workload": work}}
     properties = {
         "extends": {
             "type": "string",

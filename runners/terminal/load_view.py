@@ -12,8 +12,8 @@ _LABEL = 13
 _COUNTS = ("point", "ok", "failed", "req/s", "prompt tok/s", "output tok/s", "at once")
 _TIMES = ("TTFT p50", "p99", "TPOT p50", "p99", "ITL p99", "E2E p50", "p99")
 _HEAD = (*_COUNTS, *_TIMES, "goodput", "")
-_DROPPED = (4, 11, 6, 12, 9, 1)
-"""Columns that give way in a narrow terminal, one after the other."""
+_DROPPED = (4, 6, 11, 1, 13, 10, 12, 9, 8, 5)
+"""Columns that give way in a narrow terminal, one after the other; a p99 before its p50."""
 
 
 def is_load(result: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from recipes.references import Plugins
 PLUGINS = Plugins(
     ("local", "ssh", "runpod"),
     ("llamacpp", "vllm", "openai"),
-    ("summarize",),
+    ("load", "summarize"),
     is_endpoint=lambda name: name == "openai",
 )
 MINIMAL = "name: mine\nmodel: {builtin: lead}\nworkload: {inputs: [a.txt]}\n"

@@ -18,6 +18,8 @@ def test_the_catalogue_is_this() -> None:
         "2xA100-airoboros-70b",
         "3090-airoboros-m-7b",
         "3xA40-airoboros-70b",
+        "load-endpoint",
+        "load-smoke",
         "local-smoke",
         "local-vllm-smoke",
     ]
@@ -28,13 +30,15 @@ def test_every_recipe_is_valid_and_bears_the_name_of_its_file(here: Folder, name
     (loaded,) = here.load(name)
     assert loaded.recipe.name == name
     assert loaded.text.startswith("# ")
-    assert expand_all(loaded.recipe.workload.inputs)
+    assert loaded.recipe.workload.traffic or expand_all(loaded.recipe.workload.inputs)
 
 
 @pytest.mark.parametrize(
     ("name", "provisioner", "engine", "accelerators", "tensor_parallel_size"),
     [
         ("local-smoke", "local", "llamacpp", "None", 1),
+        ("load-smoke", "local", "llamacpp", "None", 1),
+        ("load-endpoint", "local", "openai", "None", 1),
         ("local-vllm-smoke", "local", "vllm", "None", 1),
         ("2xA100-airoboros-70b", "runpod", "vllm", "A100-80GB:2", 2),
         ("3xA40-airoboros-70b", "runpod", "vllm", "A40-48GB:3", 3),

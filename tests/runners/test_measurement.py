@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from array import array
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runners import measurement
 from runners.engine import EngineSample, LogSample
-from runners.measurement import Timed, busy_seconds, cost, latency, percentiles, request_counts, throughput
+from runners.measurement import (
+    Timed,
+    busy_seconds,
+    cost,
+    inter_token_latencies,
+    latency,
+    percentiles,
+    request_counts,
+    throughput,
+)
 from runners.records import RequestRecord
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -67,7 +78,7 @@ def test_nothing_measured_is_nothing_made_up() -> None:
     found = throughput([], [], [])
     assert (found["prompt_tokens"], found["seconds"], found["prompt_tokens_per_s"]) == (0, 0, 0)
     assert (found["peak_prompt_tokens_per_s"], found["peak_output_tokens_per_s"], found["peak_at"]) == (None, None, [])
-    assert latency([])["ttft_s"] == {"p50": None, "p90": None, "p99": None}
+    assert latency([])["ttft_s"] == {"mean": None, "p50": None, "p90": None, "p95": None, "p99": None}
     assert request_counts([]) == {"ok": 0, "failed": 0, "retried": 0, "truncated": 0}
 
 
@@ -164,9 +175,9 @@ def test_the_engines_own_lines_have_peaks_of_their_own() -> None:
 
 
 def test_percentiles_worked_out_by_hand() -> None:
-    assert percentiles([4, 1, 3, 2]) == {"p50": 2.5, "p90": 3.7, "p99": 3.97}
-    assert percentiles([7]) == {"p50": 7, "p90": 7, "p99": 7}
-    assert percentiles(range(101)) == {"p50": 50, "p90": 90, "p99": 99}
+    assert percentiles([4, 1, 3, 2]) == {"p50": 2.5, "p90": 3.7, "p95": 3.85, "p99": 3.97}
+    assert percentiles([7]) == {"p50": 7, "p90": 7, "p95": 7, "p99": 7}
+    assert percentiles(range(101)) == {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
 
 
 def test_percentiles_agree_with_the_standard_library() -> None:
@@ -175,7 +186,7 @@ def test_percentiles_agree_with_the_standard_library() -> None:
         values = [choose.expovariate(1.0) for _ in range(size)]
         cuts = statistics.quantiles(values, n=100, method="inclusive")
         found = percentiles(values)
-        assert found == pytest.approx({"p50": cuts[49], "p90": cuts[89], "p99": cuts[98]}, abs=1e-6)
+        assert found == pytest.approx({f"p{p}": cuts[p - 1] for p in (50, 90, 95, 99)}, abs=1e-6)
 
 
 def test_latency_is_of_the_requests_that_succeeded() -> None:
@@ -186,7 +197,24 @@ def test_latency_is_of_the_requests_that_succeeded() -> None:
     ]
     found = latency(records)
     assert (found["ttft_s"]["p50"], found["e2e_s"]["p50"]) == (0.2, 3)
-    assert found["tpot_s"] == {"p50": 0.02, "p90": 0.02, "p99": 0.02}
+    assert found["tpot_s"] == {"mean": 0.02, "p50": 0.02, "p90": 0.02, "p95": 0.02, "p99": 0.02}
+
+
+def test_inter_token_latencies_are_those_of_all_requests_together() -> None:
+    records = [
+        request(0, 2, itl_s=array("f", [0.25] * 3)),
+        request(0, 2, itl_s=array("f", [0.5])),
+        request(0, 2, itl_s=array("f", [9.0]), status="failed"),
+    ]
+    assert latency(records)["itl_s"] == {"mean": 0.3125, "p50": 0.25, "p90": 0.425, "p95": 0.4625, "p99": 0.4925}
+
+
+def test_of_very_many_gaps_some_are_taken_from_all_requests_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurement, "MOST_GAPS", 100)
+    records = [request(0, 2, itl_s=array("f", [float(n)] * 10)) for n in range(100)]
+    taken = inter_token_latencies(records)
+    assert len(taken) == 100
+    assert list(taken) == [float(n) for n in range(100)]
 
 
 def test_requests_are_counted_by_how_they_went() -> None:

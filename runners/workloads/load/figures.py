@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from recipes.traffic import Traffic
@@ -139,15 +138,16 @@ def _arrivals(traffic: Traffic, point: Point, records: Sequence[RequestRecord]) 
     The most punctual request is taken to have been sent just when it was due.
     """
     ordered = sorted(records, key=lambda r: r.index)
-    due_s = list(islice(due_times_s(traffic, point), ordered[-1].index + 1))
+    due_s = due_times_s(traffic, point)[: ordered[-1].index + 1]
     begun = ordered[0].started_at
     apart = [(r.started_at - begun).total_seconds() - due_s[r.index] for r in ordered]
     punctual = min(apart)
     late = [one - punctual for one in apart]
-    due_span, sent_span = due_s[-1] - due_s[0], (ordered[-1].started_at - begun).total_seconds()
+    due_span = due_s[-1] - due_s[ordered[0].index]
+    sent_span = (ordered[-1].started_at - begun).total_seconds()
     return {
         "asked_per_s": point.rate_per_s,
-        "due_per_s": _per(len(due_s) - 1, due_span),
+        "due_per_s": _per(len(ordered) - 1, due_span),
         "sent_per_s": _per(len(ordered) - 1, sent_span),
         "lateness_s": {**distribution(late), "most": round(max(late), 6)},
     }

@@ -103,14 +103,14 @@ class Load(Workload):
                 raise WorkloadFailed(f"the warm-up failed: {failed}", advice="see engine.log; nothing was measured")
             points: list[dict[str, Any]] = []
             for point in prepared.points:
-                run = PointRun(point, sender, prepared.traffic, setting.most_under_way)
-                await run.run()
+                await PointRun(point, sender, prepared.traffic, setting.most_under_way).run()
                 before = points[-1] if points else None
                 points.append(point_figures(setting, point, sender.records, before))
                 _write(path, _document(prepared, means, summed_up(setting, points), forcing=sender.forcing))
                 means.recorder.document_done(point.name, path)
-                if run.hopeless is not None:
-                    raise WorkloadFailed(run.hopeless, advice="every request is in requests.jsonl; see engine.log")
+                if not points[-1]["requests"]["ok"]:
+                    failed = f"{point.name}: all of {len(sender.records):,} requests failed: {points[-1]['error']}"
+                    raise WorkloadFailed(failed, advice="every request is in requests.jsonl; see engine.log")
                 if prepared.traffic.stop_at_saturation and points[-1]["saturated"]:
                     break
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -63,19 +63,20 @@ def _requests(traffic: Traffic, value: float) -> int | None:
     return USUAL_REQUESTS if traffic.rate else max(USUAL_REQUESTS, _PER_STREAM * int(value))
 
 
-def due_times_s(traffic: Traffic, point: Point) -> Iterator[float]:
-    """When each request of an open loop is due, in seconds from the point's beginning, for ever; the first at 0.
+def due_times_s(traffic: Traffic, point: Point) -> array[float]:
+    """When each request of an open loop is due, in seconds from the point's beginning.
 
-    Gaps are gamma distributed with the shape `burstiness` and the mean 1/rate, as in `vllm bench serve`; a shape of 1
-    is the exponential distribution of a Poisson process. The same seed gives the same arrivals.
+    Gaps are gamma distributed with the shape `burstiness`, as in `vllm bench serve`; a shape of 1 is the exponential
+    distribution of a Poisson process. As there, they are scaled so that n requests take n / rate: given their number,
+    the arrivals of a Poisson process are distributed just so, and the rate is the one that was asked for. The same seed
+    gives the same arrivals.
     """
-    rate = point.rate_per_s
+    rate, requests = point.rate_per_s, point.arrivals
     assert rate is not None
+    assert requests is not None
     if traffic.arrivals == "constant":
-        number = 0
-        while True:
-            yield number / rate
-            number += 1
-    chance = chance_of("arrivals", traffic.seed, point.number)
-    shape, scale = traffic.burstiness, 1 / (rate * traffic.burstiness)
-    yield from accumulate(iter(lambda: chance.gammavariate(shape, scale), None), initial=0.0)
+        return array("d", (number / rate for number in range(requests)))
+    chance, shape = chance_of("arrivals", traffic.seed, point.number), traffic.burstiness
+    times = array("d", accumulate(chance.gammavariate(shape, 1 / shape) for _ in range(requests + 1)))
+    scale = requests / rate / times.pop()
+    return array("d", (time * scale for time in times))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,22 +149,16 @@ class PointRun:
         else:
             await self._open_loop(loop.time)
 
-    @property
-    def hopeless(self) -> str | None:
-        """Why the point was broken off, if it was: nothing but failures."""
-        records = self._sender.records
-        enough = min(_HOPELESS, self._point.requests or _HOPELESS)
-        if len(records) < enough or any(record.status == "ok" for record in records[:_HOPELESS]):
-            return None
-        return f"{self._point.name}: all of the first {len(records[:_HOPELESS])} requests failed: {records[0].error}"
-
     def _ended(self, now: float) -> bool:
-        """Whether no further request is sent."""
+        """Whether a closed loop sends no further request."""
         if self._point.requests is not None and self._sent >= self._point.requests:
             return True
-        if self._until is not None and now >= self._until:
-            return True
-        return self._sent >= _HOPELESS and self.hopeless is not None
+        return (self._until is not None and now >= self._until) or self._broken_off()
+
+    def _broken_off(self) -> bool:
+        """Whether nothing but failures came so far."""
+        first = self._sender.records[:_HOPELESS]
+        return len(first) == _HOPELESS and not any(record.status == "ok" for record in first)
 
     async def _closed_loop(self, clock: Callable[[], float]) -> None:
         """As many workers as requests are to be under way; each sends its next when its last is answered."""
@@ -190,16 +183,10 @@ class PointRun:
                 self._under_way -= 1
 
         async with asyncio.TaskGroup() as group:
-            for due_s in due_times_s(self._traffic, self._point):
-                if self._ended(begun + due_s):
-                    break
+            for index, due_s in enumerate(due_times_s(self._traffic, self._point)):
                 ask = next(self._sender.asks)  # made before it is due
                 await asyncio.sleep(max(0.0, begun + due_s - clock()))
-                if self._ended(clock() if self._until is None else begun + due_s):
+                if self._broken_off() or self._under_way >= self._most:
                     break
-                if self._under_way >= self._most:
-                    logging.getLogger(__name__).debug("%s: stopped at %d under way", self._point.name, self._under_way)
-                    break
-                index, self._sent = self._sent, self._sent + 1
-                self._under_way += 1
+                self._sent, self._under_way = index + 1, self._under_way + 1
                 group.create_task(send(index, ask))

@@ -28,7 +28,8 @@ _BLOCK, _BLOCKS = 64, 512
 _FEWEST_WORDS = 16
 _TRIED = 8
 """So many prompts are counted before the words are trusted."""
-_MENDED = 64
+_MENDED, _ENDS = 64, 24
+"""So often a prompt's end is tried, and with so many words at a time."""
 _MOST_COUNTED = 20_000
 """The lengths of so many prompts are drawn for the plan."""
 
@@ -190,14 +191,19 @@ def _single(candidates: tuple[str, ...], joint: str, special: int, counter: Toke
 
 
 def _mended(text: str, tokens: int, words: Words, counter: TokenCounter, chance: Random) -> str:
-    """The text with words added or taken away at its end, until it has so many tokens, or as near as words come."""
-    for _ in range(_MENDED):
-        missing = tokens - counter.count(text)
+    """The text with another end, so that it has so many tokens; or as near as one comes by trying."""
+    fillers = [*words.words, *string.ascii_lowercase, *string.punctuation]
+    parts = text.split(words.joint) if words.joint else list(text)
+    for number in range(_MENDED):
+        missing = tokens - counter.count(words.joined(parts))
         if missing == 0:
             break
-        if missing > 0:
-            text = words.joined([text, *chance.choices(words.words, k=missing)])
+        if missing < 0:  # a little more each time, or it would come back to where it was
+            parts = parts[: missing - number // 4]
+        elif missing > 2:
+            parts += chance.choices(words.words, k=missing - 1)
         else:
-            kept = text.split(words.joint)[:missing] if words.joint else [text[:missing]]
-            text = words.joined(kept)
-    return text
+            ends = chance.sample(fillers, k=min(_ENDS, len(fillers)))
+            found = counter.count_all([words.joined([*parts, end]) for end in ends])
+            parts.append(ends[found.index(tokens)] if tokens in found else ends[0])
+    return words.joined(parts)
