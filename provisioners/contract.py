@@ -264,6 +264,10 @@ class Host(Protocol):
         """A way from the client to a port of the host's loopback; it heals by itself after a cut."""
         ...
 
+    def bear_silence(self, seconds: float | None = None) -> None:
+        """Go on for so long without contact, because what runs there needs nobody; None: as usual."""
+        ...
+
     async def close(self) -> None:
         """End the client's connections; what runs on the host goes on."""
         ...

@@ -258,6 +258,9 @@ class LocalHost:
     async def forward(self, port: int) -> Forward:
         return Forward(f"127.0.0.1:{port}", "direct")
 
+    def bear_silence(self, seconds: float | None = None) -> None:
+        """There is no link that could be cut."""
+
     async def close(self) -> None:
         pass
 

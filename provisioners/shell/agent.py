@@ -21,7 +21,7 @@ _MISSING = (126, 127)
 class Patience:
     """How long to do without contact before giving up."""
 
-    def __init__(self, seconds: float, target: object) -> None:
+    def __init__(self, seconds: Callable[[], float], target: object) -> None:
         self._seconds, self._target = seconds, target
         self.progress()
 
@@ -34,12 +34,12 @@ class Patience:
         """Wait a little before trying again. Raises NoMachine when it has been too long."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
-        if now - self._since >= self._seconds:
+        if now - self._since >= self._seconds():
             raise NoMachine(
                 f"no contact to {self._target} for {now - self._since:.0f} s: {error.message}",
                 advice="what runs there goes on until its own deadline; recipe attach takes it up again",
             ) from error
-        await asyncio.sleep(min(self._pause_s, self._seconds))
+        await asyncio.sleep(min(self._pause_s, self._seconds()))
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
@@ -78,7 +78,7 @@ class Agent:
                 await patience.after(error)
 
     def patience(self) -> Patience:
-        return Patience(self.patience_s, self.shell.target)
+        return Patience(lambda: self.patience_s, self.shell.target)
 
     def missing(self, ran: Ran) -> Lost:
         """What to raise for an agent that did not do what it always does."""

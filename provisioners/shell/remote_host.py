@@ -39,7 +39,7 @@ class RemoteHost:
         self.clock_offset_s: float = probe.get("clock_offset_s", 0.0)
         self.probe = probe
         """All that the machine said of itself: cpus, memory_bytes, disk_free_bytes, gpus, switch and more."""
-        self._agent = agent
+        self._agent, self._patience_s = agent, agent.patience_s
         self._volume: Mapping[str, str | None] = probe.get("volume") or {}
         self._jobs: list[RemoteProcess] = []
         self._tunnels: dict[int, asyncio.Task[Tunnel]] = {}
@@ -138,6 +138,9 @@ class RemoteHost:
             self._tunnels.pop(port, None)
             raise
         return Forward(tunnel.address, tunnel.kind)
+
+    def bear_silence(self, seconds: float | None = None) -> None:
+        self._agent.patience_s = self._patience_s if seconds is None else seconds
 
     async def close(self) -> None:
         self._beating.cancel()

@@ -38,6 +38,10 @@ BEGUN = "driver.json"
 """In the run's folder: that a driver was started, and where."""
 
 
+_SILENCE_S = 3600.0
+"""So long a driver is waited for that cannot be heard."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where things lie on the machine."""
@@ -148,8 +152,14 @@ class HostDrive:
     async def drive(self) -> None:
         """The drive phase: heard to its end. Raises as `ended` does, and EngineFailed when the engine ended."""
         assert self._running is not None
+        assert self._host is not None
         self._driving = True
-        await self._running.while_alive(self.ended())
+        # Without contact the driver works on, and to give the machine up for that would be to lose its work.
+        self._host.bear_silence(_SILENCE_S)
+        try:
+            await self._running.while_alive(self.ended())
+        finally:
+            self._host.bear_silence()
 
     async def catch_up(self) -> None:
         """Hear everything that it has said so far."""

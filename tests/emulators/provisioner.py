@@ -140,6 +140,9 @@ class HostDouble:
     async def provide(self, path: Path) -> Path:
         return path
 
+    def bear_silence(self, seconds: float | None = None) -> None:
+        pass
+
     async def fetch(self, pattern: str, into: Path) -> list[Path]:
         await self.provisioner.asked("fetch")
         return [into / pattern]

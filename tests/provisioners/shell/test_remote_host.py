@@ -124,6 +124,39 @@ class TestJobs:
 
         using(target, machine, work, patience_s=1)
 
+    def test_a_silence_is_borne_for_what_needs_nobody(self, server: Sshd, target: Target, machine: Path) -> None:
+        async def work(host: RemoteHost) -> None:
+            heard: list[bytes] = []
+            code = "import time; print('early'); time.sleep(3); print('late')"
+            job = await host.start("one", python(code), env={}, on_output=heard.append)
+            await asyncio.to_thread(eventually, lambda: heard)
+            host.bear_silence(60)
+            server.stop()
+            await asyncio.sleep(2.5)
+            assert not (ended := asyncio.ensure_future(job.wait())).done()
+            server.start()
+            assert await ended == 0
+            assert b"".join(heard) == b"early\nlate\n"
+            host.bear_silence()
+            server.stop()
+            with pytest.raises(NoMachine, match="for 1 s"):
+                await host.free_port()
+
+        using(target, machine, work, patience_s=1)
+
+    @pytest.mark.parametrize("counts", [True, False])
+    def test_what_a_command_writes_may_be_a_sign_of_life(self, target: Target, machine: Path, counts: bool) -> None:
+        async def work(host: RemoteHost) -> None:
+            code = "import itertools, time\nfor n in itertools.count(): print(n); time.sleep(0.2)"
+            await host.start("one", python(code), env={}, on_output=ignore, counts=counts)
+
+        using(target, machine, work)
+        log, beat = machine / "jobs" / "one" / "log", machine / "beat"
+        eventually(lambda: not commands_of(machine), seconds=10)
+        written, seen = log.read_bytes(), beat.read_text()
+        eventually(lambda: len(log.read_bytes()) > len(written) + 30)
+        assert (beat.read_text() != seen) == counts
+
     def test_a_job_that_the_machine_forgot(self, server: Sshd, target: Target, machine: Path) -> None:
         async def work(host: RemoteHost) -> None:
             started = asyncio.Event()
