@@ -27,6 +27,7 @@ from runners.run_folder import Earlier, RecordFile, RunFolder
 from runners.schedule.concurrency import Concurrency
 from runners.schedule.schedule import Schedule
 from runners.telemetry import MetricsSampler
+from runners.thinning import Thinned
 from runners.workload import Means
 
 _SHOWN_EVERY_S = 0.1
@@ -74,6 +75,7 @@ class DriveRecorder:
     ) -> None:
         self._file, self._measured, self._documents, self._emit, self._usd = file, measured, documents, emit, usd
         self._earlier, self._identity, self._outputs = earlier, identity, outputs
+        self._records = Thinned(measured.records)
         self._expected, self._level = 0, 1
         self._prompt_tokens, self._output_tokens = 0, 0
         self._started = time.monotonic()
@@ -110,7 +112,7 @@ class DriveRecorder:
 
     def record(self, record: RequestRecord, text: str | None, key: str) -> None:
         self._file.write(record, text, self._whole(key))
-        self._measured.records.append(record)
+        self._records.add(record)
         self._level = max(self._level, record.level)
         self._prompt_tokens += record.prompt_tokens
         self._output_tokens += record.output_tokens

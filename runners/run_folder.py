@@ -139,7 +139,9 @@ class RunFolder:
                 output = Output(folder.outputs / row["output"], folder.run_id, row.get("key") or "")
                 outputs.setdefault(row["document"], []).append(output)
         rows = rows_of(self.path / "requests.jsonl", "id", "document", "started_at")
-        return Earlier(self.run_id, answers, outputs, tuple(map(record_of, rows)), held)
+        # What earlier clients measured counts for the cost alone.
+        records = tuple(record_of({**row, "itl_s": ()}) for row in rows)
+        return Earlier(self.run_id, answers, outputs, records, held)
 
     def artifacts(self) -> list[dict[str, Any]]:
         """Every file with its checksum, but for the result itself and what is written after it."""
