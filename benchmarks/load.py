@@ -2,7 +2,7 @@
 
 recipe, `vllm bench serve`, guidellm and aiperf send the same prompts of 11.5 kB in closed loops to the same server:
 TTFT 200 ms, 20 ms per token, 64 tokens. Each is run with two numbers of requests: the difference is what a request
-costs, and the rest of it is the start. CPU seconds are those of the whole command, its children included, with its records
+costs, and the rest of it is the start. CPU seconds are those of the whole command and its children, with its records
 written and its tokens counted (by the server's usage, as all four can). The server notes when each request arrived
 and when the first token left it; each client's own TTFT is held against that.
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+import orjson
+
 from recipes.errors import InvalidRecipe, Problem
 from runners.text.tokens import TokenCounter
 
@@ -130,8 +132,10 @@ class FilePrompts:
 
     def _row(self, number: int) -> _Row:
         self.file.seek(self.offsets[number % len(self.offsets)])
-        line = self.file.readline().decode("utf-8").strip("\r\n")
-        return _parsed(line, self.field, self.api) if self.path.suffix == ".jsonl" else _Row(line)
+        line = self.file.readline()
+        if self.path.suffix == ".jsonl":
+            return _parsed(line, self.field, self.api)
+        return _Row(line.decode("utf-8").strip("\r\n"))
 
 
 def prompts_from(
@@ -179,9 +183,10 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 def _problem(path: Path, number: int, line: bytes, field: str, api: Literal["completions", "chat"]) -> Problem | None:
     """Why a line cannot be sent; None if it can."""
     try:
-        text = line.decode("utf-8")
         if path.suffix == ".jsonl":
-            _parsed(text, field, api)
+            _parsed(line, field, api)
+        else:
+            line.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"not UTF-8: byte {error.start} is 0x{line[error.start]:02x}"
         return Problem(file=str(path), line=number, column=1, code="encoding", message=message)
@@ -191,11 +196,12 @@ def _problem(path: Path, number: int, line: bytes, field: str, api: Literal["com
     return None
 
 
-def _parsed(line: str, field: str, api: Literal["completions", "chat"]) -> _Row:
-    """A line of a dataset. Raises ValueError that says what is wrong with it."""
+def _parsed(line: bytes, field: str, api: Literal["completions", "chat"]) -> _Row:
+    """A line of a dataset. Raises ValueError that says what is wrong with it, UnicodeDecodeError if it is not UTF-8."""
     try:
-        row = json.loads(line)
+        row = orjson.loads(line)
     except ValueError:
+        line.decode("utf-8")
         raise ValueError("not JSON; a .jsonl file has one object per line") from None
     if not isinstance(row, dict):
         raise ValueError(f"not an object; write {{{json.dumps(field)}: …}}")

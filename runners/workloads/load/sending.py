@@ -42,34 +42,34 @@ class Sender:
         Where answers are to be of a certain length, the first finds out whether the endpoint takes the wish.
         """
         if forced:
-            refused = await self._tried()
-            if refused is not None:
+            failed = await self._tried()
+            if failed is not None and failed.kind == "refused":
                 self.forcing = False
-                if (refused := await self._tried()) is not None:
-                    return refused
-            requests -= 1
+                failed = await self._tried()
+            if failed is not None:
+                return failed.message
         failures: list[str] = []
+        left = asked = max(0, requests - 1 if forced else requests)
 
         async def some() -> None:
-            nonlocal requests
-            while requests > 0:
-                requests -= 1
-                failed = await self._tried()
-                failures.extend([failed] if failed is not None else [])
+            nonlocal left
+            while left > 0:
+                left -= 1
+                if (failed := await self._tried()) is not None:
+                    failures.append(failed.message)
 
-        asked = max(0, requests)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(asked, _WARM_AT_ONCE)):
                 group.create_task(some())
         return failures[0] if failures and len(failures) == asked and not forced else None
 
-    async def _tried(self) -> str | None:
+    async def _tried(self) -> RequestFailed | None:
         """Why a request that counts nowhere failed; None if it did not."""
         ask = next(self.asks)
         try:
             await self.client.complete(ask.prompt, max_tokens=ask.max_tokens, extra=self._extra(ask))
         except RequestFailed as error:
-            return error.message
+            return error
         return None
 
     async def send(self, point: Point, index: int, ask: Ask) -> None:
@@ -166,6 +166,8 @@ class PointRun:
         async def work() -> None:
             while not self._ended(clock()):
                 index, self._sent = self._sent, self._sent + 1
+                if self._point.requests is None:
+                    self._sender.recorder.expect(1)
                 await self._sender.send(self._point, index, next(self._sender.asks))
 
         async with asyncio.TaskGroup() as group:

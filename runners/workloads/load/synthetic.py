@@ -8,7 +8,6 @@ counted and mended instead.
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +15,12 @@ from functools import cached_property
 from itertools import product
 from random import Random
 
-from recipes import catalogue
 from recipes.errors import InvalidRecipe, Problem
 from recipes.traffic import Synthetic
 from runners.text.tokens import RoughCounter, TokenCounter
 from runners.workloads.load.chance import chance_of
 from runners.workloads.load.prompts import Ask, Sizes
+from runners.workloads.load.words import WORDS
 
 _BLOCK, _BLOCKS = 64, 512
 """Words of a ready piece of text, and how many such pieces there are."""
@@ -167,15 +166,13 @@ def _impossible(message: str) -> InvalidRecipe:
 
 
 def usable_words(counter: TokenCounter) -> Words | None:
-    """Words of the texts that ship with recipe that are one token each; letters where a tokenizer knows none."""
+    """Words that are one token each; letters where a tokenizer knows none."""
     special = counter.count("")
     if isinstance(counter, RoughCounter):
         return Words(tuple(string.ascii_lowercase), " ", special)  # for the plan; nothing is sent
-    texts = "".join(path.read_text(encoding="utf-8") for path in sorted((catalogue.ROOT / "texts").glob("*.txt")))
-    plain = tuple(sorted(set(re.findall(r"\b[a-z]{2,12}\b", texts))))
     letters = tuple(string.ascii_lowercase)
     pairs = tuple(map("".join, product(string.ascii_lowercase, repeat=2)))
-    for candidates, joint in ((plain, " "), (pairs, " "), (letters, ""), (letters, " ")):
+    for candidates, joint in ((WORDS, " "), (pairs, " "), (letters, ""), (letters, " ")):
         words = _single(candidates, joint, special, counter)
         if len(words) >= _FEWEST_WORDS:
             return Words(words, joint, special)
