@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any, Generic, Literal, TypeVar
 
 from recipes.traffic import Objective
@@ -160,8 +160,15 @@ def busy_seconds(records: Iterable[RequestRecord]) -> float:
 
 def most_at_once(records: Iterable[RequestRecord]) -> int:
     """How many requests were under way at the same moment, at most."""
-    steps = sorted(step for r in records for step in ((r.started_at, 1), (r.ended_at, -1)))
-    return max(accumulate(change for _, change in steps), default=0)
+    kept = list(records)
+    starts = sorted(r.started_at.timestamp() for r in kept)
+    ends = sorted(r.ended_at.timestamp() for r in kept)
+    most = ended = 0
+    for begun, start in enumerate(starts, 1):
+        while ended < len(ends) and ends[ended] <= start:
+            ended += 1
+        most = max(most, begun - ended)
+    return most
 
 
 def cost(
@@ -235,9 +242,13 @@ def _spread(rates: list[float], tokens: float, begin: float, end: float, width_s
     if end <= begin:  # all at one moment, as an answer that came in one piece
         rates[min(int(begin / width_s), len(rates) - 1)] += tokens / width_s
         return
-    for i in range(int(begin / width_s), min(len(rates), int(end / width_s) + 1)):
+    per_s = tokens / (end - begin)
+    first, last = int(begin / width_s), min(len(rates) - 1, int(end / width_s))
+    for i in {first, last}:  # the ends may be there for a part of their interval
         overlap = min(end, (i + 1) * width_s) - max(begin, i * width_s)
-        rates[i] += max(0.0, overlap) / (end - begin) * tokens / width_s
+        rates[i] += max(0.0, overlap) / width_s * per_s
+    for i in range(first + 1, last):
+        rates[i] += per_s
 
 
 def _peak(kind: Kind, source: Source, rate: float, at: datetime, state: EngineSample | LogSample) -> Peak:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from runners.records import RequestRecord
 
-MOST_GAPS = 4_000_000
+MOST_GAPS = 1_000_000
 """Inter-token latencies that are held in memory, at four bytes each; requests.jsonl has all of them."""
 
 

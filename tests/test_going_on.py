@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import Command, eventually
+from tests.conftest import Command, eventually, processes_of
 from tests.emulators.slots import SlotsDouble, slots_double
 
 pytestmark = pytest.mark.real
@@ -206,3 +206,21 @@ def test_people_are_told_what_is_taken_over(bench: Bench) -> None:
     ended = bench.recipe("up", str(bench.file))
     assert f"goes on from what {first.name} had; recipe up --fresh would not" in ended.stderr
     assert f"of {first.name}" in next(line for line in ended.stdout.splitlines() if line.startswith("taken over"))
+
+
+def test_the_real_engine_is_asked_for_the_rest_and_the_summary_is_the_same(recipe: Command, tmp_path: Path) -> None:
+    lines = [f"Part {n} of the report begins with a plain sentence. It goes on for a while.\n\n" for n in range(900)]
+    (tmp_path / "book.txt").write_text("".join(lines))
+    bench = Bench(recipe, None, Path("local-smoke"))  # type: ignore[arg-type]
+    inputs = ("--set", f"workload.inputs=[{tmp_path}/book.txt]")
+    whole, undisturbed = bench.up(*inputs)
+    first = bench.killed("--fresh", *inputs, at=whole["requests"]["ok"] // 2)
+    eventually(lambda: processes_of(recipe.home) == [], what="the end of the killed client's engine")
+    kept = len(rows(first / "answers.jsonl"))
+    result, second = bench.up(*inputs)
+    assert whole["requests"]["ok"] // 2 <= kept < whole["requests"]["ok"]
+    assert result["requests"]["ok"] == whole["requests"]["ok"] - kept
+    assert result["taken_over"] == [{"run_id": first.name, "answers": kept, "documents": 0}]
+    counted = result["throughput"]["engine_counters"]
+    assert counted["output_tokens"] == result["throughput"]["output_tokens"], "the engine did no more than was measured"
+    assert summaries(second) == summaries(undisturbed)
