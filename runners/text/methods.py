@@ -32,8 +32,8 @@ class Method:
     """Texts that become one token wherever they stand; a text that has one is counted whole."""
     lead: Lead = "never"
     """For words: when a ▁ is put before a text."""
-    cut_after_newline: bool = False
-    """For pieces: whether text may be cut behind a single newline."""
+    lines: Literal["before", "after", ""] = ""
+    """For pieces: where lines may be cut apart, before newlines or behind them, if at all."""
     source: str | None = None
     """For pieces: the expression for Python's `re`, on shapes."""
     nfc: bool = False
@@ -146,11 +146,17 @@ def _pieces(tokenizer: Mapping[str, Any]) -> Method:
     alone = len(splits) == 1 and splits[0]["type"] == "ByteLevel"
     return Method(
         kind="pieces",
-        cut_after_newline=all(pattern.cut_after_newline for pattern in patterns),
+        lines=_lines(patterns),
         source=patterns[0].source if alone or (only_bytes_follow and not splits[1]["add_prefix_space"]) else None,
         nfc=bool(steps),
         added=_added(tokenizer, spoiled_by="K;`" if steps else ""),
     )
+
+
+def _lines(patterns: Sequence[Pattern]) -> Literal["before", "after", ""]:
+    if all(pattern.cut_before_newline for pattern in patterns):
+        return "before"
+    return "after" if all(pattern.cut_after_newlines for pattern in patterns) else ""
 
 
 def _pattern(step: Mapping[str, Any]) -> Pattern:

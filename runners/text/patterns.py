@@ -4,8 +4,8 @@ Byte-level BPE tokenizers cut a text with an expression such as ` ?\\p{L}+|\\s+(
 `read` proves two things of such an expression, by the characters that can stand side by side in one match (the pairs
 of Glushkov's construction; what it finds is never less than what is possible):
 
-- no match holds a space behind another character, so that text may be cut before the space between two words;
-- no match holds anything but white space behind a newline, so that text may be cut there.
+- no match holds a space behind a character that is no white space, so that text may be cut between two words;
+- either the same of a newline, or no match holds such a character behind a newline, so that lines may be cut apart.
 
 It also writes the expression again for Python's `re`, with each character beyond ASCII replaced by a stand-in for its
 general category (`shape`). Characters whose category has changed since Unicode 3.2, or that fold to ASCII, have none:
@@ -19,8 +19,9 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-_SPACE, _NEWLINE, _OTHER_SPACE, _SOLID = 1, 2, 4, 8
+_SPACE, _NEWLINE, _OTHER_SPACE, _SLASH, _OTHER_SOLID = 1, 2, 4, 8, 16
 _BLANK = _SPACE | _NEWLINE | _OTHER_SPACE
+_SOLID = _SLASH | _OTHER_SOLID
 _ANY = _BLANK | _SOLID
 _CATEGORIES = (
     *("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"),
@@ -31,8 +32,10 @@ _UNKNOWN = "\ue0ff"
 _ASCII = [chr(code) for code in range(128)]
 _ASCII_BLANK = "\t\n\x0b\x0c\r "
 _BLANKS = re.escape(_ASCII_BLANK) + "".join(_STAND_IN[category] for category in ("Zs", "Zl", "Zp"))
+_OF_ONE = {" ": _SPACE, "\n": _NEWLINE, "/": _SLASH}
+_WHOLE = {r"\s": _BLANK, r"\S": _SOLID, " ": _SPACE, r"\n": _NEWLINE, "/": _SLASH, r"\/": _SLASH}
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v"}
-_LAST_BLANK = r"\s+(?!\S)"
+_LINE_ENDS, _LAST_BLANK = r"\s*[\r\n]+", r"\s+(?!\S)"
 _ALL_BLANK = (r"\s+", r"\s")
 
 
@@ -46,8 +49,10 @@ class Pattern:
 
     cut_before_space: bool
     """Text may be cut before a space that stands behind a character other than white space."""
-    cut_after_newline: bool
-    """Text may be cut behind a single newline that stands between two characters other than white space."""
+    cut_before_newline: bool
+    """The same of a newline."""
+    cut_after_newlines: bool
+    """Text may be cut behind newlines, if they stand between characters other than white space, no slash behind."""
     covers_blanks: bool
     """All white space is matched by something."""
     source: str | None
@@ -62,7 +67,8 @@ def read(expression: str) -> Pattern:
         raise Unreadable(expression[reader.at :])
     return Pattern(
         cut_before_space=not reader.beside(_SOLID, _SPACE),
-        cut_after_newline=not reader.beside(_NEWLINE, _SOLID),
+        cut_before_newline=not reader.beside(_SOLID, _NEWLINE),
+        cut_after_newlines=not reader.beside(_NEWLINE, _OTHER_SOLID) and not reader.looks_past_newlines,
         covers_blanks=any(part in _ALL_BLANK for part in expression.rsplit("|", 2)[1:]),
         source="".join(reader.written) if reader.writable else None,
     )
@@ -115,10 +121,13 @@ class _Reader:
     at: int = 0
     written: list[str] = field(default_factory=list)
     writable: bool = True
-    _beside: dict[int, int] = field(default_factory=lambda: dict.fromkeys((1, 2, 4, 8), 0))
+    looks_past_newlines: bool = False
+    """Whether it may depend on what follows, where newlines end."""
+    _ends_lines: bool = False
+    _beside: dict[int, int] = field(default_factory=lambda: dict.fromkeys((1, 2, 4, 8, 16), 0))
 
     def beside(self, left: int, right: int) -> bool:
-        return bool(self._beside[left] & right)
+        return any(kind & left and follows & right for kind, follows in self._beside.items())
 
     def _meet(self, left: int, right: int) -> None:
         for kind in self._beside:
@@ -134,7 +143,10 @@ class _Reader:
         return found
 
     def _sequence(self) -> _Part:
+        self._ends_lines |= self._ends(_LINE_ENDS)
         if self._ends(_LAST_BLANK):
+            # Where an alternative before this one takes every newline there is, this one is not tried on them.
+            self.looks_past_newlines |= not self._ends_lines
             self.at += len(_LAST_BLANK)
             self.written.append(f"[{_BLANKS}]+(?![^{_BLANKS}])")
             self._meet(_BLANK, _BLANK)
@@ -206,8 +218,8 @@ class _Reader:
                 low, high = self._range(begin)
                 some, members = _kinds_between(low, high), f"{re.escape(low)}-{re.escape(high)}"
                 self.writable &= high.isascii()
-                whole |= (_SPACE if low <= " " <= high else 0) | (_NEWLINE if low <= "\n" <= high else 0)
-            whole |= {r"\s": _BLANK, r"\S": _SOLID, " ": _SPACE, r"\n": _NEWLINE}.get(self.text[begin : self.at], 0)
+                whole |= _kinds_between(low, high) & (_SPACE | _NEWLINE | _SLASH)
+            whole |= _WHOLE.get(self.text[begin : self.at], 0)
             kinds |= some
             self.writable &= members is not None and not members.startswith("^")
             parts.append(members or "")
@@ -259,7 +271,7 @@ class _Reader:
         if name[1][0] in "ZC" or negated:
             self.writable = False
             return _ANY, None
-        return _SOLID, members
+        return _SOLID if "/" in members else _OTHER_SOLID, members
 
     def _take(self, words: str) -> bool:
         found = self.text.startswith(words, self.at)
@@ -272,19 +284,19 @@ def _one(kinds: int) -> _Part:
 
 
 def _kind_of(character: str) -> int:
-    if character in " \n":
-        return _SPACE if character == " " else _NEWLINE
-    return _OTHER_SPACE if character.isspace() else _SOLID
+    if kind := _OF_ONE.get(character):
+        return kind
+    return _OTHER_SPACE if character.isspace() else _OTHER_SOLID
 
 
 def _kinds_between(low: str, high: str) -> int:
-    inside = (_SPACE if low <= " " <= high else 0) | (_NEWLINE if low <= "\n" <= high else 0)
-    return inside | _OTHER_SPACE | _SOLID
+    inside = sum(kind for character, kind in _OF_ONE.items() if low <= character <= high)
+    return inside | _OTHER_SPACE | _OTHER_SOLID
 
 
 _DIGITS = "0-9" + _STAND_IN["Nd"]
 _SHORTHANDS: dict[str, Callable[[], tuple[int, str | None]]] = {
     "s": lambda: (_BLANK, _BLANKS),
     "S": lambda: (_SOLID, f"^{_BLANKS}"),
-    "d": lambda: (_SOLID, _DIGITS),
+    "d": lambda: (_OTHER_SOLID, _DIGITS),
 }

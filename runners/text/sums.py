@@ -11,7 +11,8 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 from runners.text.methods import Method
 from runners.text.patterns import shape
@@ -24,8 +25,8 @@ _LONG = 128
 """Characters; longer parts are not remembered."""
 _MANY = 300_000
 """Parts; with more than this remembered, all is forgotten: some 40 MB."""
-_SEGMENT = 1 << 16
-"""Characters that are taken apart at once."""
+_SEGMENT = 1 << 11
+"""Characters that are taken apart at once, at least: where care is needed, it is needed for no more than twice that."""
 _BAR = "▁"
 _BETWEEN_WORDS = re.compile(rf"(?<=[^\s{_BAR}]) (?=[^\s{_BAR}])")
 
@@ -39,6 +40,12 @@ class Sums(ABC):
         """The count of each part that was met; it may be kept, and given to another of the same tokenizer."""
         self._careful: dict[str, int] = {}
         self._remember_signs()
+
+    @cached_property
+    def _model(self) -> Callable[[str], Sequence[object]]:
+        """Makes tokens of what the steps before it leave of a text."""
+        tokenize: Callable[[str], Sequence[object]] = self._tokenizer().model.tokenize
+        return tokenize
 
     def count(self, text: str, start: int, end: int) -> int:
         """Tokens of text[start:end], as a text of its own."""
@@ -67,7 +74,7 @@ class Sums(ABC):
         if len(known) > _MANY:
             known.clear()
             self._remember_signs()
-        new = set(parts) - known.keys()
+        new = [part for part in set(parts) if part not in known]
         if max(map(len, new), default=0) > _LONG:
             return False
         for part in new:
@@ -148,70 +155,101 @@ class WordSums(Sums):
         return self._UNIT.findall(text)
 
     def _unit(self, unit: str) -> int:
-        return len(self._tokenizer().model.tokenize(unit))
+        return len(self._model(unit))
 
 
 class PieceSums(Sums):
-    """For byte-level BPE: no piece reaches over the space between two words, or past a single newline between two.
+    """For byte-level BPE: no piece reaches over the space between two words, nor over one end of newlines.
 
-    A part is a word that stands behind a space; behind `_BARE`, one that stands at a line's beginning; behind `_HEAD`,
-    a text's first, with the newlines before it. If a newline ends a part, it is the only white space there.
+    A part is a word that stands behind a space, or `_BARE` and one that does not, each with the newlines before it or
+    behind it, as the expression's lines are cut. A part's own white space must be all that there is at that place, and
+    none may stand where the next part begins; else the two count together.
     """
 
-    _BARE, _HEAD = "\0", "\1"
-    _UNIT_BY_LINES = re.compile(r"\s*\S+(?:(?!\n\S)[^\S ]\s*\S+)*(?:\n(?=\S)|\s+\Z)?|\s+")
-    _UNIT = re.compile(r"\s*\S+(?:[^\S ]\s*\S+)*(?:\s+\Z)?|\s+")
+    _BARE = "\0"
+    _UNITS: ClassVar = {
+        "before": re.compile(r"\s*\S+(?:[^\S \n]\s*\S+)*(?:\s+\Z)?|\s+"),
+        "after": re.compile(r"\s*\S+(?:(?!\n+[^\s/])[^\S ]\s*\S+)*(?:\n+(?=[^\s/])|\s+\Z)?|\s+"),
+        "": re.compile(r"\s*\S+(?:[^\S ]\s*\S+)*(?:\s+\Z)?|\s+"),
+    }
 
     def __init__(self, method: Method, tokenizer: Callable[[], Tokenizer], known: dict[str, int]) -> None:
         super().__init__(method, tokenizer, known)
-        self._pieces = re.compile(method.source) if method.source else None
-        self._of_pieces: dict[str, int] = {}
+        self._lines = method.lines
+        self._expression = re.compile(method.source) if method.source else None
+        self._pieces = _Pieces(lambda piece: len(self._model(piece)))
 
     def _remember_signs(self) -> None:
         self.known[""] = _TOGETHER
 
     def _take_apart(self, text: str, *, first: bool) -> tuple[Sequence[str], int] | None:
-        if self._BARE in text or self._HEAD in text:
+        if self._BARE in text or (first and text.startswith(" ")):
             return None
-        by_lines = self._method.cut_after_newline
-        solid = text.lstrip("\n") if first and by_lines else text
-        if first and (not solid or solid.startswith(" ")):
-            return None
-        parts = (solid.replace("\n", f"\n {self._BARE}") if by_lines else solid).split(" ")
-        if first:
-            newlines = text[: len(text) - len(solid)]
-            parts[0] = (self._BARE if by_lines and not newlines else self._HEAD) + newlines + parts[0]
+        newlines = ""
+        if self._lines == "before":
+            body = text.replace("\n", " \n")
+            while "\n \n" in body:
+                body = body.replace("\n \n", "\n\n")
+        elif self._lines == "after":
+            newlines = text[: len(text) - len(text.lstrip("\n"))] if first else ""
+            body = text[len(newlines) :].replace("\n", f"\n {self._BARE}")
+            while f"\n {self._BARE}\n" in body:
+                body = body.replace(f"\n {self._BARE}\n", "\n\n")
+        else:
+            body = text
+        parts = body.split(" ")
+        if first and self._lines == "before" and text.startswith("\n"):
+            del parts[0]
+        elif first:
+            parts[0] = self._BARE + newlines + parts[0]
         return parts, 0
 
     def _part(self, part: str) -> int:
-        mark = part[0] if part[0] in (self._BARE, self._HEAD) else ""
-        words = part[len(mark) :]
-        body = words.removesuffix("\n") if self._method.cut_after_newline else words
-        if not body or body[-1].isspace() or (mark == self._BARE and body[0].isspace()):
+        bare = part.startswith(self._BARE)
+        words = part[1:] if bare else part
+        if self._lines == "after":
+            solid = words.rstrip("\n")
+            if bare and (words.startswith("/") or (words[:1].isspace() and not words.startswith("\n"))):
+                return _TOGETHER
+        else:
+            solid = words
+        if not solid or solid[-1].isspace():
             return _TOGETHER
-        return self._unit(words if mark else f" {words}")
+        stands_alone = bare or (self._lines == "before" and words.startswith("\n"))
+        return self._unit(words if stands_alone else f" {words}")
 
     def _units(self, text: str, *, first: bool) -> Sequence[str]:
-        unit = self._UNIT_BY_LINES if self._method.cut_after_newline else self._UNIT
-        return unit.findall(text if first else f" {text}")
+        return self._UNITS[self._lines].findall(text if first else f" {text}")
 
     def _unit(self, unit: str) -> int:
         """By the expression's pieces where they can be found here, else by the tokenizer."""
-        shaped = shape(unit) if self._pieces else None
-        if self._pieces and shaped and (not self._method.nfc or unicodedata.is_normalized("NFC", unit)):
-            spans = [match.span() for match in self._pieces.finditer(shaped)]
-            if sum(end - start for start, end in spans) == len(unit):
-                return sum(self._piece(unit[start:end]) for start, end in spans)
+        pieces = self._pieces_of(unit) if self._expression else None
+        if pieces and len("".join(pieces)) == len(unit):
+            return sum(map(self._pieces.__getitem__, pieces))
         return len(self._tokenizer().encode(unit, add_special_tokens=False))
 
-    def _piece(self, piece: str) -> int:
-        tokens = self._of_pieces.get(piece)
-        if tokens is None:
-            written = piece.encode().decode("latin-1").translate(_WRITTEN_BYTES)
-            tokens = len(self._tokenizer().model.tokenize(written))
-            if len(self._of_pieces) > _MANY:
-                self._of_pieces.clear()
-            self._of_pieces[piece] = tokens
+    def _pieces_of(self, unit: str) -> Sequence[str] | None:
+        assert self._expression is not None
+        if unit.isascii():
+            return self._expression.findall(unit)
+        shaped = shape(unit)
+        if shaped is None or (self._method.nfc and not unicodedata.is_normalized("NFC", unit)):
+            return None
+        return [unit[match.start() : match.end()] for match in self._expression.finditer(shaped)]
+
+
+class _Pieces(dict[str, int]):
+    """The tokens of each piece that was met."""
+
+    def __init__(self, count: Callable[[str], int]) -> None:
+        super().__init__()
+        self._count = count
+
+    def __missing__(self, piece: str) -> int:
+        written = piece.encode().decode("latin-1").translate(_WRITTEN_BYTES)
+        if len(self) > _MANY:
+            self.clear()
+        tokens = self[piece] = self._count(written)
         return tokens
 
 
