@@ -7,15 +7,29 @@ A test compares the two. Here nothing but offsets moves: every chunk is one slic
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from runners.text.tokens import TokenCounter
 
 SEPARATORS = {"paragraphs": ("\n\n", "\n", " ", ""), "sentences": ("\n\n", "\n", ".")}
+
+# Punctuation that ends a sentence, with quotes and brackets that close behind it, before white space that a small letter
+# does not follow; the same in Chinese and Japanese, where nothing follows; and an empty line.
+_SENTENCE_END = re.compile(
+    r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?=\s+[^\sa-zß-öø-ÿ])|[。！？]++[」』”’）]*+"""
+    r"""|(?<=\S)(?=[^\S\n]*\n[^\S\n]*\n)"""
+)
+# A point behind one of these ends no sentence: titles, initials, and what stands before names and numbers.
+_ABBREVIATED = re.compile(
+    r"(?:^|[^\w.])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Rev|Hon|Gen|Col|Capt|Lt|Sgt|Jr|Sr|No|Nr|Vol|Ch|Fig|Figs|Eq|Ref|pp?|vs|cf"
+    r"|e\.g|i\.e|etc|al|ca|approx|Inc|Ltd|Co|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)\.$"
+)
+_LONGEST_ABBREVIATION = 10
 
 
 class Span(NamedTuple):
@@ -27,12 +41,23 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Splitter:
-    """Cuts at the first separator that a text has, and what is still too long at the ones after it."""
+    """Cuts at the first separator that a text has, and what is still too long at the ones after it.
+
+    `balanced`: among all ways to fill the chunks one after the other, the one with the smallest full chunk that makes
+    no more chunks than the reference would; so all are of about one size. The reference fills each to chunk_size, and
+    the last one has what is left. None is ever larger than the reference's limit.
+
+    `whole_sentences`: the pieces are sentences (`sentences`), so that a chunk begins and ends with a whole one and the
+    overlap is made of whole ones; a chunk then holds up to chunk_size tokens as the engine counts it, its special
+    tokens included. Only a sentence of chunk_size tokens or more is cut, at the separators.
+    """
 
     counter: TokenCounter
     chunk_size: int
     chunk_overlap: int
     separators: Sequence[str] = SEPARATORS["paragraphs"]
+    balanced: bool = False
+    whole_sentences: bool = False
 
     def split(self, text: str) -> list[str]:
         """The chunks, stripped, none of them empty. A piece without a separator may be longer than chunk_size."""
@@ -40,6 +65,8 @@ class Splitter:
 
     def spans(self, text: str) -> list[Span]:
         """Where the chunks lie, stripped of white space, in their order; they overlap as chunk_overlap allows."""
+        if self.whole_sentences:
+            return list(self._join_sentences(text))
         return list(self._cut(text, 0, len(text), self.separators))
 
     def _cut(self, text: str, start: int, end: int, separators: Sequence[str]) -> Iterator[Span]:
@@ -47,38 +74,88 @@ class Splitter:
         finer = separators[at + 1 :] if separators[at] else ()
         edges = piece_edges(text, start, end, separators[at])
         counts = self.counter.count_pieces(text, edges)
+        joint = self.counter.count("")
+        yield from self._join(text, edges, counts, finer, joint=joint, size=self.chunk_size)
+
+    def _join_sentences(self, text: str) -> Iterator[Span]:
+        special = self.counter.count("")
+        edges = sentence_edges(text)
+        counts = self.counter.count_within(text, edges)
+        yield from self._join(text, edges, counts, self.separators, joint=0, size=self.chunk_size - special)
+
+    def _join(
+        self, text: str, edges: Sequence[int], counts: Sequence[int], finer: Sequence[str], *, joint: int, size: int
+    ) -> Iterator[Span]:
+        """Chunks of whole pieces; a piece that is too long is cut at the finer separators, if there are any."""
         begin = 0
-        for i in self._too_long(counts):
-            yield from self._merge(text, edges[begin : i + 1], counts[begin:i])
+        for i in [i for i, tokens in enumerate(counts) if tokens >= size] if max(counts, default=0) >= size else ():
+            yield from self._merge(text, edges[begin : i + 1], counts[begin:i], joint, size)
             if finer:
                 yield from self._cut(text, edges[i], edges[i + 1], finer)
             else:
-                yield from _stripped(text, edges[i], edges[i + 1], strip=False)
+                yield Span(edges[i], edges[i + 1])
             begin = i + 1
-        yield from self._merge(text, edges[begin:], counts[begin:])
+        yield from self._merge(text, edges[begin:], counts[begin:], joint, size)
 
-    def _too_long(self, counts: Sequence[int]) -> list[int]:
-        if not counts or max(counts) < self.chunk_size:
-            return []
-        return [i for i, tokens in enumerate(counts) if tokens >= self.chunk_size]
-
-    def _merge(self, text: str, edges: Sequence[int], counts: Sequence[int]) -> Iterator[Span]:
-        """Join neighbours up to chunk_size; the end of one chunk, up to chunk_overlap, begins the next."""
-        for first, last in windows(counts, self.counter.count(""), self.chunk_size, self.chunk_overlap):
-            yield from _stripped(text, edges[first], edges[last])
+    def _merge(self, text: str, edges: Sequence[int], counts: Sequence[int], joint: int, size: int) -> Iterator[Span]:
+        """Join neighbours up to the size; the end of one chunk, up to chunk_overlap, begins the next."""
+        made = even_windows if self.balanced else windows
+        for first, last in made(counts, joint, size, self.chunk_overlap):
+            chunk = text[edges[first] : edges[last]]
+            if kept := chunk.lstrip():
+                begin = edges[last] - len(kept)
+                yield Span(begin, begin + len(kept.rstrip()))
 
 
 def windows(counts: Sequence[int], joint: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Which pieces make a chunk: first, and one behind the last. Between two pieces `joint` tokens are counted."""
-    sums = list(accumulate((tokens + joint for tokens in counts), initial=0))
-    first, least = 0, 1
-    while first < len(counts):
+    return _windows(_sums(counts, joint), joint, size, overlap)
+
+
+def even_windows(counts: Sequence[int], joint: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """The same with the smallest size that makes no more chunks."""
+    sums = _sums(counts, joint)
+    most = _number(_windows(sums, joint, size, overlap), limit=len(counts))
+    low, high = min(size, max(overlap + 1, sums[-1] // max(1, most) - joint)), size
+    while low < high:
+        middle = (low + high) // 2
+        if _number(_windows(sums, joint, middle, overlap), limit=most) <= most:
+            high = middle
+        else:
+            low = middle + 1
+    return _windows(sums, joint, high, overlap)
+
+
+def _number(found: Iterable[object], *, limit: int) -> int:
+    """How many there are; counting ends behind the limit."""
+    return sum(1 for _ in islice(found, limit + 1))
+
+
+def _sums(counts: Sequence[int], joint: int) -> list[int]:
+    return list(accumulate((tokens + joint for tokens in counts), initial=0))
+
+
+def _windows(sums: Sequence[int], joint: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """By sums over all pieces before: what lies between two of them is found by halving, not by going through it."""
+    first, least, end = 0, 1, len(sums) - 1
+    while first < end:
         last = max(least, bisect_right(sums, sums[first] + joint + size) - 1)
         yield first, last
-        if last == len(counts):
+        if last == end:
             return
-        kept = max(0, min(overlap, size - counts[last] - joint))
+        next_tokens = sums[last + 1] - sums[last]
+        kept = max(0, min(overlap, size - next_tokens))
         first, least = bisect_left(sums, sums[last] - joint - kept, first, last), last + 1
+
+
+def sentence_edges(text: str) -> list[int]:
+    """Where sentences begin, each with the white space before it, and the end of the text."""
+    ends = (match.end() for match in _SENTENCE_END.finditer(text))
+    return list(dict.fromkeys([0, *(end for end in ends if not _abbreviated(text, end)), len(text)]))
+
+
+def _abbreviated(text: str, end: int) -> bool:
+    return text[end - 1] == "." and bool(_ABBREVIATED.search(text[max(0, end - _LONGEST_ABBREVIATION) : end]))
 
 
 def piece_edges(text: str, start: int, end: int, separator: str) -> list[int]:
@@ -90,13 +167,3 @@ def piece_edges(text: str, start: int, end: int, separator: str) -> list[int]:
     edges = [edge - width for edge in accumulate((len(part) + width for part in parts), initial=start)]
     edges[0] = start
     return edges if parts[0] else edges[1:]
-
-
-def _stripped(text: str, start: int, end: int, *, strip: bool = True) -> Iterator[Span]:
-    if not strip:
-        yield Span(start, end)
-        return
-    chunk = text[start:end]
-    if kept := chunk.lstrip():
-        begin = end - len(kept)
-        yield Span(begin, begin + len(kept.rstrip()))

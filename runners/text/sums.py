@@ -55,6 +55,10 @@ class Sums(ABC):
             start, first = cut.end(), False
         return total + (self._segment(text[start:end], first=first) if start < end else 0)
 
+    def count_within(self, text: str, start: int, end: int) -> int:
+        """Tokens that text[start:end] adds to the text before it, if it begins with the white space between words."""
+        return self.count(text, start, end)
+
     def _segment(self, text: str, *, first: bool) -> int:
         """Tokens of a text, or of what follows a space within one (the space is not in it but counted)."""
         taken = self._take_apart(text, first=first)
@@ -122,6 +126,14 @@ class WordSums(Sums):
     """
 
     _UNIT = re.compile(f"{_BAR}*[^{_BAR}\n]+|{_BAR}+|\n")
+
+    def count_within(self, text: str, start: int, end: int) -> int:
+        """The ▁ that is put before a text of its own does not count, where the text goes on."""
+        lead = self._method.lead if 0 < start < end else "never"
+        if lead == "always" and text[start] == " ":
+            return self.count(text, start + 1, end)
+        led = lead != "never" and text[start] == "\n"
+        return self.count(text, start, end) - (self._sign(_BAR) if led else 0)
 
     def _remember_signs(self) -> None:
         self.known[""] = _TOGETHER

@@ -122,6 +122,14 @@ class TokenCounter:
         special, count = self._kept.special_tokens, self._sums.count
         return [special + count(text, start, end) for start, end in pairwise(edges)]
 
+    def count_within(self, text: str, edges: Sequence[int]) -> list[int]:
+        """Tokens that each piece adds to what stands before it, without special ones; for pieces that begin with the
+        white space between words. Exact where counts add up by words, else those of the piece by itself."""
+        special = self.count("")
+        if self._sums is None or self._marks.within(text[edges[0] : edges[-1]] if edges else ""):
+            return [tokens - special for tokens in self.count_pieces(text, edges)]
+        return [self._sums.count_within(text, start, end) for start, end in pairwise(edges)]
+
     def _fresh(self, texts: list[str]) -> list[int]:
         if self._sums is None:
             return list(self._whole(texts))
@@ -164,6 +172,9 @@ class RoughCounter(TokenCounter):
 
     def count_pieces(self, text: str, edges: Sequence[int]) -> list[int]:
         return [1 + -(-(end - start) // self._CHARACTERS) for start, end in pairwise(edges)]
+
+    def count_within(self, text: str, edges: Sequence[int]) -> list[int]:
+        return [-(-(end - start) // self._CHARACTERS) for start, end in pairwise(edges)]
 
 
 class _Marks:
