@@ -16,7 +16,7 @@ from runners.records import RequestRecord
 
 T = TypeVar("T", covariant=True)
 PERCENTILES = (50, 90, 95, 99)
-MOST_GAPS = 1_000_000
+MOST_GAPS = 250_000
 """So many inter-token latencies are sorted at most; of more than these every second, third, … is taken."""
 _NEAR_S = 1.5
 Kind = Literal["prompt", "output"]
