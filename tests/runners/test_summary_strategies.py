@@ -22,7 +22,7 @@ from runners.workloads.summarize import Summarize
 from tests.runners.summaries import COUNTER, TEMPLATE, Bench, Oracle, Work, prose, summarise
 
 STRATEGIES = ("recursive", "hierarchical", "pairwise", "refine")
-CONTINUED = "Summary of the text so far:\n"
+CONTINUED = "\n\n[That was the text so far, in short. It goes on:]\n\n"
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def prompt_of(tree: Tree, node: Mapping[str, Any]) -> str:
     if not node["chunk"]:
         return TEMPLATE.replace("{{ prompt }}", said)
     chunk = tree.slice(node["chunk"])
-    text = f"{CONTINUED}{said}\n\nThe text goes on:\n{chunk}" if said else chunk
+    text = f"{said}{CONTINUED}{chunk}" if said else chunk
     return TEMPLATE.replace("{{ prompt }}", text)
 
 
@@ -275,7 +275,7 @@ def test_refining_sends_each_chunk_with_the_summary_of_what_came_before(bench: B
     assert work.outputs["book"]["summary"] == f"Sum {number_of(oracle.asked[-1])}."
     for before, prompt, node in zip(oracle.asked, oracle.asked[1:], nodes[1:], strict=False):
         chunk = text[node["chunk"]["start"] : node["chunk"]["end"]]
-        assert prompt == f"Summarize: {CONTINUED}Sum {number_of(before)}.\n\nThe text goes on:\n{chunk}"
+        assert prompt == f"Summarize: Sum {number_of(before)}.{CONTINUED}{chunk}"
     assert all(COUNTER.count(prompt) < 80 + COUNTER.count("Summarize: ") for prompt in oracle.asked)
 
 
@@ -297,7 +297,7 @@ def test_where_an_answer_is_empty_the_summary_before_it_is_refined_on(bench: Ben
     nodes = work.outputs["book"]["tree"]["nodes"]
     assert [node["children"] for node in nodes[:4]] == [[], [], ["2/0"], ["2/0"]]
     assert CONTINUED not in oracle.asked[1]
-    assert f"{CONTINUED}second\n" in oracle.asked[3]
+    assert f"Summarize: second{CONTINUED}" in oracle.asked[3]
 
 
 @pytest.mark.parametrize("strategy", ["hierarchical", "pairwise", "refine"])

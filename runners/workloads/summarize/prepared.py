@@ -12,7 +12,7 @@ from runners.text.splitter import SEPARATORS, Splitter
 from runners.text.tokens import TokenCounter
 from runners.workloads.summarize.documents import Document
 
-_CONTINUED = "Summary of the text so far:\n{summary}\n\nThe text goes on:\n{text}"
+_CONTINUED = "{summary}\n\n[That was the text so far, in short. It goes on:]\n\n{text}"
 """Stands for the text where a template does not say where the summary of what came before belongs."""
 
 
@@ -59,4 +59,11 @@ def splitter_of(settings: Settings, template: PromptTemplate, counter: TokenCoun
             )
             advice = "raise workload.chunk_size, or lower workload.max_tokens"
             raise InvalidRecipe([Problem(file="workload.chunk_size", code="value", message=message, suggestion=advice)])
-    return Splitter(counter, size, settings.chunk_overlap, SEPARATORS[settings.separators])
+    return Splitter(
+        counter,
+        size,
+        settings.chunk_overlap,
+        SEPARATORS[settings.separators],
+        balanced=settings.balanced,
+        whole_sentences=settings.whole_sentences,
+    )

@@ -2,8 +2,8 @@
 
 Each request holds a chunk and the summary of everything before it, so that none can be sent before its predecessor has
 ended: a document takes as many requests one after the other as it has chunks, and many documents are needed to keep an
-engine busy. A template may say with {{ summary }} where that summary stands; else it goes before the text, with a line
-that tells the two apart.
+engine busy. A template may say with {{ summary }} where that summary stands; else it goes before the chunk, with a
+line between that tells the two apart.
 """
 
 from __future__ import annotations
