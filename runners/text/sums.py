@@ -34,11 +34,12 @@ _BETWEEN_WORDS = re.compile(rf"(?<=[^\s{_BAR}]) (?=[^\s{_BAR}])")
 class Sums(ABC):
     """Counts without special tokens. The tokenizer is made when a part is new."""
 
-    def __init__(self, method: Method, tokenizer: Callable[[], Tokenizer], known: dict[str, int]) -> None:
+    def __init__(
+        self, method: Method, tokenizer: Callable[[], Tokenizer], known: dict[str, int], units: dict[str, int]
+    ) -> None:
         self._method, self._tokenizer = method, tokenizer
-        self.known = known
-        """The count of each part that was met; it may be kept, and given to another of the same tokenizer."""
-        self._careful: dict[str, int] = {}
+        self.known, self.units = known, units
+        """The count of each part and unit that was met; they may be kept, and given to another of this tokenizer."""
         self._remember_signs()
 
     @cached_property
@@ -86,7 +87,7 @@ class Sums(ABC):
         return True
 
     def _carefully(self, text: str, *, first: bool) -> int:
-        careful, total = self._careful, 0
+        careful, total = self.units, 0
         for unit in self._units(text, first=first):
             tokens = careful.get(unit)
             if tokens is None:
@@ -185,8 +186,10 @@ class PieceSums(Sums):
         "": re.compile(r"\s*\S+(?:[^\S ]\s*\S+)*(?:\s+\Z)?|\s+"),
     }
 
-    def __init__(self, method: Method, tokenizer: Callable[[], Tokenizer], known: dict[str, int]) -> None:
-        super().__init__(method, tokenizer, known)
+    def __init__(
+        self, method: Method, tokenizer: Callable[[], Tokenizer], known: dict[str, int], units: dict[str, int]
+    ) -> None:
+        super().__init__(method, tokenizer, known, units)
         self._lines = method.lines
         self._expression = re.compile(method.source) if method.source else None
         self._pieces = _Pieces(lambda piece: len(self._model(piece)))
