@@ -61,16 +61,16 @@ class TokenCounter:
         self._tokenizer, self._kept, self._file = tokenizer, kept, file
         self._counts: dict[str, int] = {}
         self._marks = _Marks(kept.method.added)
-        self._loaded = len(kept.known)
+        self._loaded = len(kept.known) + len(kept.units)
         kinds: dict[str, type[Sums]] = {"words": WordSums, "pieces": PieceSums}
         kind = kinds.get(kept.method.kind)
-        self._sums = kind(kept.method, tokenizer, kept.known) if kind else None
+        self._sums = kind(kept.method, tokenizer, kept.known, kept.units) if kind else None
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, name: str) -> TokenCounter:
         """By a tokenizer at hand, which counts every text itself."""
         _plain(tokenizer)
-        return cls(name, lambda: tokenizer, Kept(Method(kind="whole"), len(tokenizer.encode("").ids), {}))
+        return cls(name, lambda: tokenizer, Kept(Method(kind="whole"), len(tokenizer.encode("").ids)))
 
     @classmethod
     def from_path(cls, path: Path, *, cache: Path | None = None) -> TokenCounter:
@@ -93,9 +93,12 @@ class TokenCounter:
 
     def keep(self) -> None:
         """Put what was counted on disk for the next process, if it is worth it."""
-        if self._file and self._sums and len(self._sums.known) > self._loaded + _WORTH_KEEPING + self._loaded // 50:
-            write_kept(self._file, Kept(self._kept.method, self._kept.special_tokens, self._sums.known))
-            self._loaded = len(self._sums.known)
+        if self._file is None or self._sums is None:
+            return
+        known, units = self._sums.known, self._sums.units
+        if len(known) + len(units) > self._loaded + _WORTH_KEEPING + self._loaded // 50:
+            write_kept(self._file, Kept(self._kept.method, self._kept.special_tokens, known, units))
+            self._loaded = len(known) + len(units)
 
     def count(self, text: str) -> int:
         return self.count_all([text])[0]
@@ -224,11 +227,11 @@ class _Opened:
         tokenizer = self()
         special_tokens = len(tokenizer.encode("").ids)
         method = method_of(json.loads(content))
-        counter = TokenCounter(str(self._file), self, Kept(method, special_tokens, {}))
+        counter = TokenCounter(str(self._file), self, Kept(method, special_tokens))
         right = [len(encoding) for encoding in tokenizer.encode_batch_fast(list(_PROBES))]
         if counter.count_all(_PROBES) != right:
             method = Method(kind="whole")
-        return Kept(method, special_tokens, {})
+        return Kept(method, special_tokens)
 
 
 def _plain(tokenizer: Tokenizer) -> None:
