@@ -49,6 +49,7 @@ async def make_plan(
         counter, uncounted = await in_thread(_counter, model)
         prepared = await in_thread(workload.prepare, recipe, counter)
         estimate = await in_thread(workload.estimate, prepared)
+        await in_thread(counter.keep)
         offers, no_machine = await asking
     finally:
         asking.cancel()

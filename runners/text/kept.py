@@ -1,8 +1,9 @@
 """Token counts that outlive the process: one file for each tokenizer, in recipe's cache directory.
 
 The file is a line of JSON and, behind it, the counts as bytes and the parts of text joined by spaces, which no part
-holds: reading it takes a tenth of the time that counting anew takes. A file that is broken, of another format or of
-another release of tokenizers is as good as none.
+holds: reading it takes a tenth of the time that counting anew takes. The units of text that was taken apart with care
+are few, and in the JSON. A file that is broken, of another format or of another release of tokenizers is as good as
+none.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import secrets
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from runners.text.methods import Method
 
-_FORMAT = 1
+_FORMAT = 2
 _MOST = 100_000
 """Parts in a file: about a megabyte."""
+_MOST_UNITS = 20_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Kept:
 
     method: Method
     special_tokens: int
-    known: dict[str, int]
+    known: dict[str, int] = field(default_factory=dict)
+    """Counts of parts; see `sums`."""
+    units: dict[str, int] = field(default_factory=dict)
 
 
 def read_kept(path: Path) -> Kept | None:
@@ -43,7 +49,7 @@ def read_kept(path: Path) -> Kept | None:
             return None
         counts = body[: header["parts"]]
         known = dict(zip(body[header["parts"] :].decode().split(" "), counts, strict=True)) if counts else {}
-        return Kept(Method.of(header["method"]), header["special_tokens"], known)
+        return Kept(Method.of(header["method"]), header["special_tokens"], known, header["units"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -56,6 +62,7 @@ def write_kept(path: Path, kept: Kept) -> None:
     header: dict[str, Any] = {
         **_stamp(body),
         "parts": len(known),
+        "units": dict(islice({**(earlier.units if earlier else {}), **kept.units}.items(), _MOST_UNITS)),
         "special_tokens": kept.special_tokens,
         "method": kept.method.document(),
     }
@@ -79,6 +86,4 @@ def _small(known: Mapping[str, int]) -> dict[str, int]:
 
 
 def _stamp(body: bytes) -> dict[str, Any]:
-    import tokenizers
-
-    return {"format": _FORMAT, "tokenizers": tokenizers.__version__, "crc32": zlib.crc32(body)}
+    return {"format": _FORMAT, "tokenizers": version("tokenizers"), "crc32": zlib.crc32(body)}

@@ -58,6 +58,7 @@ class Summarize(Workload):
     async def drive(self, prepared: Prepared, means: Means) -> None:
         drive = _Drive(prepared, means)
         failures = await drive.run()
+        prepared.splitter.counter.keep()
         if failures:
             raise WorkloadFailed(
                 f"{len(failures)} of {drive.begun} documents failed: {failures[0]}",
