@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import digest_of
@@ -14,11 +15,13 @@ from runners.models import ModelSource
 def identity_of(model: ModelSource, plugin: Engine, engine: EngineSpec) -> str:
     """A digest: two runs of the same one get the same answers to the same requests, as far as sampling allows.
 
-    An engine's release, and the flags that only size it (`Engine.sizing`), change nothing.
+    An engine's release, and the flags that only size it (`Engine.sizing`), change nothing. Of an endpoint that runs
+    already the host counts, but not the port, which is another for each tunnel.
     """
     args = {name.replace("-", "_"): value for name, value in engine.args.items()}
     shaping = {name: value for name, value in args.items() if name not in plugin.sizing}
-    return digest_of([_model(model), plugin.name, engine.url, shaping])
+    host = urlsplit(engine.url).hostname if engine.url else None
+    return digest_of([_model(model), plugin.name, host, shaping])
 
 
 def _model(model: ModelSource) -> list[Any]:
