@@ -18,8 +18,8 @@ from runners.text.tokens import TokenCounter
 
 SEPARATORS = {"paragraphs": ("\n\n", "\n", " ", ""), "sentences": ("\n\n", "\n", ".")}
 
-# Punctuation that ends a sentence, with quotes and brackets that close behind it, before white space that a small letter
-# does not follow; the same in Chinese and Japanese, where nothing follows; and an empty line.
+# Punctuation that ends a sentence, with quotes and brackets that close behind it, before white space that no small
+# letter follows; the same in Chinese and Japanese, where nothing follows; and an empty line.
 _SENTENCE_END = re.compile(
     r"""(?<![.!?…])[.!?…]++["'”’»)\]]*+(?=\s+[^\sa-zß-öø-ÿ])|[。！？]++[」』”’）]*+"""
     r"""|(?<=\S)(?=[^\S\n]*\n[^\S\n]*\n)"""
@@ -67,7 +67,11 @@ class Splitter:
         """Where the chunks lie, stripped of white space, in their order; they overlap as chunk_overlap allows."""
         if self.whole_sentences:
             return list(self._join_sentences(text))
-        return list(self._cut(text, 0, len(text), self.separators))
+        return list(self.cut(text, self.separators))
+
+    def cut(self, text: str, separators: Sequence[str]) -> Iterator[Span]:
+        """The same by other separators."""
+        return self._cut(text, 0, len(text), separators)
 
     def _cut(self, text: str, start: int, end: int, separators: Sequence[str]) -> Iterator[Span]:
         at = next((i for i, s in enumerate(separators) if text.find(s, start, end) >= 0), len(separators) - 1)
@@ -109,21 +113,21 @@ class Splitter:
 
 def windows(counts: Sequence[int], joint: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """Which pieces make a chunk: first, and one behind the last. Between two pieces `joint` tokens are counted."""
-    return _windows(_sums(counts, joint), joint, size, overlap)
+    return filled(piece_sums(counts, joint), joint, size, overlap)
 
 
 def even_windows(counts: Sequence[int], joint: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
     """The same with the smallest size that makes no more chunks."""
-    sums = _sums(counts, joint)
-    most = _number(_windows(sums, joint, size, overlap), limit=len(counts))
+    sums = piece_sums(counts, joint)
+    most = _number(filled(sums, joint, size, overlap), limit=len(counts))
     low, high = min(size, max(overlap + 1, sums[-1] // max(1, most) - joint)), size
     while low < high:
         middle = (low + high) // 2
-        if _number(_windows(sums, joint, middle, overlap), limit=most) <= most:
+        if _number(filled(sums, joint, middle, overlap), limit=most) <= most:
             high = middle
         else:
             low = middle + 1
-    return _windows(sums, joint, high, overlap)
+    return filled(sums, joint, high, overlap)
 
 
 def _number(found: Iterable[object], *, limit: int) -> int:
@@ -131,20 +135,22 @@ def _number(found: Iterable[object], *, limit: int) -> int:
     return sum(1 for _ in islice(found, limit + 1))
 
 
-def _sums(counts: Sequence[int], joint: int) -> list[int]:
+def piece_sums(counts: Sequence[int], joint: int) -> list[int]:
     return list(accumulate((tokens + joint for tokens in counts), initial=0))
 
 
-def _windows(sums: Sequence[int], joint: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """By sums over all pieces before: what lies between two of them is found by halving, not by going through it."""
-    first, least, end = 0, 1, len(sums) - 1
+def filled(sums: Sequence[int], joint: int, size: int, overlap: int, *, least: int = 1) -> Iterator[tuple[int, int]]:
+    """Windows by the sums over all pieces before: where one ends is found by halving, not by going through it.
+
+    `least` pieces at least are in the first one: more than one, if it goes on from earlier.
+    """
+    first, end = 0, len(sums) - 1
     while first < end:
         last = max(least, bisect_right(sums, sums[first] + joint + size) - 1)
         yield first, last
         if last == end:
             return
-        next_tokens = sums[last + 1] - sums[last]
-        kept = max(0, min(overlap, size - next_tokens))
+        kept = max(0, min(overlap, size - (sums[last + 1] - sums[last])))
         first, least = bisect_left(sums, sums[last] - joint - kept, first, last), last + 1
 
 

@@ -28,7 +28,8 @@ _MANY = 300_000
 _SEGMENT = 1 << 11
 """Characters that are taken apart at once, at least: where care is needed, it is needed for no more than twice that."""
 _BAR = "▁"
-_BETWEEN_WORDS = re.compile(rf"(?<=[^\s{_BAR}]) (?=[^\s{_BAR}])")
+BETWEEN_WORDS = re.compile(rf"(?<=[^\s{_BAR}]) (?=[^\s{_BAR}])")
+"""The space between two words: every method may cut before it."""
 
 
 class Sums(ABC):
@@ -48,10 +49,10 @@ class Sums(ABC):
         tokenize: Callable[[str], Sequence[object]] = self._tokenizer().model.tokenize
         return tokenize
 
-    def count(self, text: str, start: int, end: int) -> int:
-        """Tokens of text[start:end], as a text of its own."""
-        total, first = 0, True
-        while end - start > 2 * _SEGMENT and (cut := _BETWEEN_WORDS.search(text, start + _SEGMENT, end)):
+    def count(self, text: str, start: int, end: int, *, first: bool = True) -> int:
+        """Tokens of text[start:end], as a text of its own; if not first, as what follows a space, which is counted."""
+        total = 0
+        while end - start > 2 * _SEGMENT and (cut := BETWEEN_WORDS.search(text, start + _SEGMENT, end)):
             total += self._segment(text[start : cut.start()], first=first)
             start, first = cut.end(), False
         return total + (self._segment(text[start:end], first=first) if start < end else 0)

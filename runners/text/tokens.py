@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from recipes.errors import Refused
 from runners.run_folder import recipe_cache
 from runners.text.kept import Kept, read_kept, write_kept
 from runners.text.methods import Method, method_of
-from runners.text.sums import PieceSums, Sums, WordSums
+from runners.text.sums import BETWEEN_WORDS, PieceSums, Sums, WordSums
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,6 +23,8 @@ _REMEMBERED_LENGTH = 64
 _REMEMBERED = 200_000
 _BATCH = 1 << 18
 """Characters that the tokenizer is given at once: what it makes of them takes some hundred bytes for each token."""
+_LOOK_BACK = 4096
+"""Characters at a block's end in which the space between two words is looked for."""
 _WORTH_KEEPING = 50
 _PROBES = (
     *(
@@ -58,6 +60,7 @@ class TokenCounter:
     def __init__(self, name: str, tokenizer: Callable[[], Tokenizer], kept: Kept, file: Path | None = None) -> None:
         """What is known of the tokenizer, how to open it, and the file for what will be known."""
         self.name = name
+        """Where it came from; for one that was read from a file, that file."""
         self._tokenizer, self._kept, self._file = tokenizer, kept, file
         self._counts: dict[str, int] = {}
         self._marks = _Marks(kept.method.added)
@@ -90,6 +93,11 @@ class TokenCounter:
     def method(self) -> str:
         """How it counts: words, pieces, or whole."""
         return self._kept.method.kind
+
+    @property
+    def reopened_from(self) -> tuple[Path, Path] | None:
+        """The tokenizer.json and the folder of kept counts, by which another process makes the same counter."""
+        return (Path(self.name), self._file.parent) if self._file else None
 
     def keep(self) -> None:
         """Put what was counted on disk for the next process, if it is worth it."""
@@ -133,6 +141,23 @@ class TokenCounter:
             return [tokens - special for tokens in self.count_pieces(text, edges)]
         return [self._sums.count_within(text, start, end) for start, end in pairwise(edges)]
 
+    def count_blocks(self, blocks: Iterable[str]) -> int:
+        """Tokens of a text that comes in blocks. Exact where counts add up and the text has no added tokens; else the
+        blocks are cut between words, which may be a token more or less for each."""
+        total, held, first = self.count(""), "", True
+        for block in blocks:
+            held += block
+            cuts = [match.start() for match in BETWEEN_WORDS.finditer(held, max(0, len(held) - _LOOK_BACK))]
+            if cuts:
+                total += self._block(held[: cuts[-1]], first=first)
+                held, first = held[cuts[-1] + 1 :], False
+        return total + self._block(held, first=first)
+
+    def _block(self, text: str, *, first: bool) -> int:
+        if self._sums is None or self._marks.within(text):
+            return self.count(text) - self.count("")
+        return self._sums.count(text, 0, len(text), first=first)
+
     def _fresh(self, texts: list[str]) -> list[int]:
         if self._sums is None:
             return list(self._whole(texts))
@@ -167,6 +192,10 @@ class RoughCounter(TokenCounter):
     def method(self) -> str:
         return "whole"
 
+    @property
+    def reopened_from(self) -> tuple[Path, Path] | None:
+        return None
+
     def keep(self) -> None:
         return
 
@@ -175,6 +204,9 @@ class RoughCounter(TokenCounter):
 
     def count_pieces(self, text: str, edges: Sequence[int]) -> list[int]:
         return [1 + -(-(end - start) // self._CHARACTERS) for start, end in pairwise(edges)]
+
+    def count_blocks(self, blocks: Iterable[str]) -> int:
+        return 1 + -(-sum(map(len, blocks)) // self._CHARACTERS)
 
     def count_within(self, text: str, edges: Sequence[int]) -> list[int]:
         return [-(-(end - start) // self._CHARACTERS) for start, end in pairwise(edges)]
