@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
+import time
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +29,7 @@ _OWN = ("recipes", "provisioners", "runners")
 _KINDS = (".py", ".json", ".yaml", ".txt", ".csv")
 _LEFT_OUT = ("models/", "__pycache__/")
 _LARGEST = 1 << 20
+_KEPT_S = 7 * 86400.0
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAIN = '''\
 """Unpacks itself once, beside itself, and runs the driver."""
@@ -56,10 +61,21 @@ def archive(folder: Path, plugins: Iterable[str] = ()) -> Path:
     path = folder / f"driver-{hashlib.sha256(data).hexdigest()[:16]}.zip"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{id(data):x}.part")
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         part.write_bytes(data)
         part.replace(path)
+    _forget_others(path)
     return path
+
+
+def _forget_others(path: Path) -> None:
+    """Remove what earlier releases have left; what was used lately may be in use."""
+    os.utime(path)
+    for other in path.parent.glob("driver-*.zip"):
+        with suppress(OSError):
+            if other.stat().st_mtime < time.time() - _KEPT_S:
+                shutil.rmtree(f"{other}.unpacked", ignore_errors=True)
+                other.unlink()
 
 
 def installation(python: str) -> tuple[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ import runners.workloads
 from provisioners.contract import BootJob, Host, Process
 from provisioners.threads import in_thread
 from recipes.errors import EngineFailed, HostCommandFailed, RecipeError, WorkloadFailed
+from runners.answers import rows_of
 from runners.drive import Measured
 from runners.driver.belongings import files_of, relocated, stage, stage_earlier
 from runners.driver.mirror import FILES
@@ -221,9 +222,8 @@ class HostDrive:
 
     def _open(self) -> None:
         """Open the files, and know what is in them."""
-        earlier = self._folder.earlier()
-        self._measured.earlier = earlier.records
-        earlier.answers.close()
+        rows = rows_of(self._folder.path / "requests.jsonl", "id", "document", "started_at")
+        self._measured.earlier = tuple(map(record_of, rows))
         for name in FILES:
             path = self._folder.path / f"{name}.jsonl"
             self._known[name] = _digests_in(path)
@@ -248,7 +248,8 @@ class HostDrive:
             case {"driven": dict(data)}:
                 self._sum(data.pop("sums", {}))
                 if self._driving:
-                    self._emit(Driven(**{**data, "usd": self._usd()}))
+                    known = {field.name: data[field.name] for field in fields(Driven) if field.name in data}
+                    self._emit(Driven(**{**known, "usd": self._usd()}))
             case {"noted": str(message)}:
                 self._emit(Noted("drive", message))
             case {"ready": _}:
