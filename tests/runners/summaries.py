@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from recipes.errors import WorkloadFailed
 from recipes.spec import Recipe
@@ -19,6 +20,7 @@ from runners.client import Answer, Client, Endpoint, open_transport
 from runners.records import RequestRecord
 from runners.schedule.concurrency import Concurrency
 from runners.schedule.schedule import Schedule
+from runners.text.splitter import SEPARATORS
 from runners.text.tokens import TokenCounter
 from runners.workload import Means
 from runners.workloads.summarize import Summarize
@@ -116,6 +118,25 @@ def prose(seed: int, sentences: int) -> str:
     words = ["the", "creature", "fled", "over", "ice", "and", "nobody", "in", "Geneva", "spoke", "of", "it", "again"]
     made = (" ".join(choose.choices(words, k=choose.randint(3, 12))).capitalize() + "." for _ in range(sentences))
     return "".join(sentence + choose.choice([" ", " ", " ", "\n", "\n\n"]) for sentence in made)
+
+
+def reference(
+    text: str, separators: str, answer: Callable[[str], str], overlap: int = CHUNK_OVERLAP
+) -> tuple[str, list[str]]:
+    """The summary, and the prompts that it takes: the script's recursion, written down plainly."""
+    if COUNTER.count(text) < CHUNK_SIZE:
+        prompt = TEMPLATE.replace("{{ prompt }}", text)
+        return answer(prompt).strip(), [prompt]
+    splitter = RecursiveCharacterTextSplitter(
+        chunk_size=CHUNK_SIZE,
+        chunk_overlap=overlap,
+        keep_separator=True,
+        separators=list(SEPARATORS[separators]),
+        length_function=COUNTER.count,
+    )
+    prompts = [TEMPLATE.replace("{{ prompt }}", chunk) for chunk in splitter.split_text(text)]
+    summary, further = reference("\n".join(answer(p).strip() for p in prompts), separators, answer, overlap)
+    return summary, prompts + further
 
 
 class Oracle:

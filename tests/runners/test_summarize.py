@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from recipes.errors import InvalidRecipe
 from runners.measurement import request_counts
@@ -16,29 +14,12 @@ from runners.text.splitter import SEPARATORS
 from runners.workloads.summarize import Summarize
 from runners.workloads.summarize.outputs import Outputs
 from tests.emulators.engine import LLAMACPP_CONTEXT, VLLM_CONTEXT, Break, EngineDouble, Refuse, Say, first_sentence
-from tests.runners.summaries import CHUNK_OVERLAP, CHUNK_SIZE, COUNTER, KEY, TEMPLATE, Bench, prose
+from tests.runners.summaries import CHUNK_OVERLAP, CHUNK_SIZE, COUNTER, KEY, TEMPLATE, Bench, prose, reference
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
-
-
-def reference(text: str, separators: str, answer: Callable[[str], str]) -> tuple[str, list[str]]:
-    """The summary, and the prompts that it takes: the script's recursion, written down plainly."""
-    if COUNTER.count(text) < CHUNK_SIZE:
-        prompt = TEMPLATE.replace("{{ prompt }}", text)
-        return answer(prompt).strip(), [prompt]
-    splitter = RecursiveCharacterTextSplitter(
-        chunk_size=CHUNK_SIZE,
-        chunk_overlap=CHUNK_OVERLAP,
-        keep_separator=True,
-        separators=list(SEPARATORS[separators]),
-        length_function=COUNTER.count,
-    )
-    prompts = [TEMPLATE.replace("{{ prompt }}", chunk) for chunk in splitter.split_text(text)]
-    summary, further = reference("\n".join(answer(p).strip() for p in prompts), separators, answer)
-    return summary, prompts + further
 
 
 def first_words(prompt: str) -> str:

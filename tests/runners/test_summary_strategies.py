@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from recipes.errors import InvalidRecipe, WorkloadFailed
 from runners.schedule.concurrency import Concurrency
 from runners.schedule.schedule import Schedule
+from runners.text.splitter import SEPARATORS, Splitter
 from runners.workloads.summarize import Summarize
-from tests.runners.summaries import COUNTER, TEMPLATE, Bench, Oracle, Work, prose, summarise
+from tests.runners.summaries import COUNTER, TEMPLATE, Bench, Oracle, Work, prose, reference, summarise
 
 STRATEGIES = ("recursive", "hierarchical", "pairwise", "refine")
+_BETWEEN = (*(" " * 12), ". ", "\n", "\n\n")
 CONTINUED = "\n\n[That was the text so far, in short. It goes on:]\n\n"
 
 
@@ -50,7 +52,8 @@ def short(prompt: str) -> str:
     """A few words of the prompt; which and how many, the prompt decides."""
     words = prompt.split()
     choose = random.Random(number_of(prompt))
-    return " ".join(choose.choices(words, k=choose.randint(1, 12)))
+    said = choose.choices(words, k=choose.randint(1, 12))
+    return "".join(word + choose.choice(_BETWEEN) for word in said)
 
 
 def texts_of(prompt: str) -> str:
@@ -123,6 +126,10 @@ def test_what_always_holds(
     # What was sent is what the tree says.
     for node in nodes:
         assert prompt_of(tree, node) in oracle.asked if strategy != "recursive" else True
+    if strategy == "recursive" and not empty:
+        summary, prompts = reference(tree.text, separators, answer, overlap)
+        assert tree.summary == summary
+        assert Counter(oracle.asked) == Counter(prompts)
     # The schedule waits for nothing that does not come.
     assert work.schedule.waiting == work.schedule.under_way == 0
 
@@ -179,6 +186,51 @@ def prompts_of_level(tree: Tree, oracle: Oracle, level: int) -> list[str]:
     """One at a time, in the order of their index, the requests of a level come after those of the level before."""
     begin = sum(node["level"] < level for node in tree.nodes.values())
     return oracle.asked[begin : begin + sum(node["level"] == level for node in tree.nodes.values())]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    answers=st.integers(2, 40),
+    separators=st.sampled_from(sorted(SEPARATORS)),
+    overlap=st.sampled_from([0, 15]),
+    data=st.data(),
+)
+@settings(max_examples=200, deadline=None)
+def test_of_the_beginning_of_a_join_every_chunk_but_the_last_is_a_chunk_of_the_whole(
+    seed: int, answers: int, separators: str, overlap: int, data: st.DataObject
+) -> None:
+    said = [text for n in range(answers) if (text := short(f"{seed} {n} {prose(seed + n, 2)}").strip())]
+    whole = "\n".join(said)
+    beginning = "\n".join(said[: data.draw(st.integers(1, len(said)))])
+    splitter = Splitter(COUNTER, 60, overlap, SEPARATORS[separators])
+    if COUNTER.count(beginning) >= 60:
+        certain = splitter.spans(beginning)[:-1]
+        assert splitter.spans(whole)[: len(certain)] == certain
+
+
+def test_a_part_of_the_join_is_asked_about_before_its_level_is_complete(bench: Bench) -> None:
+    """The last chunk's answer is held back until a part of the join has been answered."""
+    text = prose(1, 120)
+    bench.write(book=text)
+    prepared = bench.prepare(max_tokens=30)
+    (document,) = prepared.documents
+    last = text[document.starts[-1] : document.ends[-1]]
+
+    def answer(prompt: str) -> str:
+        return f"{number_of(prompt)} says it."
+
+    async def main() -> Oracle:
+        oracle = Oracle(answer)
+        oracle.held[last] = asyncio.Event()
+        driving = asyncio.create_task(summarise(prepared, oracle, bench.outputs, at_once=50))
+        async with asyncio.timeout(20):
+            while sum("says it" in prompt for prompt in oracle.asked) < 2:
+                await asyncio.sleep(0)
+        oracle.held[last].set()
+        await driving
+        return oracle
+
+    assert Counter(asyncio.run(main()).asked) == Counter(reference(text, "paragraphs", answer)[1])
 
 
 def test_pairs_are_asked_about_in_one_tree_of_two(bench: Bench) -> None:

@@ -47,12 +47,16 @@ class Asker:
         """So many further requests are known to come."""
         self._means.recorder.expect(requests)
 
-    def foresee(self, chunks: int, prompt_tokens: int, *, at_least: int = 1) -> int:
-        """How many levels so many requests will take, themselves included; the schedule is told what is to come."""
+    def foresee(self, chunks: int, prompt_tokens: int, *, at_least: int = 1, begun: int = 0) -> int:
+        """How many levels so many requests will take, themselves included; the schedule is told what is to come.
+
+        So many of the requests are `begun` already.
+        """
         requests = self._foresight.of(chunks, prompt_tokens)
         further = max(0, at_least - max(requests))
-        self._outlook.becomes({height + further: number for height, number in requests.items()})
-        return max(requests) + further
+        requests = {height + further: number for height, number in requests.items()}
+        self._outlook.becomes({**requests, max(requests): max(0.0, requests[max(requests)] - begun)})
+        return max(requests)
 
     async def count(self, text: str) -> int:
         return await _aside(len(text), self.prepared.splitter.counter.count, text)
@@ -61,13 +65,22 @@ class Asker:
         """Where the chunks of a text lie in it."""
         return await _aside(len(text), self.prepared.splitter.spans, text)
 
-    async def all(self, requests: int, ask: Callable[[int, Begun], Coroutine[Any, Any, Node]]) -> list[Node]:
-        """The answers to so many requests of a level. The first failure ends the others: they would only cost."""
+    async def all(
+        self,
+        requests: int,
+        ask: Callable[[int, Begun], Coroutine[Any, Any, Node]],
+        arrived: Callable[[int, Node], None] = lambda index, node: None,
+    ) -> list[Node]:
+        """The answers to so many requests of a level. The first failure ends the others: they would only cost.
+
+        `arrived` is told of each as it comes.
+        """
         found: dict[int, Node] = {}
 
         def start(index: int) -> Start:
             async def one(begun: Begun) -> None:
                 found[index] = await ask(index, begun)
+                arrived(index, found[index])
 
             return one
 
@@ -123,6 +136,13 @@ class Asker:
         self._foresight.saw(node.tokens)
         self.nodes.append(node)
         return node
+
+    def drop(self, asking: asyncio.Task[Node]) -> None:
+        """What is asked, or was, is no part of the document."""
+        if asking.cancel():
+            self.expect(-1)
+        else:
+            self.nodes.remove(asking.result())
 
     async def _reply(self, prompt: str, place: tuple[int, int], height: int, begun: Begun) -> tuple[str, bool | None]:
         client, recorder = self._means.client, self._means.recorder
