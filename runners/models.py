@@ -142,11 +142,21 @@ def _at_hub(recipe: Recipe, engine: Engine, hub: Hub) -> ModelSource:
     return _sourced(model.identifier, tokenizer, hub=at_commit, facts=facts, notes=(*found.notes, *repository.notes))
 
 
+def find_tokenizer(named: str, hub: Hub = _LIBRARY_DEFAULTS) -> Path:
+    """The tokenizer.json, or its folder, that a path or a repository stands for. Raises Refused."""
+    found = _tokenizer_called(named, hub)
+    if found.path is None:
+        raise Refused(found.missing or f"{named}: no tokenizer there", advice="name a tokenizer.json, or owner/name")
+    return found.path
+
+
 def _named_tokenizer(recipe: Recipe, hub: Hub) -> _Tokenizer | None:
     """The one that the recipe names: a path, or a repository."""
     named = recipe.workload.tokenizer
-    if not named:
-        return None
+    return _tokenizer_called(named, hub) if named else None
+
+
+def _tokenizer_called(named: str, hub: Hub) -> _Tokenizer:
     if Path(named).exists():
         return _Tokenizer(Path(named))
     repository = hub.repository(named)

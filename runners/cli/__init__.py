@@ -29,6 +29,7 @@ COMMANDS = {
     "validate": "check recipe files; every problem at once",
     "show": "a recipe with every default filled in",
     "list": "the catalogue",
+    "split": "the chunks of texts that a workload would send, and their tokens",
     "init": "begin a recipe, or turn an older config file into one",
     "schema": "the JSON Schema of a recipe file, for editors",
     "runs": "the experiment log",
