@@ -19,13 +19,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipes.errors import InvalidRecipe, Problem
-from recipes.prompts import PromptTemplate
 from runners.text.source import NotText, TextFile
 from runners.text.splitter import Span, Splitter
 from runners.text.stream import stream
 from runners.text.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from recipes.prompts import PromptTemplate
 
 _IN_MEMORY = 1 << 22
 """Bytes; larger files are cut block by block."""

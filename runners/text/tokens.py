@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes.errors import Refused
-from runners.run_folder import recipe_cache
 from runners.text.kept import Kept, read_kept, write_kept
 from runners.text.methods import Method, method_of
 from runners.text.sums import BETWEEN_WORDS, PieceSums, Sums, WordSums
@@ -85,7 +84,7 @@ class TokenCounter:
                 advice="write workload.tokenizer: a tokenizer.json, a folder that holds one, or owner/name",
             )
         content = file.read_bytes()
-        kept_in = (cache or recipe_cache() / "tokens") / f"{hashlib.sha256(content).hexdigest()[:32]}.counts"
+        kept_in = (cache or _kept_counts()) / f"{hashlib.sha256(content).hexdigest()[:32]}.counts"
         opened = _Opened(file, content)
         return cls(str(file), opened, read_kept(kept_in) or opened.examined(), kept_in)
 
@@ -264,6 +263,13 @@ class _Opened:
         if counter.count_all(_PROBES) != right:
             method = Method(kind="whole")
         return Kept(method, special_tokens)
+
+
+def _kept_counts() -> Path:
+    """Where counts are kept."""
+    from runners.run_folder import recipe_cache  # takes as long to import as a book takes to cut
+
+    return recipe_cache() / "tokens"
 
 
 def _plain(tokenizer: Tokenizer) -> None:

@@ -67,7 +67,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _splitter(options: argparse.Namespace) -> Splitter:
     from recipes import catalogue
-    from runners.models import find_tokenizer
     from runners.text.splitter import SEPARATORS, Splitter
     from runners.text.tokens import TokenCounter
 
@@ -86,6 +85,8 @@ def _splitter(options: argparse.Namespace) -> Splitter:
         elif _is_path(options.tokenizer):
             tokenizer = Path(options.tokenizer).expanduser()
         else:
+            from runners.models import find_tokenizer
+
             tokenizer = find_tokenizer(options.tokenizer)
         counter = TokenCounter.from_path(tokenizer)
     except Refused as refusal:
