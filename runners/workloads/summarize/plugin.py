@@ -68,6 +68,7 @@ class Summarize(Workload):
     def figures(self, prepared: Prepared, records: Sequence[RequestRecord]) -> Mapping[str, Any] | None:
         """The strategy, and how far it had to go."""
         return {
+            "kind": self.name,
             "strategy": prepared.recipe.workload.strategy,
             "chunks": sum(document.chunks for document in prepared.documents),
             "levels": max((record.level for record in records), default=0),
@@ -150,18 +151,12 @@ def _settings_key(prepared: Prepared) -> str:
 
 def _refuse_too_many_levels(documents: Sequence[Document], most: int) -> None:
     """Raises InvalidRecipe: how often summaries are merged two by two is known before the first is asked for."""
-    problems = [
-        Problem(
-            file=document.path,
-            code="value",
-            message=f"{document.chunks:,} chunks take {levels} levels two by two; workload.max_levels is {most}",
-            suggestion=f"write workload.max_levels: {levels}",
-        )
-        for document in documents
-        if (levels := levels_of_pairs(document.chunks)) > most
-    ]
-    if problems:
-        raise InvalidRecipe(problems)
+    longest = max(documents, key=lambda document: document.chunks)
+    levels = levels_of_pairs(longest.chunks)
+    if levels > most:
+        message = f"{longest.chunks:,} chunks take {levels} levels two by two; workload.max_levels is {most}"
+        advice = f"write workload.max_levels: {levels}"
+        raise InvalidRecipe([Problem(file=longest.path, code="value", message=message, suggestion=advice)])
 
 
 PLUGIN = Summarize()
