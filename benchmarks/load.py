@@ -1,10 +1,12 @@
-"""CPU of a load generator per request, side by side: `python benchmarks/load.py [--streams N …] [--rounds N]`.
+"""CPU of a load generator per request, side by side: `python benchmarks/load.py [--streams N …] [--tokenizer PATH]`.
 
-recipe, `vllm bench serve`, guidellm and aiperf send the same prompts of 11.5 kB in closed loops to the same server:
-TTFT 200 ms, 20 ms per token, 64 tokens. Each is run with two numbers of requests: the difference is what a request
-costs, and the rest of it is the start. CPU seconds are those of the whole command and its children, with its records
-written and its tokens counted (by the server's usage, as all four can). The server notes when each request arrived
-and when the first token left it; each client's own TTFT is held against that.
+recipe, `vllm bench serve`, guidellm and aiperf load the same server in closed loops: TTFT 200 ms, 20 ms per token, 64
+tokens. Each makes its own prompts of 2,300 tokens, as it does if it is not told otherwise (about 11.5 kB with the
+tokenizer of a book, less with the small one that ships with recipe, which is the default); with `--same-prompts` all
+read the same file, and take the server's token counts where they can. Each is run with two numbers of requests: the
+difference is what a request costs, and the rest of it is the start. CPU seconds are those of the whole command and its
+children, with its records written and its tokens counted. The server notes when each request arrived and when the
+first token left it; each client's own TTFT is held against that.
 
 The rivals are installed once, each into an environment of its own in the user's cache; vLLM's own is taken from where
 `recipe` has installed it, and left out where it has not.
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +26,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,10 +38,10 @@ from runners.text.tokens import TokenCounter  # noqa: E402
 from runners.workloads.load.synthetic import synthetic_prompts  # noqa: E402
 from tests.emulators.slots import SlotsDouble, slots_double  # noqa: E402
 
-TOKENIZER = ROOT / "recipes" / "models" / "lead"
-PROMPT_BYTES, TOKENS, MODEL = 11_500, 64, "double"
-FEW, MANY = 2, 8
-"""Requests for each stream, in the shorter and in the longer run."""
+LEAD = ROOT / "recipes" / "models" / "lead"
+PROMPT_TOKENS, TOKENS, MODEL = 2300, 64, "double"
+FEW = 2
+"""Requests for each stream in the shorter run."""
 GOAL = 1 / 5
 PATIENCE_S = 600
 CACHE = recipe_cache() / "benchmarks"
@@ -57,7 +60,9 @@ class Task:
     """What a client is to do."""
 
     url: str
-    prompts: Path
+    tokenizer: Path
+    prompts: Path | None
+    """A file with the prompts; each makes its own, if there is none."""
     streams: int
     requests: int
     folder: Path
@@ -76,8 +81,11 @@ class Recipe:
     def command(self, task: Task) -> list[str]:
         self.environment = {"RECIPE_HOME": str(task.folder / "home")}
         file = task.folder / "load.yaml"
-        traffic = {"prompts": str(task.prompts), "concurrency": task.streams, "requests": task.requests, "warmup": 1}
-        workload = {"name": "load", "tokenizer": str(TOKENIZER), "temperature": 0, "traffic": traffic}
+        traffic: dict[str, object] = {"concurrency": task.streams, "requests": task.requests, "warmup": 1}
+        traffic["synthetic"] = {"input_tokens": PROMPT_TOKENS, "output_tokens": TOKENS}
+        if task.prompts:
+            traffic["prompts"] = str(task.prompts)
+        workload = {"name": "load", "tokenizer": str(task.tokenizer), "temperature": 0, "traffic": traffic}
         engine = {"name": "openai", "url": f"{task.url}/v1"}
         file.write_text(json.dumps({"name": "load", "engine": engine, "workload": workload}))
         return [str(Path(sys.executable).parent / "recipe"), "up", str(file), "--yes"]
@@ -100,9 +108,13 @@ class VllmBench:
         self.environment = {**OFFLINE, "PYTHONPATH": str(extras)}
 
     def command(self, task: Task) -> list[str]:
-        words = f"--backend openai --base-url {task.url} --model {MODEL} --tokenizer {TOKENIZER}"
-        words += f" --dataset-name custom --dataset-path {task.prompts} --custom-output-len {TOKENS}"
-        words += f" --skip-chat-template --disable-shuffle --num-prompts {task.requests}"
+        words = f"--backend openai --base-url {task.url} --model {MODEL} --tokenizer {task.tokenizer}"
+        if task.prompts:
+            words += f" --dataset-name custom --dataset-path {task.prompts} --custom-output-len {TOKENS}"
+            words += " --skip-chat-template --disable-shuffle"
+        else:
+            words += f" --dataset-name random --random-input-len {PROMPT_TOKENS} --random-output-len {TOKENS}"
+        words += f" --num-prompts {task.requests}"
         words += f" --max-concurrency {task.streams} --ignore-eos --disable-tqdm"
         words += f" --save-result --save-detailed --result-dir {task.folder} --result-filename out.json"
         return [str(self._python), "-c", VLLM, *words.split()]
@@ -123,7 +135,9 @@ class Guidellm:
         backend = f"kind=openai_http,target={task.url},model={MODEL},request_format=/v1/completions"
         words = f"run --backend {backend} --profile kind=concurrent,streams={task.streams}"
         words += f" --constraint kind=max_requests,count={task.requests}"
-        words += f" --tokenizer kind=hf_auto,model={TOKENIZER} --data kind=json_file,path={task.prompts}"
+        made = f"kind=synthetic_text,prompt_tokens={PROMPT_TOKENS},output_tokens={TOKENS}"
+        data = f"kind=json_file,path={task.prompts}" if task.prompts else made
+        words += f" --tokenizer kind=hf_auto,model={task.tokenizer} --data {data}"
         words += f" --output kind=json,path={task.folder / 'out.json'} --disable-console"
         return [str(self._program), *words.split()]
 
@@ -141,9 +155,13 @@ class Aiperf:
 
     def command(self, task: Task) -> list[str]:
         words = f"profile --model {MODEL} --url {task.url} --endpoint-type completions --streaming"
-        words += f" --tokenizer {TOKENIZER} --input-file {task.prompts} --custom-dataset-type single_turn"
+        words += f" --tokenizer {task.tokenizer}"
+        if task.prompts:
+            words += f" --input-file {task.prompts} --custom-dataset-type single_turn --use-server-token-count"
+        else:
+            words += f" --isl {PROMPT_TOKENS} --osl {TOKENS} --extra-inputs ignore_eos:true"
         words += f" --concurrency {task.streams} --request-count {task.requests} --artifact-dir {task.folder}"
-        words += " --ui none --use-server-token-count --no-server-metrics --no-gpu-telemetry"
+        words += " --ui none --no-server-metrics --no-gpu-telemetry"
         return [str(self._program), *words.split()]
 
     def seen(self, task: Task) -> Seen:
@@ -193,16 +211,30 @@ def clients() -> list[Client]:
     return found
 
 
-def write_prompts(path: Path, count: int) -> None:
+def write_prompts(path: Path, count: int, tokenizer: Path) -> None:
     """Prompts that all differ, as every client reads them."""
-    counter = TokenCounter.from_path(TOKENIZER)
-    words = synthetic_prompts(Synthetic(input_tokens=100), 0, count, counter)
-    each = len(words.ask(0).prompt) / 100
-    prompts = synthetic_prompts(Synthetic(input_tokens=round(PROMPT_BYTES / each)), 0, count, counter)
+    counter = TokenCounter.from_path(tokenizer)
+    prompts = synthetic_prompts(Synthetic(input_tokens=PROMPT_TOKENS), 0, count, counter)
     with path.open("w") as file:
         for number in range(count):
             text = prompts.ask(number).prompt
             file.write(json.dumps({"prompt": text, "text": text, "output_tokens": TOKENS}) + "\n")
+
+
+def tokenizer_folder(given: Path, folder: Path) -> Path:
+    """A folder that every client can load a tokenizer from; a lone tokenizer.json gets the files that they look for."""
+    if given.is_dir():
+        return given
+    shutil.copy(given, folder / "tokenizer.json")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    return folder
+
+
+def most_requests(streams: int) -> int:
+    """Of the longer run: enough that the start's own variation does not count."""
+    return max(8 * streams, 1024)
 
 
 def cpu_s(client: Client, task: Task, server: SlotsDouble) -> float:
@@ -236,18 +268,19 @@ def errors_s(client: Client, task: Task, server: SlotsDouble) -> list[float]:
     return [abs(one - other) for one, other in zip(reported, truth, strict=True)]
 
 
-def measure(client: Client, url: str, prompts: Path, streams: int, server: SlotsDouble, into: Measured) -> None:
+def measure(client: Client, task: Task, server: SlotsDouble, into: Measured) -> None:
     """A shorter and a longer run."""
-    spent = []
-    for each in (FEW, MANY):
+    spent: list[float] = []
+    numbers = FEW * task.streams, most_requests(task.streams)
+    for number in numbers:
         with tempfile.TemporaryDirectory() as folder:
-            task = Task(url, prompts, streams, each * streams, Path(folder))
-            spent.append(cpu_s(client, task, server))
-            if each == MANY:
-                into.errors_s += errors_s(client, task, server)
-    each_s = (spent[1] - spent[0]) / ((MANY - FEW) * streams)
+            run = replace(task, requests=number, folder=Path(folder))
+            spent.append(cpu_s(client, run, server))
+            if number == numbers[-1]:
+                into.errors_s += errors_s(client, run, server)
+    each_s = (spent[1] - spent[0]) / (numbers[1] - numbers[0])
     into.request_ms.append(each_s * 1000)
-    into.start_s.append(spent[0] - each_s * FEW * streams)
+    into.start_s.append(spent[0] - each_s * numbers[0])
 
 
 def report(found: Mapping[tuple[int, str], Measured], streams: Sequence[int]) -> bool:
@@ -276,6 +309,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--tokenizer", type=Path, default=LEAD, help="a tokenizer.json, or a model's folder")
+    parser.add_argument("--same-prompts", action="store_true", help="all read the same file of prompts")
     parser.add_argument("--only", nargs="+", default=[], help="beginnings of the clients' names")
     given = parser.parse_args()
     chosen = [one for one in clients() if not given.only or one.name.startswith(tuple(given.only))]
@@ -284,12 +319,16 @@ def main() -> int:
     timing = ("--slots", slots, "--ttft", "0.2", "--per-token", "0.02", "--tokens", str(TOKENS))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, slots_double(*timing) as server:
-        prompts = Path(folder) / "prompts.jsonl"
-        write_prompts(prompts, MANY * max(given.streams))
+        here = Path(folder)
+        tokenizer, prompts = tokenizer_folder(given.tokenizer, here), None
+        if given.same_prompts:
+            prompts = here / "prompts.jsonl"
+            write_prompts(prompts, max(map(most_requests, given.streams)), tokenizer)
         for _ in range(given.rounds):
             for count in given.streams:
                 for one in chosen:
-                    measure(one, server.url, prompts, count, server, found[count, one.name])
+                    task = Task(server.url, tokenizer, prompts, count, 0, here)
+                    measure(one, task, server, found[count, one.name])
                     print(
                         f"{time.monotonic() - began:5.0f} s  {one.name}, {count} streams", file=sys.stderr, flush=True
                     )
