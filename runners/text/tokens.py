@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -254,10 +256,13 @@ class _Opened:
 
     def examined(self) -> Kept:
         """How its counts add up, tried on texts that would tell. Raises Refused."""
-        content = self._content
-        tokenizer = self()
+        content, method = self._content, Method(kind="whole")
+        with ThreadPoolExecutor(1) as beside:
+            opening = beside.submit(self)  # in native code, so that the two take the time of the longer one
+            with suppress(ValueError):
+                method = method_of(json.loads(content))
+            tokenizer = opening.result()
         special_tokens = len(tokenizer.encode("").ids)
-        method = method_of(json.loads(content))
         counter = TokenCounter(str(self._file), self, Kept(method, special_tokens))
         right = [len(encoding) for encoding in tokenizer.encode_batch_fast(list(_PROBES))]
         if counter.count_all(_PROBES) != right:
