@@ -68,6 +68,7 @@ def _mark(point: Mapping[str, Any], load: Mapping[str, Any]) -> str:
         "saturated": point["saturated"] is not None,
         "best goodput": name == load["best_goodput"],
         "client lags": point["client_lags"] is not None,
+        "unfinished": not point["finished"],
     }
     return ", ".join(mark for mark, holds in marks.items() if holds)
 

@@ -23,6 +23,7 @@ def point(name: str, **changes: Any) -> dict[str, Any]:
         "goodput": {"requests": 90, "share": 0.9, "requests_per_s": 2.83},
         "saturated": None,
         "client_lags": None,
+        "finished": True,
         "short_answers": 0,
         "error": None,
     }
@@ -101,6 +102,10 @@ def test_what_spoils_a_figure_is_told() -> None:
     assert "client lags  rate=2: 1 % of the requests were sent more than 300 ms after they were due" in text
     assert "7 answers ended before the length that was asked for" in text
     assert "few.txt holds 5 prompts for 100 requests" in text
+
+
+def test_a_point_that_was_broken_off_is_marked() -> None:
+    assert lines(result(point("rate=2", finished=False)))[1].endswith("unfinished")
 
 
 def test_a_quiet_load_has_only_its_table() -> None:

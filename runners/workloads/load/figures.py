@@ -98,6 +98,7 @@ def point_figures(
         "rate_per_s": point.rate_per_s,
         "started_at": begun.isoformat(timespec="milliseconds"),
         "seconds": round(seconds, 6),
+        "finished": _is_whole(point, records),
         "requests": {**request_counts(records), "asked": point.requests},
         "prompt_tokens": prompt,
         "cached_prompt_tokens": sum(r.cached_tokens for r in good),
@@ -116,6 +117,16 @@ def point_figures(
     found["saturated"] = _saturated(setting, found, good, before)
     found["client_lags"] = _lags(found)
     return found
+
+
+def _is_whole(point: Point, records: Sequence[RequestRecord]) -> bool:
+    """Whether everything was sent that the point was to send."""
+    if point.arrivals is not None and len(records) >= point.arrivals:
+        return True
+    if point.rate_per_s is not None or point.duration_s is None:
+        return False
+    begun, last = min(r.started_at for r in records), max(r.ended_at for r in records)
+    return (last - begun).total_seconds() >= point.duration_s
 
 
 def _per(count: float, seconds: float) -> float:

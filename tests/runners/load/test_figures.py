@@ -80,6 +80,25 @@ def test_a_point_by_hand() -> None:
     assert found["client_lags"] is None
 
 
+@pytest.mark.parametrize(
+    ("traffic", "sent", "finished"),
+    [
+        ({"concurrency": 1, "requests": 10}, 10, True),
+        ({"concurrency": 1, "requests": 10}, 9, False),
+        ({"concurrency": 1, "duration": "9.5s"}, 10, True),
+        ({"concurrency": 1, "duration": "20s"}, 10, False),
+        ({"concurrency": 1, "duration": "20s", "requests": 10}, 10, True),
+        ({"rate": 2, "duration": "5s"}, 10, True),
+        ({"rate": 2, "duration": "5s"}, 9, False),
+    ],
+    ids=str,
+)
+def test_a_point_is_finished_when_all_was_sent(traffic: dict[str, Any], sent: int, finished: bool) -> None:
+    name = setting(**traffic).points[0].name
+    rows = [record(name, number, number, 1.0) for number in range(sent)]
+    assert only(figures(setting(**traffic), rows))["finished"] is finished
+
+
 def test_failed_requests_are_no_throughput_and_have_no_latency() -> None:
     rows = [record("concurrency=1", n, n, 1.0) for n in range(20)]
     rows.append(record("concurrency=1", 20, 20, 60.0, status="failed", error="HTTP 500: no", output_tokens=0))
