@@ -12,7 +12,7 @@ from runners.client import RequestFailed
 from runners.schedule.schedule import Place
 from runners.text.splitter import Span
 from runners.workload import Means
-from runners.workloads.summarize.documents import Document, DocumentFailed
+from runners.workloads.summarize.documents import Document, DocumentFailed, Reader
 from runners.workloads.summarize.foresight import Foresight, Outlook
 from runners.workloads.summarize.prepared import Prepared
 from runners.workloads.summarize.records import answered, failed
@@ -35,12 +35,12 @@ class Asker:
     """One document's requests. `nodes` grows with every answer."""
 
     def __init__(
-        self, prepared: Prepared, document: Document, text: str, means: Means, foresight: Foresight, outlook: Outlook
+        self, prepared: Prepared, document: Document, read: Reader, means: Means, foresight: Foresight, outlook: Outlook
     ) -> None:
         self.prepared, self.document = prepared, document
         self.settings = prepared.recipe.workload
         self.nodes: list[Node] = []
-        self._text, self._means = text, means
+        self._read, self._means = read, means
         self._foresight, self._outlook = foresight, outlook
 
     def expect(self, requests: int) -> None:
@@ -104,7 +104,7 @@ class Asker:
         return Passage(self.document.starts[index], self.document.ends[index])
 
     def _text_of(self, passage: Passage) -> str:
-        return self._text[passage.start : passage.end]
+        return self._read(passage.start, passage.end)
 
     async def ask(
         self,

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 
 from recipes.errors import InvalidRecipe, Problem
 from recipes.inputs import expand_all
 from recipes.prompts import PromptTemplate
 from runners.schedule.schedule import shortest_first
-from runners.text.files import Cut, cut_files
+from runners.text.files import Cut, Cutter, cut_files
+from runners.text.source import NotText, TextFile
 from runners.text.splitter import Splitter
+
+_IN_MEMORY = 1 << 24
+"""Bytes; of a larger file each chunk is read when it is sent."""
+_DIGEST_BYTES = 16
+
+Reader = Callable[[int, int], str]
 
 
 class DocumentFailed(Exception):
@@ -47,15 +54,38 @@ class Document:
         """How many it begins with; one if it is short enough to be asked for at once."""
         return len(self.starts)
 
-    def read(self) -> str:
-        """Its text. Raises DocumentFailed if it is not the one that was planned with."""
+    def read(self) -> Reader:
+        """Gives what lies between two of its characters; a large file is not held in memory for that.
+
+        Raises DocumentFailed, as the reader may, if the file is not the one that was planned with.
+        """
+        path = Path(self.path)
         try:
-            content = Path(self.path).read_bytes()
+            if path.stat().st_size > _IN_MEMORY:
+                self._check(_digest(path))
+                return self._from(TextFile(path))
+            content = path.read_bytes()
         except OSError as error:
-            raise DocumentFailed(f"{self.path} cannot be read any more: {error.strerror}") from None
-        if _digest(content) != self.digest:
+            raise self._unreadable(error) from None
+        self._check(_digest_of(content))
+        text = content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return lambda start, end: text[start:end]
+
+    def _from(self, file: TextFile) -> Reader:
+        def between(start: int, end: int) -> str:
+            try:
+                return file.read(start, end)
+            except (OSError, NotText) as error:
+                raise self._unreadable(error) from None
+
+        return between
+
+    def _check(self, digest: bytes) -> None:
+        if digest != self.digest:
             raise DocumentFailed(f"{self.path} has changed since the run was planned; run the recipe again")
-        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+    def _unreadable(self, error: Exception) -> DocumentFailed:
+        return DocumentFailed(f"{self.path} cannot be read any more: {getattr(error, 'strerror', None) or error}")
 
 
 def read_all(
@@ -70,7 +100,7 @@ def read_all(
     whole = replace(splitter, chunk_size=whole_below)
     documents = [
         _document(name, _whole(cut, whole, template))
-        for name, cut in zip(names_of(paths), cuts, strict=False)  # fewer come where some are problems
+        for cut, name in zip(cuts, names_of(paths), strict=False)  # fewer come where some are problems
     ]
     return tuple(
         replace(document, rank=rank)
@@ -82,7 +112,9 @@ def _whole(cut: Cut, splitter: Splitter, template: PromptTemplate) -> Cut:
     """A text that this splitter would leave whole, uncut."""
     if len(cut) == 1 or cut.tokens >= splitter.chunk_size:
         return cut
-    (uncut,) = cut_files([cut.path], splitter, template=template)
+    uncut = Cutter(splitter, template).cut(cut.path)
+    if isinstance(uncut, Problem):
+        raise InvalidRecipe([uncut])
     return uncut
 
 
@@ -91,7 +123,7 @@ def _document(name: str, cut: Cut) -> Document:
         rank=0,
         id=name,
         path=str(cut.path),
-        digest=_digest(cut.path.read_bytes()),
+        digest=_digest(cut.path),
         characters=cut.characters,
         tokens=cut.tokens,
         starts=cut.starts,
@@ -101,8 +133,13 @@ def _document(name: str, cut: Cut) -> Document:
     )
 
 
-def _digest(content: bytes) -> bytes:
-    return blake2b(content, digest_size=16).digest()
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=_DIGEST_BYTES)).digest()
+
+
+def _digest_of(content: bytes) -> bytes:
+    return blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def _expanded(patterns: Sequence[str]) -> tuple[Path, ...]:

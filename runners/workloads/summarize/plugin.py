@@ -136,8 +136,8 @@ class _Drive:
         self._means.recorder.document_done(document.id, path, self._key(document))
 
     async def _tree(self, document: Document, outlook: Outlook) -> Tree:
-        text = await asyncio.to_thread(document.read)
-        asker = Asker(self._prepared, document, text, self._means, self._foresight, outlook)
+        read = await asyncio.to_thread(document.read)
+        asker = Asker(self._prepared, document, read, self._means, self._foresight, outlook)
         root = await STRATEGIES[self._prepared.recipe.workload.strategy](asker)
         return Tree(root, asker.nodes)
 
