@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -26,6 +27,8 @@ _WORTH = 4.0
 _EARLY_S = 0.02
 _TRIES = 3
 _TAIL_BYTES = 200_000
+_METRIC = re.compile(r"^[A-Za-z_:][\w:]*(\{.*\})? [-+.\dIN]", re.MULTILINE)
+"""A line of Prometheus' text format."""
 
 
 class EngineLog:
@@ -134,7 +137,7 @@ class Page:
         if not self._foreign:
             return self._readers[0].metrics(text)
         if len(self._readers) == 1 and status == HTTPStatus.OK:
-            self._readers = (*self._readers, *_others(self._readers[0]))
+            self._readers = (*self._readers, *_others(self._readers[0], text))
         for reader in self._readers if status == HTTPStatus.OK else ():
             if sample := reader.metrics(text):
                 self._readers, self._foreign = (reader,), False
@@ -145,9 +148,12 @@ class Page:
         return None
 
 
-def _others(engine: Engine) -> list[Engine]:
-    """The engines that have metrics, to be asked whether they know a page."""
+def _others(engine: Engine, text: str) -> list[Engine]:
+    """The engines to be asked whether they know a page: those whose names are in it; all, if it has none of them."""
     from runners import registry  # the plug-ins are loaded only if there is a page to understand
 
-    found = [registry.engine(name) for name in registry.installed().engines if name != engine.name]
+    if not _METRIC.search(text):
+        return []
+    names = [name for name in registry.installed().engines if name != engine.name]
+    found = [registry.engine(name) for name in [name for name in names if name in text] or names]
     return [other for other in found if other.metrics_path is not None]
