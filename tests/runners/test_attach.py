@@ -37,7 +37,7 @@ def test_the_work_goes_on_from_the_answers_on_disk(bench: Bench) -> None:
     entry = bench.dies(after=3)
     result = bench.run(adopted=entry)
     assert result["requests"]["resumed"] == 3
-    assert result["documents"] == {"done": 1, "total": 1}
+    assert result["documents"] == {"done": 1, "total": 1, "unit": "document"}
     assert bench.answered == result["requests"]["resumed"] + result["requests"]["ok"]
     ids = [json.loads(line)["id"] for line in (bench.folder.path / "answers.jsonl").read_text().splitlines()]
     assert len(ids) == len(set(ids))
@@ -193,7 +193,7 @@ def test_what_may_still_bill_after_an_adoption_is_what_matters(bench: Bench) -> 
 
 def test_work_that_fails_again_lets_go_and_keeps_its_answers(bench: Bench) -> None:
     entry = bench.dies(after=2)
-    result = bench.run(adopted=entry, faults={n: Refuse(500) for n in range(4, 100)})
+    result = bench.run(adopted=entry, faults={n: Refuse(500) for n in range(5, 100)})  # two are the launch's
     assert result["exit_code"] == WorkloadFailed.exit_code
     assert (result["requests"]["resumed"], bench.answered) == (2, 4)
     assert bench.machine.calls[-1] == "destroy"

@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
     if entry is None or not entry.open:
         proof = f": {entry.proof}" if entry and entry.proof else ""
         again = f"recipe up {row['recipe']}" if row else "recipe up"
-        raise UsageError(f"{folder.run_id} has no machine to go on with{proof}", advice=f"begin anew: {again}")
+        raise UsageError(
+            f"{folder.run_id} has no machine to go on with{proof}", advice=f"{again} goes on from its answers"
+        )
     return asyncio.run(_attach(options, folder, entry))
 
 
@@ -48,7 +50,7 @@ async def _attach(options: argparse.Namespace, folder: RunFolder, entry: Entry) 
     if seen.state in ("stopped", "failed", "gone"):
         raise NoMachine(
             f"{folder.run_id} has no machine to go on with: {seen.message or seen.state}",
-            advice=f"recipe down {folder.run_id} proves it; then begin anew",
+            advice=f"recipe down {folder.run_id} proves it; then recipe up goes on from its answers",
         )
     plan = await make_plan(recipe_of(folder), os.environ, leased=_offer(folder, entry))
     return await Runs(as_json=options.json, keep=options.keep).adopt(plan, folder, entry)
