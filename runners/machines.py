@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from runners.ledger import Ledger
 from runners.masking import Mask
 from runners.outcome import masked
 from runners.result import release_row
+from runners.run_folder import DRIVER_BEGUN
 
 Client = Literal["running", "gone", "elsewhere"]
 
@@ -31,6 +32,8 @@ class Machine:
     """Whether the run's client lives on this machine, has gone, or was never seen here."""
     state: str
     since: datetime | None = None
+    driver: bool = False
+    """Whether its run's work was given to a driver on it, which goes on alone."""
 
     def usd(self, now: datetime) -> float | None:
         """What it has cost so far by our own count."""
@@ -46,6 +49,7 @@ class Machine:
             "id": lease.id,
             "state": self.state,
             "client": self.client,
+            "driver": self.driver,
             "price_usd_per_h": lease.price_usd_per_h,
             "since": self.since.isoformat(timespec="seconds") if self.since else None,
             "usd": self.usd(now),
@@ -61,7 +65,9 @@ def journalled(ledger: Ledger) -> list[Machine]:
 def _machine(entry: Entry, ledger: Ledger) -> Machine:
     run = ledger.run(entry.lease.run_id)
     client: Client = "running" if run and run["status"] == "running" else "gone"
-    return Machine(lease=entry.lease, client=client, state=entry.state, since=entry.created_at or entry.intended_at)
+    since = entry.created_at or entry.intended_at
+    driver = (ledger.path.parent / "runs" / entry.lease.run_id / DRIVER_BEGUN).exists()
+    return Machine(lease=entry.lease, client=client, state=entry.state, since=since, driver=driver)
 
 
 async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[str, NoMachine]]:
@@ -84,9 +90,7 @@ async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[st
             if machine is None:
                 known[name, lease.name] = Machine(lease=lease, client="elsewhere", state="listed")
             elif machine.lease.id is None:
-                known[name, lease.name] = Machine(
-                    lease=lease, client=machine.client, state=machine.state, since=machine.since
-                )
+                known[name, lease.name] = replace(machine, lease=lease)
     return list(known.values()), silent
 
 

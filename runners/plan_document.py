@@ -11,7 +11,7 @@ from provisioners.contract import Finding
 from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe
-from recipes.units import GIB
+from recipes.units import GIB, format_duration
 from runners.masking import Mask
 from runners.modelfacts.clean import printable_in
 from runners.models import ModelSource
@@ -159,6 +159,15 @@ def model_document(source: ModelSource) -> dict[str, Any]:
     }
 
 
+def _alone(plan: Plan) -> str:
+    """What becomes of a driver whose client has gone."""
+    if plan.provisioner.name == "local":
+        return "which ends with its client"
+    idle_s = plan.recipe.limits.idle_duration
+    idle = "10 minutes" if idle_s is None else format_duration(idle_s)
+    return f"which goes on without a client; its results then wait for one for {idle} (limits.idle_duration)"
+
+
 def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
     """What will be done, phase by phase; commands as they will be run, with what is not known yet in braces."""
     if installation := plan.installation():
@@ -187,7 +196,7 @@ def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
     work = plan.estimate
     drive = f"{plan.workload.name}: {plural(work.documents, work.unit)}, {plural(work.requests, 'request')}"
     drive += "" if work.unit == "point" else " at first"
-    drive += ", by the driver on the machine, which goes on alone" if on_host else ""
+    drive += f", by a driver on the machine, {_alone(plan)}" if on_host else ""
     yield {"phase": "drive", "action": drive}
     if plan.recipe.collect:
         yield {"phase": "collect", "action": f"bring back {', '.join(plan.recipe.collect)}"}

@@ -20,6 +20,8 @@ from recipes.explain import did_you_mean
 from runners.answers import Answers, Kept, rows_of
 from runners.records import RequestRecord
 
+DRIVER_BEGUN = "driver.json"
+"""That a driver was started on the run's machine, and where."""
 CLIENT_LOG = "client.log"
 """What a client in the background printed."""
 RUN_ID = re.compile(r"(?P<recipe>.+)-\d{8}-\d{6}-[0-9a-f]{4}")

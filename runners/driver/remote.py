@@ -30,13 +30,11 @@ from runners.lines import LineBuffer
 from runners.measurement import Timed
 from runners.plan import Plan
 from runners.prepare import RunJob
-from runners.run_folder import Rows, RunFolder, recipe_cache, record_of
+from runners.run_folder import DRIVER_BEGUN, Rows, RunFolder, recipe_cache, record_of
 from runners.travel import archive
 
 DRIVE = "drive"
 """The name of its command on the machine."""
-BEGUN = "driver.json"
-"""In the run's folder: that a driver was started, and where."""
 
 
 _SILENCE_S = 3600.0
@@ -118,7 +116,7 @@ class HostDrive:
         argv = [place.python, str(place.archive), str(path)]
         env = {KEY: endpoint.key} if endpoint.key else {}
         self._process = await host.start(DRIVE, argv, env=env, on_output=self._hear, counts=True)
-        self._folder.write_json(BEGUN, {"job": DRIVE, "work": str(host.work_dir), "python": place.python})
+        self._folder.write_json(DRIVER_BEGUN, {"job": DRIVE, "work": str(host.work_dir), "python": place.python})
 
     async def ready(self) -> None:
         """Return when the driver has seen the engine generate. Raises as `ended` does if it ends before."""
@@ -209,7 +207,7 @@ class HostDrive:
 
     async def _bring_earlier(self, host: Host, folder: Path) -> str | None:
         """What was asked before a driver was started here; from then on it has that itself."""
-        if (self._folder.path / BEGUN).exists():
+        if (self._folder.path / DRIVER_BEGUN).exists():
             return None
         staged = await in_thread(stage_earlier, self._folder, folder)
         if staged is None:

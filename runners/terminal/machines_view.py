@@ -24,7 +24,7 @@ def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableTy
             row["provider"],
             row["id"] or "?",
             row["state"],
-            _CLIENT[row["client"]],
+            _CLIENT[row["client"]] + (", driver left" if _left_alone(row) else ""),
             f"{dollars(row['price_usd_per_h'])}/h" if row["price_usd_per_h"] is not None else "",
             dollars(row["usd"]),
             row["deadline"][5:16].replace("T", " ") if row["deadline"] else "",
@@ -32,7 +32,14 @@ def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableTy
         for row in rows
     ]
     header = ("machine", "at", "id", "state", "client", "price", "so far", "lets itself go (UTC)")
-    return [aligned_table(header, cells, right=("price", "so far"))]
+    left = [row for row in rows if _left_alone(row)]
+    hints = [f"what its driver has done comes home with recipe attach {row['run_id']}" for row in left]
+    return [aligned_table(header, cells, right=("price", "so far")), *hints]
+
+
+def _left_alone(row: Mapping[str, Any]) -> bool:
+    """Whether the work of a run goes on, or waits to be fetched, on a machine that nobody minds."""
+    return bool(row["driver"]) and row["client"] == "gone"
 
 
 def ended_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:

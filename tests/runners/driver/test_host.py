@@ -85,6 +85,9 @@ def test_a_killed_client_costs_nothing_and_attach_brings_all_home(
     killed(after=20)
     at_home = len(work.rows("answers"))
     wait_until(lambda: is_working(engine, at_home + 20), what="the driver to go on alone")
+    listed = work.recipe("ps").stdout
+    assert "CLIENT GONE, driver left" in listed
+    assert f"comes home with recipe attach {work.folder.name}" in listed
     if until_done:
         wait_until(lambda: not driver_of(ssh_machine), what="the driver's end")
     attached = work.recipe("attach", work.folder.name)
