@@ -11,13 +11,14 @@ from runners.schedule.inferring import Inferring
 
 UNKNOWN_SLOTS = 20
 """Where a load begins if nobody knows how many requests the engine runs at once."""
-MOST = 4096
-_SOON_S, _LATER_S = 0.1, 1.0
+MOST = 1024
+"""What is never exceeded, unless a recipe names a number: one client serves so many streams well."""
+_SOON_S, _LATER_S = 0.05, 1.0
 """How soon the engine is looked at again while the limit is being found, and when it has been."""
 _SETTLED_S = 1.0
 _SILENT_S = 10.0
 """An engine that has said nothing for so long is judged by its answers again."""
-_PREEMPTED_SHARE, _REFUSED_SHARE = 0.9, 0.85
+_PREEMPTED_SHARE, _REFUSED_SHARE = 0.95, 0.85
 _APART_S = 1.0
 """Refusals within so long of each other are one."""
 _HEALS_S = 5.0

@@ -69,5 +69,5 @@ class Following:
 
 def _grown(limit: int, kv_usage: float | None) -> int:
     """Twice as many while there is memory for them; the fuller it is, the more carefully."""
-    share = 1.0 if kv_usage is None or kv_usage < 0.5 else 0.25 if kv_usage < 0.9 else 0.06
+    share = 1.0 if kv_usage is None or kv_usage < 0.5 else 0.5 if kv_usage < 0.8 else 0.1
     return limit + max(1, math.ceil(limit * share))

@@ -10,8 +10,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-TAIL_SHARE = 0.04
-"""So much of a load's time may be idle slots at its end, for the sake of documents that are finished early."""
+TAIL_SHARE = 0.06
+"""So much of a load's time may be lost to idle slots at its end, for the sake of documents that are finished early."""
+DELAY_SHARE = 0.12
+"""By so much of it the mean document may be late, for the sake of slots that are not idle."""
+LOSS_WEIGHS = 4.0
+"""Where both cannot be had: a second of the whole load, which is paid for, against one of the mean document."""
 
 
 @dataclass(frozen=True, order=True)
@@ -85,6 +89,7 @@ class Order(Generic[T]):
         self._all = 0.0
         """Requests, from the load's beginning to its end, as far as they can be foreseen."""
         self._unattributed = 0.0
+        self._documents = 0
         self._tail, self._tail_of, self._tail_age = 0, 0, 0
 
     def expect(self, requests: Mapping[int, float], document: int | None) -> None:
@@ -170,7 +175,7 @@ class Order(Generic[T]):
 
         In units of a request's mean time: k − 1 rounds follow once the last request of height k has begun, and only
         requests below k can fill them; what they do not fill is lost. If no number of documents loses little enough,
-        the one with the least sum of the whole time and of the mean time that documents wait for it.
+        the one with the least weighted sum of what is lost and of what the mean document waits for it.
         """
         while self._ranks and self._ranks[-1] not in self._left:
             self._ranks.pop()
@@ -187,20 +192,20 @@ class Order(Generic[T]):
             if behind is None:
                 behind = rank + 1  # a tail of no documents
                 loss = float(max((h for h, n in own.items() if n > 0), default=1) - 1)
-                chosen, least = behind, loss
+                chosen, least = behind, LOSS_WEIGHS * loss
                 if loss <= TAIL_SHARE * whole:
                     break
-            cost += within / slots / max(1, len(self._left))  # this one waits for those after it
+            cost += within / slots / self._documents  # this one waits for those after it
             for height, requests in own.items():
                 group[height] = group.get(height, 0.0) + requests
             within += sum(own.values())
             loss = _loss(group, slots)
-            if loss + cost < least:
-                chosen, least = rank, loss + cost
+            if cost > DELAY_SHARE * whole:
+                break
+            if LOSS_WEIGHS * loss + cost < least:
+                chosen, least = rank, LOSS_WEIGHS * loss + cost
             if loss <= TAIL_SHARE * whole:
                 return rank
-            if cost > least:
-                break
         return 0 if chosen is None else chosen
 
     def _first(self) -> Waiting[T] | None:
@@ -214,8 +219,10 @@ class Order(Generic[T]):
             left = self._left[document] = _Left()
             if not self._ranks or document > self._ranks[-1]:
                 self._ranks.append(document)
+                self._documents += 1
             elif (at := bisect_left(self._ranks, document)) == len(self._ranks) or self._ranks[at] != document:
                 self._ranks.insert(at, document)
+                self._documents += 1
         return left
 
     def _settle(self, document: int, left: _Left) -> None:
