@@ -282,6 +282,8 @@ class Recipe(Section):
     def resolved(self) -> dict[str, Any]:
         """Every field with its value, as plain data that a recipe file could hold."""
         data: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
+        if not self.workload.inputs:
+            del data["workload"]["inputs"]  # written down, none would be one too few
         return data
 
 

@@ -30,7 +30,8 @@ def relocated(recipe: Recipe, root: str) -> dict[str, Any]:
     """The recipe as plain data, with each file below a root on the machine."""
     data = recipe.resolved()
     workload: dict[str, Any] = data["workload"]
-    workload["inputs"] = [f"{glob.escape(root)}{pattern}" for pattern in recipe.workload.inputs]
+    if recipe.workload.inputs:
+        workload["inputs"] = [f"{glob.escape(root)}{pattern}" for pattern in recipe.workload.inputs]
     if (prompt := _prompt_file(recipe)) is not None and root:
         workload["prompt"] = f"{root}{prompt}"
     if (traffic := recipe.workload.traffic) is not None and traffic.prompts:
