@@ -49,6 +49,11 @@ class Sums(ABC):
         tokenize: Callable[[str], Sequence[object]] = self._tokenizer().model.tokenize
         return tokenize
 
+    @property
+    def asked(self) -> bool:
+        """Whether anything was new."""
+        return "_model" in vars(self)
+
     def count(self, text: str, start: int, end: int, *, first: bool = True) -> int:
         """Tokens of text[start:end], as a text of its own; if not first, as what follows a space, which is counted."""
         total = 0

@@ -26,7 +26,6 @@ _BATCH = 1 << 18
 """Characters that the tokenizer is given at once: what it makes of them takes some hundred bytes for each token."""
 _LOOK_BACK = 4096
 """Characters at a block's end in which the space between two words is looked for."""
-_WORTH_KEEPING = 50
 _PROBES = (
     *(
         "a",
@@ -65,10 +64,10 @@ class TokenCounter:
         self._tokenizer, self._kept, self._file = tokenizer, kept, file
         self._counts: dict[str, int] = {}
         self._marks = _Marks(kept.method.added)
-        self._loaded = len(kept.known) + len(kept.units)
         kinds: dict[str, type[Sums]] = {"words": WordSums, "pieces": PieceSums}
         kind = kinds.get(kept.method.kind)
         self._sums = kind(kept.method, tokenizer, kept.known, kept.units) if kind else None
+        self._loaded = len(kept.known) + len(kept.units)
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, name: str) -> TokenCounter:
@@ -101,11 +100,11 @@ class TokenCounter:
         return (Path(self.name), self._file.parent) if self._file else None
 
     def keep(self) -> None:
-        """Put what was counted on disk for the next process, if it is worth it."""
-        if self._file is None or self._sums is None:
+        """Put what was counted on disk: a single new word would cost the next process the opening of the tokenizer."""
+        if self._file is None or self._sums is None or not self._sums.asked:
             return
         known, units = self._sums.known, self._sums.units
-        if len(known) + len(units) > self._loaded + _WORTH_KEEPING + self._loaded // 50:
+        if len(known) + len(units) > self._loaded:
             write_kept(self._file, Kept(self._kept.method, self._kept.special_tokens, known, units))
             self._loaded = len(known) + len(units)
 
