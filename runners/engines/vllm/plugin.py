@@ -23,7 +23,6 @@ from runners.engine import (
     flags,
     series_values,
 )
-from runners.engines.vllm.assess import assess
 from runners.engines.vllm.explain import EXPLAINS
 from runners.engines.vllm.methods import quantizations
 from runners.engines.vllm.pace import pace
@@ -131,6 +130,8 @@ class Vllm(Engine):
         return next(size for before, size in _INSTALLED_GB if named < before)
 
     def assess(self, case: Case) -> Assessment:
+        from runners.engines.vllm.assess import assess  # reading metrics needs none of it
+
         return assess(case)
 
     def pace(self, case: Case, memory: Memory | None) -> EnginePace:
