@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from runners.workloads.summarize.prepared import Prepared, splitter_of
 from runners.workloads.summarize.recursive import recursive
 from runners.workloads.summarize.refine import refine
 from runners.workloads.summarize.tree import Node, Tree
+
+_WRITERS = 16
+"""Threads; a disk puts what several of them write on its plates at once."""
 
 Strategy = Callable[[Asker], Awaitable[Node]]
 STRATEGIES: Mapping[str, Strategy] = {
@@ -83,6 +87,8 @@ class _Drive:
         self._prepared, self._means = prepared, means
         self._foresight = Foresight(work_of(prepared))
         self._settings_key = means.client.key(_settings_key(prepared))
+        # Of their own: texts that are to be read must not wait behind a slow disk's writes.
+        self._writers = ThreadPoolExecutor(_WRITERS, "outputs")
         self.begun = 0
 
     async def run(self) -> list[str]:
@@ -101,12 +107,16 @@ class _Drive:
             Outlook(self._means.schedule, document.rank, self._foresight.first(document)) for document in todo
         )
         failures: list[str] = []
+        with self._writers:
+            await self._write_all(todo, outlooks, failures)
+        return failures
+
+    async def _write_all(self, todo: Sequence[Document], outlooks: deque[Outlook], failures: list[str]) -> None:
         async with asyncio.TaskGroup() as group:
             for document in todo:
                 await self._means.schedule.room(document.rank)
                 self.begun += 1
                 group.create_task(self._write(document, outlooks.popleft(), failures))
-        return failures
 
     def _requests(self, document: Document) -> int:
         """Those that are known before the first answer."""
@@ -132,7 +142,7 @@ class _Drive:
         slip = buck_slip(prepared.recipe, template, prepared.splitter, document, self._means.endpoint, seconds)
         name = output_name(Path(document.path).stem, slip["model_local_identifier"])
         data = {"summary": tree.root.text, "buck_slip": slip, "tree": tree.row()}
-        path = await asyncio.to_thread(self._outputs.write, name, data)
+        path = await asyncio.get_running_loop().run_in_executor(self._writers, self._outputs.write, name, data)
         self._means.recorder.document_done(document.id, path, self._key(document))
 
     async def _tree(self, document: Document, outlook: Outlook) -> Tree:
