@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 
 from recipes.spec import Workload, digest_of
-from runners.client.answer import Answer, Stream
+from runners.client.answer import Answer, answer_of
 from runners.client.endpoint import Endpoint
 from runners.client.refusal import RequestFailed, Unsuccessful, refusal
+from runners.client.stream import Stream
 from runners.http.errors import Disconnected, HttpFailed, Unusable
 from runners.http.pool import Transport
 from runners.http.response import Response
@@ -62,7 +63,7 @@ class Client:
                 async with asyncio.timeout(self._workload.request_timeout):
                     stream, response = await self._try(self._body(prompt, max_tokens, extra))
                 started_at = datetime.fromtimestamp(clock_s + response.started - began, UTC)
-                return stream.answer(response, started_at, tries)
+                return answer_of(stream, response, started_at, tries)
             except Unsuccessful as error:
                 failed = error
             except TimeoutError:

@@ -25,9 +25,10 @@ from runners.driver.hosted import Engine, HostedPlan, SilentLog, hosted_plan
 from runners.driver.mirror import Mirror, line
 from runners.driver.order import KEY, DriveOrder
 from runners.events import Driven, Event, Noted, Warned
+from runners.http.loop import run as run_in_loop
 from runners.launch import Running, until_ready
 from runners.masking import Mask
-from runners.run_folder import RunFolder
+from runners.run_folder import DRIVER_BEGUN, RunFolder
 
 _TOLD_EVERY_S = 0.1
 _DRIVEN_EVERY_S = 1.0
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
         folder = _folder(path.parent, order)
         mirror = Mirror(folder, order.root, voice)
         try:
-            asyncio.run(_run(order, folder, measured, mirror, voice))
+            run_in_loop(_run(order, folder, measured, mirror, voice))
         finally:
             mirror.tell_all()
         said: dict[str, Any] = {}
@@ -148,6 +149,7 @@ def _folder(work: Path, order: DriveOrder) -> RunFolder:
         part.rename(work / "runs")
     folder = RunFolder(path)
     folder.outputs.mkdir(parents=True, exist_ok=True)
+    folder.write_text(DRIVER_BEGUN, "{}\n")
     return folder
 
 

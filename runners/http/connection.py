@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from time import monotonic
-from typing import Protocol, cast
+from types import SimpleNamespace
+from typing import Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from runners.http.errors import Disconnected, HttpFailed, Malformed
 from runners.http.response import Response
 from runners.http.target import Origin
+from runners.http.wire import Wire
 
 _MOST_HEADER_BYTES = 256 * 1024
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
@@ -28,123 +30,152 @@ class Keeper(Protocol):
     def lost(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.BufferedProtocol):
-    """Carries one request at a time. llhttp parses what comes; here is decided what it means for the connection."""
+class Connection:
+    """Carries one request at a time over a wire. llhttp parses what comes; here is decided what it means.
+
+    What is done for each block is kept to the least: its moment is noted, and the parser appends it to the response's
+    list without a call into Python.
+    """
+
+    __slots__ = (
+        "_began",
+        "_feed",
+        "_field_bytes",
+        "_fields",
+        "_headed",
+        "_keeper",
+        "_parser",
+        "_response",
+        "_reusable",
+        "_served",
+        "_surplus",
+        "_until_close",
+        "_whole",
+        "_wire",
+        "_writing",
+        "buffer",
+        "idle_since",
+        "origin",
+    )
 
     def __init__(self, keeper: Keeper, origin: Origin) -> None:
-        self._keeper, self.origin, self._view = keeper, origin, keeper.buffer
-        self._parser: HttpResponseParser = HttpResponseParser(self)
-        self._response: Response | None = None
-        self._moment = 0.0
+        self._keeper, self.origin, self.buffer = keeper, origin, keeper.buffer
         self.idle_since = 0.0
         self._served = 0
         self._writing = False
-        self._new_answer()
+        self._response: Response | None = None
+        self._parser: HttpResponseParser | None = None
+        self._feed: Callable[[memoryview], None] = _nothing
+        self._wire: Wire
 
-    def _new_answer(self) -> None:
+    # The pool's side.
+
+    def carried_by(self, wire: Wire) -> None:
+        """To be told before anything is sent."""
+        self._wire = wire
+
+    @property
+    def usable(self) -> bool:
+        return not self._wire.closed
+
+    def send(self, data: bytes) -> Response:
+        """Send a request; the answer of the one before must be complete."""
         self._began = self._headed = self._whole = self._surplus = self._reusable = False
         self._until_close = True
         self._fields: list[tuple[bytes, bytes]] = []
         self._field_bytes = 0
-
-    # The pool's side.
-
-    @property
-    def usable(self) -> bool:
-        return not self._transport.is_closing()
-
-    def send(self, data: bytes, response: Response) -> None:
-        """Send a request and fill this response; the one before must be complete."""
-        self._new_answer()
-        self._response = response
-        response.controlled_by(self._flow)
+        self._response = response = Response(self._flow)
+        self._parser = parser = HttpResponseParser(
+            SimpleNamespace(
+                on_message_begin=self._on_message_begin,
+                on_header=self._on_header,
+                on_headers_complete=self._on_headers_complete,
+                on_body=response.blocks.append,
+                on_message_complete=self._on_message_complete,
+            )
+        )
+        self._feed = parser.feed_data
         response.started = monotonic()
-        self._transport.write(data)
+        self._writing = not self._wire.write(data)
         if not self._writing:
             response.sent = monotonic()
+        return response
 
     def abort(self) -> None:
         """Close it at once, whatever is under way."""
-        self._transport.abort()
+        self._wire.abort()
 
-    def close(self) -> None:
-        self._transport.close()
+    # The wire's side.
 
-    # asyncio's side.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=0)  # so that the end of sending is told, whatever remained
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._moment = monotonic()
-        if self._response is None:
+    def received(self, count: int) -> None:
+        moment = monotonic()
+        response = self._response
+        if response is None:
             self.abort()  # nothing was asked: a server that says why it will close
             return
         self._began = True
         try:
-            self._parser.feed_data(self._view[:nbytes])
-        except HttpParserUpgrade:
-            self._fail(Malformed(f"{self.origin} wants to speak another protocol"))
-        except HttpParserError as error:
+            self._feed(self.buffer[:count])
+        except (HttpParserError, HttpParserUpgrade) as error:
             if not self._whole:
-                failed = error.__context__
-                told = failed if isinstance(failed, HttpFailed) else Malformed(f"{self.origin}: no HTTP/1.1: {error}")
-                self._fail(told)
+                self._fail(self._explained(error))
                 return
             self._surplus = True
+        moments = response.moments
+        new = len(response.blocks) - len(moments)
+        if new == 1:
+            moments.append(moment)
+        elif new:
+            moments.extend([moment] * new)
+        response.held += count
         if self._whole:
-            self._finish()
+            self._finish(response, moment)
+        else:
+            response.grown()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
         self._keeper.lost(self)
-        if self._response is not None:
-            if self._headed and self._until_close and exc is None:
-                self._response.complete(monotonic())
-            else:
-                self._response.fail(self._lost(exc))
+        if (response := self._response) is not None:
             self._response = None
-        del self._parser  # it holds this object
+            if self._headed and self._until_close and error is None:
+                response.complete(monotonic())
+            else:
+                response.fail(self._disconnected(error))
+        self._let_go()
 
-    def pause_writing(self) -> None:
-        self._writing = True
-
-    def resume_writing(self) -> None:
+    def drained(self) -> None:
         self._writing = False
         if self._response is not None and self._response.sent is None:
             self._response.sent = monotonic()
 
     # The parser's side.
 
-    def on_message_begin(self) -> None:
+    def _on_message_begin(self) -> None:
         if self._whole:
-            self._surplus = True
+            raise Malformed("more than one answer")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
+    def _on_header(self, name: bytes, value: bytes) -> None:
         self._field_bytes += len(name) + len(value)
         if self._field_bytes > _MOST_HEADER_BYTES:
             raise Malformed(f"{self.origin}: the answer's headers are larger than {_MOST_HEADER_BYTES:,} bytes")
         if not self._headed:  # what comes after the body says nothing that matters here
             self._fields.append((name.lower(), value))
 
-    def on_headers_complete(self) -> None:
-        response, status = self._response, self._parser.get_status_code()
-        if response is None or self._whole or status < 200:
+    def _on_headers_complete(self) -> None:
+        assert self._parser is not None
+        assert self._response is not None
+        status = self._parser.get_status_code()
+        if status < 200:
             return
-        self._headed, response.status = True, status
+        self._headed, self._response.status = True, status
         self._until_close = status not in _NO_BODY and not any(name in _LENGTHS for name, _ in self._fields)
+        headers = self._response.headers
         for raw_name, raw in self._fields:
             name, value = raw_name.decode("latin-1"), raw.decode("latin-1")
-            response.headers[name] = f"{response.headers[name]}, {value}" if name in response.headers else value
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
 
-    def on_body(self, block: bytes) -> None:
-        if self._response is not None and not self._whole:
-            self._response.add(self._moment, block)
-
-    def on_message_complete(self) -> None:
+    def _on_message_complete(self) -> None:
+        assert self._parser is not None
         if self._headed:
             self._whole, self._reusable = True, self._parser.should_keep_alive()
         else:
@@ -153,21 +184,20 @@ class Connection(asyncio.BufferedProtocol):
     # Its own.
 
     def _flow(self, go_on: bool) -> None:
-        if not self._transport.is_closing():
-            (self._transport.resume_reading if go_on else self._transport.pause_reading)()
+        if self._response is not None:
+            self._wire.reading(go_on)
 
-    def _finish(self) -> None:
-        response, self._response = self._response, None
-        assert response is not None
+    def _finish(self, response: Response, moment: float) -> None:
+        self._flow(True)
+        self._response = None
         self._served += 1
-        response.controlled_by(lambda _: None)
+        self._let_go()
         if self._reusable and not self._surplus and not self._writing and self.usable:
-            self._transport.resume_reading()
-            self.idle_since = self._moment
+            self.idle_since = moment
             self._keeper.kept(self)
         else:
             self.abort()
-        response.complete(self._moment)
+        response.complete(moment)
 
     def _fail(self, error: HttpFailed) -> None:
         if self._response is not None:
@@ -175,7 +205,22 @@ class Connection(asyncio.BufferedProtocol):
             self._response = None
         self.abort()
 
-    def _lost(self, error: Exception | None) -> Disconnected:
+    def _let_go(self) -> None:
+        """Of the parser, which holds this object."""
+        self._parser, self._feed = None, _nothing
+
+    def _explained(self, error: Exception) -> HttpFailed:
+        if isinstance(error.__context__, HttpFailed):
+            return error.__context__
+        if isinstance(error, HttpParserUpgrade):
+            return Malformed(f"{self.origin} wants to speak another protocol")
+        return Malformed(f"{self.origin} does not speak HTTP/1.1: {error}")
+
+    def _disconnected(self, error: Exception | None) -> Disconnected:
         when = "in the middle of the answer" if self._began else "before the answer"
         how = "was closed" if error is None else f"ended ({error})"
         return Disconnected(f"the connection to {self.origin} {how} {when}", stale=self._served > 0 and not self._began)
+
+
+def _nothing(_: object) -> None:
+    """For data that nobody waits for."""

@@ -14,11 +14,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from runners.http.addresses import Addresses
+from runners.http.addresses import Address, Addresses
 from runners.http.connection import Connection
 from runners.http.errors import NotConnected
 from runners.http.response import Response
 from runners.http.target import Origin, Target, target
+from runners.http.wire import PlainWire, TlsWire
 
 _BUFFER_BYTES = 64 * 1024
 _AT_ONCE = 64
@@ -48,7 +49,7 @@ class Transport:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for connection in self._live:
+        for connection in list(self._live):
             connection.abort()
         while self._live:  # each is told of its end in one of the next rounds of the loop
             await asyncio.sleep(0)
@@ -104,28 +105,29 @@ class Transport:
                 known.unreachable(address)
         return await self._open(origin, last)
 
-    async def _open(self, origin: Origin, address: str) -> Connection:
-        loop, secure = asyncio.get_running_loop(), origin.scheme == "https"
-        if secure and self._trust is None:
+    async def _open(self, origin: Origin, address: Address) -> Connection:
+        connected = await _connected_to(address)
+        try:
+            connection = Connection(self, origin)
+            if origin.scheme == "https":
+                connection.carried_by(await self._secured(connected, origin, connection))
+            else:
+                connection.carried_by(PlainWire(connected, connection))
+        except BaseException:
+            connected.close()
+            raise
+        self._live.add(connection)
+        return connection
+
+    async def _secured(self, connected: socket.socket, origin: Origin, connection: Connection) -> TlsWire:
+        if self._trust is None:
             from provisioners.light_http import trust  # only https needs it
 
             self._trust = await asyncio.to_thread(trust)
-        for again in (True, False):
-            try:
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, origin),
-                    address,
-                    origin.port,
-                    ssl=self._trust if secure else None,
-                    server_hostname=origin.host if secure else None,
-                )
-            except OSError as error:
-                if again and error.errno == errno.EMFILE and _more_files():
-                    continue
-                raise
-            self._live.add(connection)
-            return connection
-        raise AssertionError
+        _, wire = await asyncio.get_running_loop().create_connection(
+            lambda: TlsWire(connection), sock=connected, ssl=self._trust, server_hostname=origin.host
+        )
+        return wire
 
     # What connections tell.
 
@@ -133,7 +135,7 @@ class Transport:
         idle = self._idle.setdefault(connection.origin, deque())
         idle.append(connection)
         while idle[0].idle_since < connection.idle_since - _IDLE_S:
-            idle.popleft().close()
+            idle.popleft().abort()
 
     def lost(self, connection: Connection) -> None:
         self._live.discard(connection)
@@ -152,8 +154,7 @@ class Exchange:
     async def __aenter__(self) -> Response:
         free = self._transport.idle_for(self._origin)
         self._connection = free if free is not None else await self._transport.connected(self._origin)
-        self._response = Response()
-        self._connection.send(self._data, self._response)
+        self._response = self._connection.send(self._data)
         return self._response
 
     async def __aexit__(
@@ -172,6 +173,30 @@ def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError | socket.gaierror) or not error.errno:
         return str(error.strerror or error)
     return os.strerror(error.errno)
+
+
+async def _connected_to(address: Address) -> socket.socket:
+    """A TCP connection. Raises OSError."""
+    family, where = address
+    found = _new_socket(family)
+    try:
+        found.setblocking(False)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a long prompt may be silent for minutes
+        await asyncio.get_running_loop().sock_connect(found, where)
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def _new_socket(family: int) -> socket.socket:
+    try:
+        return socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        if error.errno != errno.EMFILE or not _more_files():
+            raise
+        return socket.socket(family, socket.SOCK_STREAM)
 
 
 def _more_files() -> bool:

@@ -17,21 +17,22 @@ class Response:
     """Filled by its connection and read by whoever asked. Moments are those of time.monotonic."""
 
     __slots__ = (
-        "_blocks",
         "_error",
         "_flow",
-        "_held",
-        "_moments",
         "_paused",
         "_waiter",
+        "blocks",
         "ended",
         "headers",
+        "held",
+        "moments",
         "sent",
         "started",
         "status",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, flow: Callable[[bool], None]) -> None:
+        """`flow` stops and resumes the reading from the wire."""
         self.status = 0
         self.headers: dict[str, str] = {}
         """By their names in lower case; repeated ones are joined with commas."""
@@ -41,12 +42,15 @@ class Response:
         """When the last one had been."""
         self.ended: float | None = None
         """When the answer was complete."""
-        self._moments: list[float] = []
-        self._blocks: list[bytes] = []
-        self._held = 0
+        self.blocks: list[bytes] = []
+        """What arrived of the body and was not taken yet."""
+        self.moments: list[float] = []
+        """When each of the blocks did."""
+        self.held = 0
+        """How much arrived since the reader took something, framing included."""
         self._error: HttpFailed | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._flow: Callable[[bool], None] = lambda _: None
+        self._flow = flow
         self._paused = False
 
     @property
@@ -63,13 +67,13 @@ class Response:
 
     async def begun(self) -> None:
         """Returns when a batch has come, with the status and the headers. Raises HttpFailed if none will come."""
-        while self._held < _BATCH_BYTES and self.ended is None and self._error is None:
+        while self.held < _BATCH_BYTES and self.ended is None and self._error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        if not self._blocks and self._error is not None:
+        if not self.blocks and self._error is not None:
             raise self._error
 
     async def batch(self) -> tuple[list[float], list[bytes]]:
@@ -77,13 +81,17 @@ class Response:
 
         Returns when many have come, or the last. Raises HttpFailed, after what came before the failure was given out.
         """
-        await self.begun()
-        taken = self._moments, self._blocks
-        self._moments, self._blocks, self._held = [], [], 0
-        if self._paused:
-            self._paused = False
-            self._flow(True)
-        return taken
+        while True:
+            await self.begun()
+            taken = self.moments.copy(), self.blocks.copy()
+            self.moments.clear()
+            self.blocks.clear()
+            self.held = 0
+            if self._paused:
+                self._paused = False
+                self._flow(True)
+            if taken[1] or self.ended is not None:
+                return taken
 
     async def read(self, most_bytes: int) -> bytes:
         """The whole body. Raises HttpFailed, also when it is larger than this."""
@@ -98,17 +106,11 @@ class Response:
 
     # The connection's side.
 
-    def controlled_by(self, flow: Callable[[bool], None]) -> None:
-        """`flow` stops and resumes the reading from the wire."""
-        self._flow = flow
-
-    def add(self, moment: float, block: bytes) -> None:
-        self._moments.append(moment)
-        self._blocks.append(block)
-        self._held += len(block)
-        if self._held >= _BATCH_BYTES:
+    def grown(self) -> None:
+        """More has come: wake the reader if it is worth it, and stop reading if it lags."""
+        if self.held >= _BATCH_BYTES:
             self._wake()
-            if self._held >= _MOST_BYTES and not self._paused:
+            if self.held >= _MOST_BYTES and not self._paused:
                 self._paused = True
                 self._flow(False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 
 from provisioners.contract import Offer
@@ -12,6 +11,7 @@ from recipes.errors import NoMachine, UsageError
 from runners import registry
 from runners.cli.common import add_json, add_run
 from runners.cli.running import Runs
+from runners.http.loop import run as run_in_loop
 from runners.ledger import Ledger
 from runners.planning import make_plan
 from runners.reaching import recipe_of
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{folder.run_id} has no machine to go on with{proof}", advice=f"{again} goes on from its answers"
         )
-    return asyncio.run(_attach(options, folder, entry))
+    return run_in_loop(_attach(options, folder, entry))
 
 
 async def _attach(options: argparse.Namespace, folder: RunFolder, entry: Entry) -> int:

@@ -11,6 +11,7 @@ from runners.cli.common import add_force, add_json, add_recipes, forced_codes, l
 from runners.cli.detach import Detachment, detached
 from runners.cli.planning import plan_all
 from runners.cli.running import Runs
+from runners.http.loop import run as run_in_loop
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,4 +62,4 @@ def _run(options: argparse.Namespace, loaded: tuple[LoadedRecipe, ...], detachme
         keep=options.keep,
         detachment=detachment,
     )
-    return asyncio.run(runs.run_all(loaded))
+    return run_in_loop(runs.run_all(loaded))
