@@ -51,7 +51,7 @@ def test_one_command_takes_a_user_to_summaries_figures_and_a_machine_let_go(reci
         assert set(fields.split()) <= set(result[section] if section else result), section
     assert result["outcome"]["status"] == "completed"
     assert result["release"]["state"] == "gone"
-    assert result["documents"] == {"done": 3, "total": 3}
+    assert result["documents"] == {"done": 3, "total": 3, "unit": "document"}
     requests = rows(folder / "requests.jsonl")
     assert set(REQUEST_FIELDS) <= set(requests[0])
     for kind in ("prompt_tokens", "output_tokens"):

@@ -36,7 +36,7 @@ def test_the_whole_way_on_vllm(recipe: Command) -> None:
     folder = recipe.run_folder()
     result = json.loads((folder / "result.json").read_text())
     assert result["release"]["state"] == "gone"
-    assert result["documents"] == {"done": 4, "total": 4}
+    assert result["documents"] == {"done": 4, "total": 4, "unit": "document"}
     requests = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
     for kind in ("prompt_tokens", "output_tokens"):
         assert sum(row[kind] for row in requests) == result["throughput"][kind]

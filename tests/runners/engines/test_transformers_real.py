@@ -55,7 +55,7 @@ def test_the_whole_way_on_transformers(recipe: Command, api: str) -> None:
     result = result_of(recipe)
     assert result["outcome"]["status"] == "completed"
     assert result["release"]["state"] == "gone"
-    assert result["documents"] == {"done": 3, "total": 3}
+    assert result["documents"] == {"done": 3, "total": 3, "unit": "document"}
     assert result["requests"]["failed"] == 0
     rows = [json.loads(line) for line in (recipe.run_folder() / "requests.jsonl").read_text().splitlines()]
     assert all(row["output_tokens"] > 0 and row["prompt_tokens"] > 0 and row["ttft_s"] > 0 for row in rows)
@@ -68,7 +68,7 @@ def test_a_paged_cache_that_is_bounded_serves_too(recipe: Command) -> None:
     batching = ("engine.args.continuous_batching=true", "engine.args.cb_num_blocks=64", "engine.args.cb_block_size=32")
     ended = recipe("up", "local-smoke", *settings(*batching, "engine.args.cb_max_batch_tokens=512"), seconds=1100)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert result_of(recipe)["documents"] == {"done": 3, "total": 3}
+    assert result_of(recipe)["documents"] == {"done": 3, "total": 3, "unit": "document"}
 
 
 def test_a_flag_that_it_does_not_know_ends_with_its_own_words(recipe: Command) -> None:
