@@ -21,7 +21,7 @@ from runners.answers import Answers, Kept, rows_of
 from runners.records import RequestRecord
 
 DRIVER_BEGUN = "driver.json"
-"""That a driver was started on the run's machine, and where."""
+"""That a driver was started: in the run's folder here, and in the one that the driver has on the machine."""
 CLIENT_LOG = "client.log"
 """What a client in the background printed."""
 RUN_ID = re.compile(r"(?P<recipe>.+)-\d{8}-\d{6}-[0-9a-f]{4}")

@@ -202,14 +202,15 @@ class HostDrive:
             files = await in_thread(lambda: stage(files_of(self._plan.recipe, tokenizer), Path(made) / "files"))
             there = await host.provide(files)
             root = "" if there == files else str(there)
-            earlier = await self._bring_earlier(host, Path(made) / "earlier")
+            earlier = await self._bring_earlier(host, Path(made))
         return await host.provide(packed), root, f"{root}{tokenizer.absolute()}", earlier
 
     async def _bring_earlier(self, host: Host, folder: Path) -> str | None:
-        """What was asked before a driver was started here; from then on it has that itself."""
-        if (self._folder.path / DRIVER_BEGUN).exists():
+        """What was asked before a driver was started there; it has that itself, for as long as the machine knows it."""
+        begun = f"runs/{self._folder.run_id}/{DRIVER_BEGUN}"
+        if (self._folder.path / DRIVER_BEGUN).exists() and await host.fetch(begun, folder / "there"):
             return None
-        staged = await in_thread(stage_earlier, self._folder, folder)
+        staged = await in_thread(stage_earlier, self._folder, folder / "earlier")
         if staged is None:
             return None
         there = await host.provide(staged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -150,6 +151,27 @@ def test_a_second_up_goes_on_from_what_the_first_had(
     assert sum(again[prompt] for prompt in before) <= before.total() - len(first), "only what never came home"
 
 
+def test_a_machine_that_has_forgotten_its_driver_gets_the_answers_that_are_at_home(
+    work: Work, over_ssh: Callable[..., None], killed: Callable[..., None], engine: SlotsDouble, ssh_machine: Machine
+) -> None:
+    over_ssh()
+    killed(after=20)
+    (driver,) = driver_of(ssh_machine)
+    driver.kill()
+    driver.wait()
+    (state,) = (ssh_machine.sshd.home / ".recipe").iterdir()
+    for folder in (state / "work" / "runs", state / "jobs" / "drive"):
+        shutil.rmtree(folder)
+    at_home, before = len(work.rows("answers")), asked(engine)
+    attached = work.recipe("attach", work.folder.name)
+    assert attached.returncode == 0, attached.stderr
+    result = work.result()
+    assert (result["requests"]["resumed"], result["documents"]["done"]) == (at_home, 12)
+    assert asked(engine).total() - before.total() == result["requests"]["ok"]
+    ids = [row["id"] for row in work.rows("answers")]
+    assert len(ids) == len(set(ids))
+
+
 def test_the_engines_key_is_in_no_file_and_in_no_command_line(
     work: Work, ssh_machine: Machine, book: object, wait_until: Wait
 ) -> None:
@@ -211,12 +233,12 @@ def test_an_engine_that_dies_while_nobody_is_there_ends_the_run_with_its_cause(
     assert ssh_machine.is_as_found()
 
 
-def of_machine(machine: Machine, word: str) -> list[psutil.Process]:
-    """The machine's processes whose command line has this word."""
+def of_machine(machine: Machine | None, word: str) -> list[psutil.Process]:
+    """The processes of a machine, or of any, whose command line has this word."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         try:
-            mine = str(machine.sshd.home) in process.environ().get("HOME", "")
+            mine = machine is None or str(machine.sshd.home) in process.environ().get("HOME", "")
         except psutil.Error:
             continue
         if mine and any(word in part for part in process.info["cmdline"] or ()):
@@ -224,7 +246,7 @@ def of_machine(machine: Machine, word: str) -> list[psutil.Process]:
     return found
 
 
-def driver_of(machine: Machine) -> list[psutil.Process]:
+def driver_of(machine: Machine | None) -> list[psutil.Process]:
     return of_machine(machine, "drive.json")
 
 
