@@ -4,7 +4,7 @@ An engine double with as many slots as there are streams sends a token every 20 
 11.5 kB, answers 64 tokens. The clients take turns on it, each in a process of its own, so that a noisy machine is noisy
 for all of them. CPU is the client's own, while it is under load, for each streamed token; the error of the TTFT is the
 moment at which the client saw the first piece of text, less the moment at which the server says that it sent it. Shown
-are medians of the runs. Rivals that are not installed beside this Python get an environment of their own, which is kept.
+are medians of the runs. Rivals that are not installed beside this Python get an environment of their own, kept.
 """
 
 from __future__ import annotations

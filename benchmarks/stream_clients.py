@@ -1,9 +1,9 @@
 """One client under load, in a process of its own: `python stream_clients.py CLIENT URL STREAMS ROUNDS OUT [LOOP]`.
 
 So many streams at once, each of which asks again as soon as its answer is whole. Each client does what users write:
-stream, read the pieces of text, note when the first was there. Writes JSON to OUT: CPU seconds of the load, and for each
-answer its prompt's digest, the pieces, and the moment of the first on CLOCK_MONOTONIC. Nothing but the client itself
-and the standard library is imported, so that it runs in an environment of its own.
+stream, read the pieces of text, note when the first was there. Writes JSON to OUT: CPU seconds of the load, and for
+each answer its prompt's digest, the pieces, and the moment of the first on CLOCK_MONOTONIC. Nothing but the client
+itself and the standard library is imported, so that it runs in an environment of its own.
 """
 
 from __future__ import annotations

@@ -118,12 +118,12 @@ class Stream:
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
             raise refusal(status, json.dumps(event), None, where="an error in the stream")
         try:
-            self.usage = event.get("usage") or self.usage
+            self.usage = dict(event.get("usage") or self.usage)
             for choice in event.get("choices") or ():
                 said = choice.get("delta") or choice.get("message") or {}
-                self._add(choice.get("text") or said.get("content") or "", moment)
+                self._add("" + (choice.get("text") or said.get("content") or ""), moment)
                 self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        except AttributeError:
+        except (AttributeError, TypeError, ValueError):
             raise _no_event(data) from None
 
 

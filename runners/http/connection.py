@@ -14,7 +14,7 @@ from runners.http.response import Response
 from runners.http.target import Origin
 from runners.http.wire import Wire
 
-_MOST_HEADER_BYTES = 256 * 1024
+_MOST_HEADER_BYTES = 192 * 1024
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 _NO_BODY = (204, 304)
 
@@ -40,7 +40,6 @@ class Connection:
     __slots__ = (
         "_began",
         "_feed",
-        "_field_bytes",
         "_fields",
         "_headed",
         "_keeper",
@@ -83,7 +82,6 @@ class Connection:
         self._began = self._headed = self._whole = self._surplus = self._reusable = False
         self._until_close = True
         self._fields: list[tuple[bytes, bytes]] = []
-        self._field_bytes = 0
         self._response = response = Response(self._flow)
         self._parser = parser = HttpResponseParser(
             SimpleNamespace(
@@ -130,8 +128,12 @@ class Connection:
         response.held += count
         if self._whole:
             self._finish(response, moment)
-        else:
+        elif self._headed:
             response.grown()
+        elif response.held > _MOST_HEADER_BYTES:
+            self._fail(
+                Malformed(f"{self.origin}: the headers of its answer have more than {_MOST_HEADER_BYTES:,} bytes")
+            )
 
     def lost(self, error: Exception | None) -> None:
         self._keeper.lost(self)
@@ -155,9 +157,6 @@ class Connection:
             raise Malformed("more than one answer")
 
     def _on_header(self, name: bytes, value: bytes) -> None:
-        self._field_bytes += len(name) + len(value)
-        if self._field_bytes > _MOST_HEADER_BYTES:
-            raise Malformed(f"{self.origin}: the answer's headers are larger than {_MOST_HEADER_BYTES:,} bytes")
         if not self._headed:  # what comes after the body says nothing that matters here
             self._fields.append((name.lower(), value))
 

@@ -330,3 +330,37 @@ def test_cached_tokens_are_read() -> None:
 def test_events_without_choices_say_nothing(event: str) -> None:
     """Such a stream has no finish_reason either, and is tried again."""
     assert ask(EngineDouble(faults=faults(SendEvent(event)))).tries == 2
+
+
+def test_gaps_between_tokens_and_the_time_of_sending_are_parts_of_the_whole() -> None:
+    answer = ask(EngineDouble(prompt_pause_s=0.05, piece_pause_s=0.03))
+    assert answer.ttft_s is not None
+    assert len(answer.itl_s) == 3, "four pieces"
+    assert all(gap >= 0.02 for gap in answer.itl_s)
+    assert answer.ttft_s + sum(answer.itl_s) <= answer.e2e_s + 1e-5
+    assert 0 <= answer.send_s < answer.ttft_s
+
+
+def test_further_fields_are_sent_and_belong_to_the_key() -> None:
+    engine = EngineDouble()
+    extra = {"ignore_eos": True, "min_tokens": 7}
+
+    async def use(client: Client) -> list[str]:
+        await client.complete(TEXT, max_tokens=7, extra=extra)
+        return [client.key(TEXT), client.key(TEXT, extra=extra), client.key(TEXT, max_tokens=7)]
+
+    keys = with_client(engine, use)
+    assert {name: engine.asked[0].body[name] for name in (*extra, "max_tokens")} == {**extra, "max_tokens": 7}
+    assert len(set(keys)) == 3
+
+
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated() -> None:
+    engine = EngineDouble()
+    failed = fail(engine, key="sk-secret\n")
+    assert (failed.kind, failed.tries, engine.asked) == ("refused", 1, [])
+    assert "secret" not in failed.message
+
+
+def test_half_a_character_becomes_a_question_mark() -> None:
+    event = '{"choices": [{"text": "\\ud83d", "finish_reason": "stop"}]}'
+    assert ask(EngineDouble(faults=faults(SendEvent(event)))).text.endswith("?")
