@@ -41,11 +41,14 @@ class Taken:
     texts: list[str | None] = field(default_factory=list)
     expected: int = 0
     outputs: list[Path] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    """What each document's output depends on."""
 
     def answered(self, id: str, key: str) -> str | None:  # noqa: A002
         return None
 
     def output_of(self, document: str, key: str = "") -> Path | None:
+        self.keys[document] = key
         return None
 
     def record(self, record: RequestRecord, text: str | None, key: str) -> None:

@@ -11,12 +11,13 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from recipes.errors import WorkloadFailed
-from runners.workloads.summarize import documents
+from runners.client import Client, Endpoint, Transport
+from runners.workloads.summarize import documents, plugin
 from runners.workloads.summarize.documents import Document, Reader, names_of
 from runners.workloads.summarize.outputs import Outputs
 from tests.conftest import Command
@@ -83,21 +84,53 @@ def test_documents_are_begun_as_there_is_room_and_the_shortest_first(bench: Benc
     bench.write(**{f"d{n:03d}": prose(n, 1 + n % 40) for n in range(200)})
     prepared = bench.prepare(max_tokens=30, max_levels=30)
     begun: list[str] = []
-    open_at_once = []
     original = Document.read
 
     def reading(document: Document) -> Reader:
         begun.append(document.id)
-        open_at_once.append(len(begun) - len(list(bench.outputs.iterdir())))
         return original(document)
+
+    async def main() -> int:
+        """How many were begun while the first answers are still held back."""
+        oracle = Oracle(lambda prompt: "A few words.")
+        oracle.held[""] = asyncio.Event()
+        driving = asyncio.create_task(summarise(prepared, oracle, bench.outputs))
+        async with asyncio.timeout(20):
+            while oracle.most < 4:
+                await asyncio.sleep(0.001)
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        early = len(begun)
+        oracle.held[""].set()
+        await driving
+        return early
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Document, "read", reading)
-        asyncio.run(summarise(prepared, Oracle(lambda prompt: "A few words."), bench.outputs))
-    assert len(begun) == 200
-    assert max(open_at_once) < 40, "of 200 documents, on 4 slots"
+        assert asyncio.run(main()) < 40, "of 200 documents, on 4 slots"
     chunks = {document.id: document.chunks for document in prepared.documents}
-    assert [chunks[name] for name in begun] == sorted(chunks.values())
+    assert sorted(begun) == sorted(chunks)
+    assert [chunks[name] for name in begun[:40]] == sorted(chunks.values())[:40]
+
+
+def test_what_is_not_written_yet_does_not_pile_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is slower than the engine."""
+    monkeypatch.setattr(plugin, "_MOST_UNWRITTEN", 5)
+    bench.write(**{f"d{n:03d}": f"Text {n}." for n in range(100)})
+    prepared = bench.prepare()
+    oracle, original = Oracle(lambda prompt: "It."), Outputs.write
+    ahead, written = [], []
+
+    def slowly(outputs: Outputs, name: str, data: Any) -> Path:
+        time.sleep(0.005)
+        written.append(name)
+        ahead.append(len(oracle.asked) - len(written))
+        return original(outputs, name, data)
+
+    monkeypatch.setattr(Outputs, "write", slowly)
+    asyncio.run(summarise(prepared, oracle, bench.outputs, at_once=2))
+    assert len(written) == 100
+    assert max(ahead) < 35
 
 
 def test_the_requests_of_a_long_document_are_made_as_they_get_their_turn(bench: Bench) -> None:
@@ -152,8 +185,43 @@ def test_a_document_that_was_only_touched_is_the_same(bench: Bench) -> None:
     assert asyncio.run(summarise(prepared, Oracle(lambda _: "It."), bench.outputs)).outputs["book"]["summary"] == "It."
 
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "chunk_size": {"chunk_size": 100},
+    "overlap": {"chunk_overlap": 10},
+    "separators": {"separators": "sentences"},
+    "strategy": {"strategy": "pairwise"},
+    "prompt": {"prompt": "In short: {{ prompt }}"},
+    "max_tokens": {"max_tokens": 20},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_output_is_of_use_only_where_the_same_would_be_asked(bench: Bench, change: dict[str, Any]) -> None:
+    bench.write(book=prose(1, 40))
+
+    def key(folder: str, **workload: Any) -> str:
+        prepared = bench.prepare(**{"max_levels": 30, **workload})
+        # A real client's key, which is made of the sampling as well.
+        client = Client(cast(Transport, None), Endpoint("http://127.0.0.1:9", "served"), prepared.recipe.workload)
+        oracle = Oracle(lambda _: "A few words.")
+        oracle.key = client.key  # type: ignore[method-assign]
+        return asyncio.run(summarise(prepared, oracle, bench.folder / folder)).taken.keys["book.txt"]
+
+    first = key("first")
+    os.utime(bench.folder / "book.txt", (1, 1))
+    assert key("again", concurrency=7) == first
+    assert key("changed", **change) != first
+    bench.write(book=prose(2, 40))
+    assert key("rewritten") != first
+
+
+@pytest.mark.parametrize("in_memory", [1 << 24, 0])
 @pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
-def test_every_kind_of_line_end_is_one_character(bench: Bench, end: str) -> None:
+def test_every_kind_of_line_end_is_one_character(
+    bench: Bench, end: str, in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a file that is not held in memory."""
+    monkeypatch.setattr(documents, "_IN_MEMORY", in_memory)
     text = prose(2, 40)
     (bench.folder / "book.txt").write_bytes(text.replace("\n", end).encode())
     oracle = Oracle(lambda _: "A few words.")

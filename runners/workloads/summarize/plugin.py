@@ -34,6 +34,9 @@ from runners.workloads.summarize.tree import Node, Tree
 _WRITERS = 16
 """Threads; a disk puts what several of them write on its plates at once."""
 
+_MOST_UNWRITTEN = 256
+"""Documents that wait to be written, while others are still begun."""
+
 Strategy = Callable[[Asker], Awaitable[Node]]
 STRATEGIES: Mapping[str, Strategy] = {
     "recursive": recursive,
@@ -89,6 +92,7 @@ class _Drive:
         self._settings_key = means.client.key(_settings_key(prepared))
         # Of their own: texts that are to be read must not wait behind a slow disk's writes.
         self._writers = ThreadPoolExecutor(_WRITERS, "outputs")
+        self._unwritten = asyncio.Semaphore(_MOST_UNWRITTEN)
         self.begun = 0
 
     async def run(self) -> list[str]:
@@ -114,7 +118,8 @@ class _Drive:
     async def _write_all(self, todo: Sequence[Document], outlooks: deque[Outlook], failures: list[str]) -> None:
         async with asyncio.TaskGroup() as group:
             for document in todo:
-                await self._means.schedule.room(document.rank)
+                async with self._unwritten:  # where the disk is slower than the engine, nothing piles up
+                    await self._means.schedule.room(document.rank)
                 self.begun += 1
                 group.create_task(self._write(document, outlooks.popleft(), failures))
 
@@ -124,7 +129,7 @@ class _Drive:
 
     def _key(self, document: Document) -> str:
         """Stands for everything that a document's output depends on."""
-        return digest_of([self._settings_key, document.digest.hex()])
+        return digest_of([self._settings_key, document.digest.hex(), *document.starts, *document.ends])
 
     async def _write(self, document: Document, outlook: Outlook, failures: list[str]) -> None:
         """Write the document's output file, or say why there is none."""
@@ -142,7 +147,8 @@ class _Drive:
         slip = buck_slip(prepared.recipe, template, prepared.splitter, document, self._means.endpoint, seconds)
         name = output_name(Path(document.path).stem, slip["model_local_identifier"])
         data = {"summary": tree.root.text, "buck_slip": slip, "tree": tree.row()}
-        path = await asyncio.get_running_loop().run_in_executor(self._writers, self._outputs.write, name, data)
+        async with self._unwritten:
+            path = await asyncio.get_running_loop().run_in_executor(self._writers, self._outputs.write, name, data)
         self._means.recorder.document_done(document.id, path, self._key(document))
 
     async def _tree(self, document: Document, outlook: Outlook) -> Tree:
