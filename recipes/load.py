@@ -74,8 +74,6 @@ def load_resolved(data: dict[str, Any], text: str, plan: dict[str, Any]) -> Load
     commit = plan["model"]["commit"]
     if commit:
         data = {**data, "model": {**data["model"], "revision": commit}}
-    if not data["workload"].get("inputs"):  # of a load; an empty list is nothing that a file may say
-        data = {**data, "workload": {key: value for key, value in data["workload"].items() if key != "inputs"}}
     recipe = Recipe.model_validate_json(json.dumps(data))
     return LoadedRecipe(recipe, Path(plan["source"]), text, plan["variant"], plan["recipe_digest"], plan["command"])
 

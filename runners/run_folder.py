@@ -249,10 +249,11 @@ class Rows:
         if self._lost is not None:
             raise self._lost
         data = (b"\n" if self._torn else b"") + _line(row)
-        self._torn, self._dirty = True, True
+        self._torn = True
         while data:
             data = data[self._file.write(data) :]
-        self._torn = False
+        # Dirty only now: a sync in another thread may have come between.
+        self._torn, self._dirty = False, True
 
     def sync(self) -> None:
         if not self._dirty or self._file.closed:

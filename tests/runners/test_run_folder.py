@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recipes.errors import UsageError
 from runners import run_folder
+from runners.answers import rows_of
 from runners.records import RequestRecord
-from runners.run_folder import RUN_ID, RecordFile, RunFolder, recipe_cache, recipe_home
+from runners.run_folder import RUN_ID, RecordFile, Rows, RunFolder, recipe_cache, recipe_home
 
 
 def runs(home: Path, *names: str) -> None:
@@ -180,3 +183,67 @@ def test_where_things_are_kept(tmp_path: Path) -> None:
     assert recipe_home({"RECIPE_HOME": ""}) == recipe_home({}) == (Path.home() / ".recipe").resolve()
     assert recipe_cache({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path.resolve() / "recipe"
     assert re.search(r"\.cache/recipe$", str(recipe_cache({})))
+
+
+def test_what_was_written_is_on_the_disk_after_a_sync_and_not_synced_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("runners.run_folder.os.fsync", synced.append)
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.sync()
+    assert synced == []
+    rows.append({"n": 1})
+    rows.sync()
+    rows.sync()
+    assert len(synced) == 1
+    rows.append({"n": 2})
+    rows.close()
+    assert len(synced) == 2
+
+
+def test_rows_that_the_disk_has_lost_are_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.append({"n": 1})
+    monkeypatch.setattr("runners.run_folder.os.fsync", broken)
+    rows.sync()
+    with pytest.raises(OSError, match="Input/output error"):
+        rows.append({"n": 2})
+
+
+def test_a_row_that_a_full_disk_cut_off_spoils_none_that_follows(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.append({"n": 1})
+    rows._file = Full(rows._file)  # type: ignore[assignment]
+    with pytest.raises(OSError, match="No space"):
+        rows.append({"n": 2})
+    rows._file = rows._file.file  # type: ignore[attr-defined]
+    rows.append({"n": 3})
+    rows.close()
+    assert [row["n"] for row in rows_of(tmp_path / "rows.jsonl", "n")] == [1, 3]
+
+
+class Full:
+    """A file on a disk that takes three more bytes."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.left = file, 3
+
+    def write(self, data: bytes) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self.file.write(data[: self.left])
+        self.left -= written
+        return int(written)
+
+
+def test_a_name_that_is_no_text_can_be_written_and_read(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.jsonl")
+    rows.append({"document": "caf\udce9.txt"})
+    rows.close()
+    assert [row["document"] for row in rows_of(tmp_path / "rows.jsonl")] == ["caf\udce9.txt"]
