@@ -15,6 +15,8 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from runners.text.splitter import SEPARATORS, Splitter
 from runners.text.tokens import TokenCounter
+from tests.runners.text.making import KINDS
+from tests.runners.text.making import random_text as odd_text
 
 COUNTER = TokenCounter.from_path(Path(__file__).parents[2] / "recipes" / "models" / "lead" / "tokenizer.json")
 SETS = sorted(SEPARATORS)
@@ -72,6 +74,24 @@ def test_longer_texts_are_cut_as_langchain_cuts_them(separators: str, size: int,
         chunks = ours(text, size, overlap, separators)
         assert chunks == langchain(text, size, overlap, separators)
         assert len(chunks) > 1
+
+
+@pytest.mark.parametrize("kind", ["llama2", "mistral3", "llama3", "gpt2", "qwen2", "word pieces", "unigram"])
+def test_any_tokenizer_cuts_odd_texts_as_langchain_does(tmp_path: Path, kind: str) -> None:
+    tokenizer = KINDS[kind][0]()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    counter = TokenCounter.from_path(tmp_path, cache=tmp_path)
+    for seed in range(20):
+        text, size, overlap = odd_text(seed, 60), 4 + 9 * (seed % 11), seed % 4
+        for separators in SETS:
+            theirs = RecursiveCharacterTextSplitter(
+                chunk_size=size,
+                chunk_overlap=overlap,
+                keep_separator=True,
+                separators=list(SEPARATORS[separators]),
+                length_function=lambda piece: len(tokenizer.encode(piece).ids),
+            )
+            assert Splitter(counter, size, overlap, SEPARATORS[separators]).split(text) == theirs.split_text(text)
 
 
 class Characters:
