@@ -10,6 +10,7 @@ MEMORY_S = 3.0
 request fewer run, and a prompt that is being read may keep others waiting."""
 _RESERVE_SHARE = 0.08
 _MOST_RESERVE_SHARE = 0.5
+_STEP_SHARE = 0.06
 _CALM_S = 30.0
 
 
@@ -25,13 +26,12 @@ class Following:
         self.slots: int | None = None
         """As many as ran when others waited; None as long as the engine took everything."""
         self._full: deque[tuple[float, int]] = deque()
-        self._extra = 0
+        self._reserve_share = _RESERVE_SHARE
         self._calm_since: float | None = None
 
     def target(self, slots: int) -> int:
         """What should be under way on an engine of so many slots."""
-        most = max(1, int(_MOST_RESERVE_SHARE * slots))
-        return slots + min(most, math.ceil(_RESERVE_SHARE * slots) + self._extra)
+        return slots + max(1, math.ceil(self._reserve_share * slots))
 
     def sampled(
         self, *, running: int, waiting: int, kv_usage: float | None, under_way: int, limit: int, held: bool, at_s: float
@@ -52,7 +52,7 @@ class Following:
             self._full.clear()
             return _grown(max(limit, running), kv_usage)
         if running < self.slots:
-            self._extra += max(1, self.slots // 10)
+            self._reserve_share = min(_MOST_RESERVE_SHARE, self._reserve_share + _STEP_SHARE)
         return max(limit, self.target(self.slots))
 
     def _queues(self, running: int, at_s: float) -> int:
@@ -62,8 +62,9 @@ class Following:
         self.slots = max(1, *(running for _, running in self._full), 1)
         if self._calm_since is None:
             self._calm_since = at_s
-        elif self._extra and at_s - self._calm_since >= _CALM_S:
-            self._extra, self._calm_since = self._extra - 1, at_s
+        elif at_s - self._calm_since >= _CALM_S:
+            self._reserve_share = max(_RESERVE_SHARE, self._reserve_share - _STEP_SHARE / 2)
+            self._calm_since = at_s
         return self.target(self.slots)
 
 
