@@ -68,7 +68,7 @@ class Progress:
     def tell(self) -> None:
         if self._last is not None and self._last != self._told:
             self._told = self._last
-            self._voice.say(driven={**asdict(self._last), "sums": _sums(self._measured)})
+            self._voice.say(driven=asdict(self._last), sums=_sums(self._measured))
 
 
 def main(arguments: list[str]) -> int:
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
         said: dict[str, Any] = {}
     except Exception as error:
         said = _failure(error)
-    voice.say(end={**said, **_sums(measured)})
+    voice.say(end=said, sums=_sums(measured))
     return 0
 
 

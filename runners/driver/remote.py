@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import runners.engines
 import runners.workloads
 from provisioners.contract import BootJob, Host, Process
 from provisioners.threads import in_thread
 from recipes.errors import EngineFailed, HostCommandFailed, RecipeError, WorkloadFailed
-from runners.answers import rows_of
 from runners.drive import Measured
 from runners.driver.belongings import files_of, relocated, stage, stage_earlier
-from runners.driver.mirror import FILES
+from runners.driver.notes import Notes
 from runners.driver.order import KEY, DriveOrder, reference_to
-from runners.engine import EngineSample
 from runners.events import Advanced, Driven, Listener, Noted
 from runners.launch import Running
 from runners.lines import LineBuffer
-from runners.measurement import Timed
 from runners.plan import Plan
 from runners.prepare import RunJob
-from runners.run_folder import DRIVER_BEGUN, Rows, RunFolder, recipe_cache, record_of
+from runners.run_folder import DRIVER_BEGUN, RunFolder, recipe_cache
 from runners.travel import archive
 
 DRIVE = "drive"
 """The name of its command on the machine."""
 
 
+_SYNCED_EVERY_S = 1.0
 _SILENCE_S = 3600.0
 """So long a driver is waited for that cannot be heard."""
 
@@ -70,12 +66,7 @@ class HostDrive:
         self._running: Running | None = None
         self._ready = asyncio.Event()
         self._end: dict[str, Any] | None = None
-        self._files: dict[str, Rows] = {}
-        self._log: IO[bytes] | None = None
-        self._last_words = b""
-        self._known: dict[str, set[int]] = {}
-        self._heard: set[int] = set()
-        self._names: dict[str, Path] = {}
+        self._notes: Notes | None = None
         self._sampled = 0
         self._driving = False
 
@@ -92,7 +83,7 @@ class HostDrive:
         assert place is not None
         self._host, self._running, self._sampled = host, running, len(running.log.samples)
         self._measured.at, self._measured.clock_offset_s = "host", host.clock_offset_s
-        await in_thread(self._open)
+        self._notes = await in_thread(Notes, self._folder, self._measured)
         order = DriveOrder(
             run_id=self._folder.run_id,
             recipe=relocated(self._plan.recipe, place.root),
@@ -133,12 +124,13 @@ class HostDrive:
     async def ended(self) -> None:
         """Return when everything is done and at home. Raises what the drive raised on the machine."""
         assert self._process is not None
+        assert self._notes is not None
         status = await self._process.wait()
         end = self._end
         if end is None:
-            said = self._last_words.decode("utf-8", "replace").strip()
+            said = f": {self._notes.last_words}" if self._notes.last_words else ""
             raise HostCommandFailed(
-                f"the driver on the machine ended with status {status}{': ' + said if said else ''}",
+                f"the driver on the machine ended with status {status}{said}",
                 advice="see driver.log; recipe up again goes on from what it has done",
             )
         if "bug" in end:
@@ -155,9 +147,11 @@ class HostDrive:
         self._driving = True
         # Without contact the driver works on, and to give the machine up for that would be to lose its work.
         self._host.bear_silence(_SILENCE_S)
+        syncing = asyncio.create_task(self._sync())
         try:
             await self._running.while_alive(self.ended())
         finally:
+            syncing.cancel()
             self._host.bear_silence()
 
     async def catch_up(self) -> None:
@@ -167,15 +161,17 @@ class HostDrive:
 
     def close(self) -> None:
         """What was measured is complete, as far as it came home."""
-        heard = {(record.id, record.started_at) for record in self._measured.records}
-        earlier = self._measured.earlier
-        self._measured.earlier = tuple(r for r in earlier if (r.id, r.started_at) not in heard)
         if self._running is not None:
             self._measured.log.extend(self._running.log.samples[self._sampled :])
-        for file in self._files.values():
-            file.close()
-        if self._log is not None:
-            self._log.close()
+        if self._notes is not None:
+            self._notes.close()
+
+    async def _sync(self) -> None:
+        """Bring what came home to the disk every second, so that a power cut takes no more; beside the work."""
+        assert self._notes is not None
+        while True:
+            await asyncio.sleep(_SYNCED_EVERY_S)
+            await asyncio.to_thread(self._notes.sync)
 
     async def _environment(self, job: BootJob, run: RunJob) -> str:
         """Its Python there."""
@@ -219,99 +215,42 @@ class HostDrive:
             await in_thread(shutil.copytree, staged, there, dirs_exist_ok=True)
         return str(there)
 
-    def _open(self) -> None:
-        """Open the files, and know what is in them."""
-        rows = rows_of(self._folder.path / "requests.jsonl", "id", "document", "started_at")
-        self._measured.earlier = tuple(map(record_of, rows))
-        for name in FILES:
-            path = self._folder.path / f"{name}.jsonl"
-            self._known[name] = _digests_in(path)
-            self._files[name] = Rows(path)
-        self._log = (self._folder.path / "driver.log").open("ab")
-
     def _hear(self, block: bytes) -> None:
         assert self._running is not None
+        assert self._notes is not None
         for line in self._lines.feed(block):
-            self._take(self._running.log.mask.line(line))
+            self._take(self._running.log.mask.line(line), self._notes)
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, notes: Notes) -> None:
         try:
             said = json.loads(line) if line.startswith(b'{"') else None
         except ValueError:
             said = None
         match said:
-            case {"file": str(name), "row": dict(row)} if name in self._files:
-                self._row(name, row)
+            case {"file": str(name), "row": dict(row)}:
+                notes.row(name, row)
             case {"output": str(name), "text": str(text)}:
-                self._names[name] = self._kept(name, text)
-            case {"driven": dict(data)}:
-                self._sum(data.pop("sums", {}))
-                if self._driving:
-                    known = {field.name: data[field.name] for field in fields(Driven) if field.name in data}
-                    self._emit(Driven(**{**known, "usd": self._usd()}))
+                notes.output(name, text)
+            case {"driven": dict(data), "sums": dict(sums)}:
+                notes.sums(sums)
+                self._show(data)
             case {"noted": str(message)}:
                 self._emit(Noted("drive", message))
             case {"ready": _}:
                 self._ready.set()
-            case {"end": dict(end)}:
-                self._sum(end)
+            case {"end": dict(end), "sums": dict(sums)}:
+                notes.sums(sums)
                 self._end = end
             case {"at": _}:
                 pass
             case _:
-                self._keep(line)
+                notes.besides(line)
 
-    def _row(self, name: str, row: dict[str, Any]) -> None:
-        digest = _digest(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"), name)
-        if digest in self._heard:
-            return
-        self._heard.add(digest)
-        if name == "documents":
-            path = self._names.get(row.get("output", ""))
-            if path is None:
-                return
-            row = {**row, "output": path.name}
-            self._measured.outputs.append(path)
-        if digest not in self._known[name]:
-            self._files[name].append(row)
-        if name == "requests":
-            self._measured.records.append(record_of(row))
-        elif name == "telemetry":
-            sample = EngineSample(**{field.name: row.get(field.name) for field in fields(EngineSample)})
-            self._measured.metrics.append(Timed(datetime.fromisoformat(row["at"]), sample))
-
-    def _kept(self, name: str, text: str) -> Path:
-        """The output's file here: under its own name, or another's if this one holds something else."""
-        data = text.encode("utf-8", "surrogatepass")
-        own = self._folder.outputs / name
-        if self._folder.outputs not in own.resolve().parents:
-            raise HostCommandFailed(f"the driver named an output {name!r}, which leads out of its folder")
-        path, number = own, 0
-        while path.exists() and path.read_bytes() != data:
-            number += 1
-            path = own.with_name(f"{own.stem}.{number}{own.suffix}")
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            part.write_bytes(data)
-            part.replace(path)
-        return path
-
-    def _sum(self, sums: Mapping[str, Any]) -> None:
-        if sums:
-            self._measured.resumed = sums["resumed"]
-            self._measured.taken_answers.clear()
-            self._measured.taken_answers.update(sums["taken_answers"])
-            self._measured.taken_outputs.clear()
-            self._measured.taken_outputs.update(sums["taken_outputs"])
-            self._measured.concurrency = sums["concurrency"]
-
-    def _keep(self, line: bytes) -> None:
-        """What else it says: warnings, and the traceback of one that did not come as far as saying how it ended."""
-        assert self._log is not None
-        self._last_words = line or self._last_words
-        self._log.write(line + b"\n")
-        self._log.flush()
+    def _show(self, driven: Mapping[str, Any]) -> None:
+        """How far it is; what is heard again of a time before counts for nothing."""
+        if self._driving:
+            known = {field.name: driven[field.name] for field in fields(Driven) if field.name in driven}
+            self._emit(Driven(**{**known, "usd": self._usd()}))
 
 
 _RAISED: Mapping[str, type[RecipeError]] = {
@@ -330,15 +269,3 @@ def _workload_of(plan: Plan) -> str:
 
 def _file_of(tokenizer: Path) -> Path:
     return tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-
-
-def _digests_in(path: Path) -> set[int]:
-    if not path.is_file():
-        return set()
-    name = path.stem
-    with path.open("rb") as file:
-        return {_digest(line.rstrip(b"\n"), name) for line in file}
-
-
-def _digest(row: bytes, name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(row, digest_size=8, key=name.encode()).digest())

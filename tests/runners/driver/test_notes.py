@@ -1,0 +1,110 @@
+"""What a driver says is written down at home, each row once, however often it is heard."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipes.errors import HostCommandFailed
+from runners.drive import Measured
+from runners.driver.notes import Notes
+from runners.run_folder import RunFolder
+
+AT = datetime(2026, 1, 2, tzinfo=UTC).isoformat()
+
+
+def request(n: int, **changes: Any) -> dict[str, Any]:
+    place = {"id": f"a.txt/1/{n}", "document": "a.txt", "level": 1, "index": n}
+    return {**place, "status": "ok", "tries": 1, "started_at": AT, "e2e_s": 0.25, **changes}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path, "r")
+
+
+def rows(folder: RunFolder, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder.path / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_what_is_heard_twice_is_written_and_counted_once(folder: RunFolder) -> None:
+    measured = Measured()
+    notes = Notes(folder, measured)
+    for n in (0, 1, 0):
+        notes.row("answers", {"id": f"a.txt/1/{n}", "key": "k", "text": "é\ud800"})
+        notes.row("requests", request(n))
+    notes.close()
+    assert [row["index"] for row in rows(folder, "requests")] == [0, 1]
+    assert len(rows(folder, "answers")) == 2
+    assert [record.index for record in measured.records] == [0, 1]
+
+
+def test_what_another_client_wrote_counts_here_and_is_not_written_again(folder: RunFolder) -> None:
+    """The driver has measured all of it; what was asked before it is the earlier client's."""
+    first = Notes(folder, Measured())
+    first.row("requests", request(0))
+    first.close()
+    with (folder.path / "requests.jsonl").open("a") as file:
+        file.write(json.dumps(request(7, document="b.txt")) + "\n" + json.dumps(request(1))[:30])
+    measured = Measured()
+    second = Notes(folder, measured)
+    assert len(measured.earlier) == 2
+    for n in (0, 1):
+        second.row("requests", request(n))
+    second.close()
+    whole = [line for line in (folder.path / "requests.jsonl").read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["index"] for line in whole] == [0, 7, 1]
+    assert [record.index for record in measured.records] == [0, 1]
+    assert [record.index for record in measured.earlier] == [7]
+
+
+def test_a_document_is_done_with_its_output(folder: RunFolder) -> None:
+    measured = Measured()
+    notes = Notes(folder, measured)
+    notes.row("documents", {"document": "none.txt", "output": "none.json"})
+    notes.output("a.json", "{}")
+    notes.row("documents", {"document": "a.txt", "output": "a.json"})
+    notes.close()
+    assert [path.name for path in measured.outputs] == ["a.json"]
+    assert rows(folder, "documents") == [{"document": "a.txt", "output": "a.json"}]
+
+
+def test_no_output_is_overwritten(folder: RunFolder) -> None:
+    (folder.outputs / "a.json").write_text("another")
+    notes = Notes(folder, Measured())
+    for _ in range(2):
+        notes.output("a.json", "mine")
+        notes.row("documents", {"document": "a.txt", "output": "a.json"})
+    notes.close()
+    assert {p.name: p.read_text() for p in folder.outputs.iterdir()} == {"a.json": "another", "a.1.json": "mine"}
+    assert rows(folder, "documents") == [{"document": "a.txt", "output": "a.1.json"}]
+
+
+@pytest.mark.parametrize("name", ["../result.json", "/etc/motd", "sub/../../x"])
+def test_no_output_leads_out_of_its_folder(folder: RunFolder, name: str) -> None:
+    notes = Notes(folder, Measured())
+    with pytest.raises(HostCommandFailed, match="leads out of its folder"):
+        notes.output(name, "text")
+    notes.close()
+
+
+def test_telemetry_counts_as_samples(folder: RunFolder) -> None:
+    measured = Measured()
+    notes = Notes(folder, measured)
+    notes.row("telemetry", {"at": AT, "source": "engine", "running": 3.0, "unknown": 1})
+    notes.row("elsewhere", {"at": AT})
+    notes.close()
+    assert [(one.at.isoformat(), one.sample.running) for one in measured.metrics] == [(AT, 3.0)]
+
+
+def test_what_else_it_says_is_kept_and_its_last_words_are_known(folder: RunFolder) -> None:
+    notes = Notes(folder, Measured())
+    for line in (b"Traceback", b"MemoryError", b""):
+        notes.besides(line)
+    notes.close()
+    assert notes.last_words == "MemoryError"
+    assert (folder.path / "driver.log").read_text() == "Traceback\nMemoryError\n\n"
