@@ -200,3 +200,19 @@ def test_completed_runs_of_a_model_and_engine_come_newest_first(tmp_path: Path) 
     found = ledger.completed(model="lead", engine="llamacpp")
     assert [row["run_id"] for row in found] == ["a-2", "a-0"]
     assert [row["run_id"] for row in ledger.completed(model="lead", engine="llamacpp", limit=1)] == ["a-2"]
+
+
+def test_unfinished_runs_are_those_since_the_last_that_was_completed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    nobody, living = 2**22 - 1, os.getpid()
+    statuses = ["failed", "completed", "interrupted", "lost", "failed", "running"]
+    for number, status in enumerate(statuses):
+        pid = living if status == "running" else nobody
+        began = datetime.now(UTC).replace(year=2025, microsecond=number) if status != "running" else datetime.now(UTC)
+        ledger.begin(f"r-{number}", "books", "digest", began.isoformat(), pid)
+        if status not in ("lost", "running"):
+            ledger.end(result(f"r-{number}", status=status))
+    ledger.begin("other", "films", "digest", "2025-01-02T00:00:00+00:00", nobody)
+    assert ledger.unfinished("books") == ["r-4", "r-3", "r-2"], "the newest first, and none that is going on"
+    assert ledger.unfinished("films") == ["other"]
+    assert ledger.unfinished("nothing") == []
