@@ -343,18 +343,17 @@ def _end_all(lease: Lease) -> list[psutil.Process]:
     living = _members(lease)
     # The guard ignores SIGTERM: it goes with SIGKILL, when nothing else is left to watch.
     if guarded := [process for process in living if not _is_guard(process)]:
-        _send(signal.SIGTERM, living)
-        _wait_for_end(guarded, GRACE_S)
+        _end(signal.SIGTERM, living, guarded)
         living = _members(lease)
-    _send(signal.SIGKILL, living)
-    _wait_for_end(living, GRACE_S)
+    _end(signal.SIGKILL, living, living)
     return _members(lease)
 
 
-def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+def _end(number: signal.Signals, processes: list[psutil.Process], waited_for: list[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.send_signal(number)
+    _wait_for_end(waited_for, GRACE_S)
 
 
 def _wait_for_end(processes: list[psutil.Process], seconds: float) -> None:
