@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -43,6 +44,10 @@ def test_on_this_machine_it_comes_out_the_same(work: Work) -> None:
         assert result["latency"]["ttft_s"]["p50"] > 0
         assert ("measured     on the host" in ended.stdout) == (where == "host")
     assert found[0] == found[1]
+    result["throughput"]["clock_offset_s"] = -3.25
+    (work.folder / "result.json").write_text(json.dumps(result))
+    shown = work.recipe("report", work.folder.name).stdout
+    assert "measured     on the host; its clock is 3.2 s behind this one's" in shown
 
 
 def test_over_ssh_everything_comes_home(
