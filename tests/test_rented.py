@@ -236,3 +236,17 @@ def test_a_rehearsal_needs_no_account(recipe: Command) -> None:
     assert ended.returncode == 0, ended.stderr + ended.stdout
     assert "1 emulated pod, none billing at the end" in ended.stderr
     assert not (recipe.home / "runs").exists()
+
+
+def test_a_kept_machine_is_talked_to_through_a_tunnel_of_the_chats_own(
+    recipe: Command, runpod: RunPod, wait_until: Wait
+) -> None:
+    process = recipe.start(*UP, "--keep", env=runpod.env)
+    wait_until(lambda: phase_of(recipe) == "keep", seconds=150, what="the keeping")
+    asked = recipe("chat", "2xA100-airoboros-70b", "--max-tokens", "20", "The river rose.", env=runpod.env)
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.strip()
+    assert process.poll() is None, "the run does not notice"
+    status, out, err = send(process, signal.SIGINT)
+    assert status == 0, err
+    assert "gone, proven" in out
