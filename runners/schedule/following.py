@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from statistics import median
 
 MEMORY_S = 3.0
 """For so long the most that ran while others waited is taken for the engine's slots: between an answer and the next
@@ -19,7 +20,7 @@ class Following:
 
     What waits in the engine goes in the order in which it came; what waits here, in the order that finishes documents
     early. So no more than a reserve is kept there: 8 % of the slots at first, more if the engine was seen with nothing
-    waiting and a slot free.
+    waiting and a slot free. What is on the way is sent besides.
     """
 
     def __init__(self) -> None:
@@ -27,11 +28,14 @@ class Following:
         """As many as ran when others waited; None as long as the engine took everything."""
         self._full: deque[tuple[float, int]] = deque()
         self._reserve_share = _RESERVE_SHARE
+        self._on_the_way: deque[tuple[float, int]] = deque()
+        """Requests under way that neither run nor wait: in a tunnel, or in the engine's own server before its queue."""
         self._calm_since: float | None = None
 
     def target(self, slots: int) -> int:
         """What should be under way on an engine of so many slots."""
-        return slots + max(1, math.ceil(self._reserve_share * slots))
+        on_the_way = median(count for _, count in self._on_the_way) if self._on_the_way else 0
+        return slots + max(1, math.ceil(self._reserve_share * slots)) + min(slots, math.ceil(on_the_way))
 
     def sampled(
         self, *, running: int, waiting: int, kv_usage: float | None, under_way: int, limit: int, held: bool, at_s: float
@@ -40,6 +44,9 @@ class Following:
 
         `held` tells that the limit lies lower than was asked for, so that free slots mean nothing.
         """
+        self._on_the_way.append((at_s, max(0, under_way - running - waiting)))
+        while self._on_the_way[0][0] < at_s - MEMORY_S:
+            self._on_the_way.popleft()
         if waiting > 0:
             return self._queues(running, at_s)
         self._calm_since = None

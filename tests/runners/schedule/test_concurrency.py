@@ -17,7 +17,7 @@ def test_the_engines_slots_are_found_from_its_metrics(slots: int) -> None:
     concurrency = Concurrency()
     plant = Plant(slots=[(0, slots)]).run(concurrency, 30)
     assert plant.busy(1, 30) >= 0.99
-    assert slots < plant.limit_at(1) == plant.limit_at(30) <= slots + 1 + slots // 10
+    assert all(slots < plant.limit_at(at_s) <= slots + 1 + slots // 8 for at_s in (1, 2, 5, 30))
     assert concurrency.summary()["engine_slots"] == slots
     assert concurrency.summary()["found_from"] == "metrics"
 
@@ -96,7 +96,7 @@ def test_the_limit_does_not_collapse_where_first_tokens_mislead(behaviour: dict[
 
 def test_answers_count_for_nothing_while_the_metrics_are_there() -> None:
     concurrency = Concurrency()
-    concurrency.sampled(EngineSample(running=4, waiting=3), 20, at_s=1.0)
+    concurrency.sampled(EngineSample(running=4, waiting=3), 7, at_s=1.0)
     limit = concurrency.limit
     for i in range(40):
         concurrency.answered(ttft_s=0.1, e2e_s=1.0, prompt_tokens=100, under_way=limit, at_s=1.0 + i / 10)
