@@ -92,6 +92,7 @@ def detached(work: Callable[[Detachment], int], *, as_json: bool) -> int:
     if "log" in told:
         with suppress(OSError), Path(told["log"]).open(errors="replace") as log:
             shutil.copyfileobj(log, sys.stderr)
+            Path(told["log"]).unlink()
     if code < 0:
         console(stderr=True).print(f"error: the client in the background was killed by {signal.Signals(-code).name}")
         return 1
