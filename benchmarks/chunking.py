@@ -101,12 +101,22 @@ def langchain_tokenizers(text: str, tokenizer: str) -> Callable[[], list[str]]:
 
 
 def batched(text: str, tokenizer: str) -> Callable[[], list[str]]:
+    from itertools import pairwise
+
     from tokenizers import Tokenizer
 
     from runners.text.splitter import Splitter
-    from runners.text.tokens import TokenCounter
 
-    splitter = Splitter(TokenCounter.of(Tokenizer.from_file(tokenizer), tokenizer), SIZE, OVERLAP)
+    bare = Tokenizer.from_file(tokenizer)
+
+    class Batched:
+        def count(self, piece: str) -> int:
+            return len(bare.encode(piece).ids)
+
+        def count_pieces(self, text: str, edges: list[int]) -> list[int]:
+            return [len(found) for found in bare.encode_batch_fast([text[a:b] for a, b in pairwise(edges)])]
+
+    splitter = Splitter(Batched(), SIZE, OVERLAP)  # type: ignore[arg-type]
     return lambda: splitter.split(text)
 
 

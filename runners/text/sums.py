@@ -44,7 +44,7 @@ class Sums(ABC):
         self._remember_signs()
 
     @cached_property
-    def _model(self) -> Callable[[str], Sequence[object]]:
+    def model(self) -> Callable[[str], Sequence[object]]:
         """Makes tokens of what the steps before it leave of a text."""
         tokenize: Callable[[str], Sequence[object]] = self._tokenizer().model.tokenize
         return tokenize
@@ -174,7 +174,7 @@ class WordSums(Sums):
         return self._UNIT.findall(text)
 
     def _unit(self, unit: str) -> int:
-        return len(self._model(unit))
+        return len(self.model(unit))
 
 
 class PieceSums(Sums):
@@ -198,7 +198,7 @@ class PieceSums(Sums):
         super().__init__(method, tokenizer, known, units)
         self._lines = method.lines
         self._expression = re.compile(method.source) if method.source else None
-        self._pieces = _Pieces(lambda piece: len(self._model(piece)))
+        self._pieces = _Pieces(self)
 
     def _remember_signs(self) -> None:
         self.known[""] = _TOGETHER
@@ -262,15 +262,18 @@ class PieceSums(Sums):
 class _Pieces(dict[str, int]):
     """The tokens of each piece that was met."""
 
-    def __init__(self, count: Callable[[str], int]) -> None:
+    def __init__(self, sums: PieceSums) -> None:
         super().__init__()
-        self._count = count
+        self._sums = sums
 
     def __missing__(self, piece: str) -> int:
-        written = piece.encode().decode("latin-1").translate(_WRITTEN_BYTES)
+        if piece.isascii() and piece.isprintable():
+            written = piece.replace(" ", _WRITTEN_BYTES[0x20])
+        else:
+            written = piece.encode().decode("latin-1").translate(_WRITTEN_BYTES)
         if len(self) > _MANY:
             self.clear()
-        tokens = self[piece] = self._count(written)
+        tokens = self[piece] = len(self._sums.model(written))
         return tokens
 
 
