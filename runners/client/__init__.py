@@ -6,6 +6,4 @@ from runners.client.endpoint import Endpoint
 from runners.client.refusal import RequestFailed
 from runners.http.pool import Transport, open_transport
 
-open_session = open_transport
-
-__all__ = ["Answer", "Client", "Endpoint", "RequestFailed", "Transport", "open_session", "open_transport"]
+__all__ = ["Answer", "Client", "Endpoint", "RequestFailed", "Transport", "open_transport"]

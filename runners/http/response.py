@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from runners.http.errors import HttpFailed, Malformed, Unusable
 
-_BATCH_BYTES = 16 * 1024
+_BATCH_BYTES = 32 * 1024
 """So much is collected before the reader is woken: waking it for each block costs more than the block."""
 _MOST_BYTES = 256 * 1024
 """If a reader lets so much lie, the connection is not read any further."""

@@ -14,7 +14,7 @@ import pytest
 from recipes import catalogue
 from recipes.errors import WorkloadFailed
 from recipes.spec import Recipe
-from runners.client import Client, Endpoint, open_session
+from runners.client import Client, Endpoint, open_transport
 from runners.records import RequestRecord
 from runners.schedule.concurrency import Concurrency
 from runners.schedule.schedule import Schedule
@@ -72,9 +72,9 @@ class Bench:
         """Drive it, with something else going on beside it; returns load.json."""
 
         async def main() -> None:
-            async with engine, open_session() as session:
+            async with engine, open_transport() as transport:
                 endpoint = Endpoint(engine.url, "served", "sk-secret")
-                client = Client(session, endpoint, what.recipe.workload)
+                client = Client(transport, endpoint, what.recipe.workload)
                 means = Means(client, Schedule(Concurrency(1)), endpoint, self.outputs, self.taken)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(PLUGIN.drive(what, means))
