@@ -41,6 +41,8 @@ class Sums(ABC):
         self._method, self._tokenizer = method, tokenizer
         self.known, self.units = known, units
         """The count of each part and unit that was met; they may be kept, and given to another of this tokenizer."""
+        self.asked = False
+        """Whether anything was new that the next process would have to ask the tokenizer, too."""
         self._remember_signs()
 
     @cached_property
@@ -48,11 +50,6 @@ class Sums(ABC):
         """Makes tokens of what the steps before it leave of a text."""
         tokenize: Callable[[str], Sequence[object]] = self._tokenizer().model.tokenize
         return tokenize
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything was new."""
-        return "_model" in vars(self)
 
     def count(self, text: str, start: int, end: int, *, first: bool = True) -> int:
         """Tokens of text[start:end], as a text of its own; if not first, as what follows a space, which is counted."""
@@ -174,6 +171,7 @@ class WordSums(Sums):
         return self._UNIT.findall(text)
 
     def _unit(self, unit: str) -> int:
+        self.asked = True
         return len(self.model(unit))
 
 
@@ -244,6 +242,7 @@ class PieceSums(Sums):
 
     def _unit(self, unit: str) -> int:
         """By the expression's pieces where they can be found here, else by the tokenizer."""
+        self.asked = True
         pieces = self._pieces_of(unit) if self._expression else None
         if pieces and len("".join(pieces)) == len(unit):
             return sum(map(self._pieces.__getitem__, pieces))

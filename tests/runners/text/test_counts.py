@@ -144,11 +144,14 @@ def test_kept_counts_answer_without_opening_the_tokenizer(folder: Path) -> None:
     assert opened(second)
 
 
-def test_nothing_is_written_for_what_is_not_worth_it(folder: Path) -> None:
-    counter = counter_of(folder)
-    counter.count("two words")
-    counter.keep()
-    assert not (folder / "counts").exists()
+def test_the_file_is_written_for_a_new_word_and_not_for_known_ones(folder: Path) -> None:
+    for text, new in [(TEXT, True), (TEXT, False), ("number1,  number2,\tnumber3", True), (TEXT + " new", True)]:
+        before = kept_file(folder).stat().st_ino if (folder / "counts").exists() else 0
+        counter = counter_of(folder)
+        counter.count(text)
+        counter.keep()
+        assert (kept_file(folder).stat().st_ino != before) == new
+        assert not list((folder / "counts").glob(".*"))
 
 
 def test_two_processes_keep_what_both_counted(folder: Path) -> None:
