@@ -252,7 +252,7 @@ def of_machine(machine: Machine | None, word: str) -> list[psutil.Process]:
 
 
 def driver_of(machine: Machine | None) -> list[psutil.Process]:
-    return of_machine(machine, "drive.json")
+    return [one for one in of_machine(machine, "drive.json") if any(part.endswith(".zip") for part in one.cmdline())]
 
 
 def answers_there(machine: Machine) -> int:
