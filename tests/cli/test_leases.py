@@ -184,7 +184,7 @@ def test_the_next_run_begins_with_a_reminder_of_what_may_still_bill(recipe: Comm
     refused = recipe("up", "local-smoke", "--set", "workload.max_tokens=5000")
     assert refused.returncode == 3
     assert f"may be billing ({lease.name})" in refused.stderr
-    assert "recipe reap" in refused.stderr
+    assert f"recipe attach {RUN}" in refused.stderr
 
 
 def test_a_dry_run_of_reap_changes_nothing(recipe: Command, books: Books) -> None:

@@ -7,9 +7,9 @@ import json
 import os
 import pickle
 import random
-import resource
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,6 +49,15 @@ def engine() -> Iterator[SlotsDouble]:
         yield double
 
 
+def _peak_mb(pid: int) -> float:
+    """So far; ru_maxrss would also hold the peak of the process that started it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return float((status.partition("VmHWM:")[2].split() or ["0"])[0]) / 1024
+
+
 @pytest.mark.real
 def test_ten_thousand_documents_take_little_memory_and_the_first_answer_comes_within_seconds(
     recipe: Command, tmp_path: Path, engine: SlotsDouble
@@ -68,15 +77,20 @@ def test_ten_thousand_documents_take_little_memory_and_the_first_answer_comes_wi
     (tmp_path / "corpus.yaml").write_text(json.dumps({"name": "corpus", "workload": workload, **served}))
     began = time.monotonic()
     with recipe.start("up", str(tmp_path / "corpus.yaml"), "--json") as up:
-        said, told = up.communicate()
+        peak_mb = 0.0
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(up.communicate)
+            while not ended.done():
+                peak_mb = max(peak_mb, _peak_mb(up.pid))
+                wait([ended], timeout=0.1)
+        said, told = ended.result()
     assert up.returncode == 0, told
     (result,) = json.loads(said)["runs"]
     assert (result["documents"]["done"], result["documents"]["total"]) == (DOCUMENTS, DOCUMENTS)
     asked = engine.requests()
     first_answer_s = min(request["last_sent_s"] for request in asked) - began
-    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"peak {peak_mb:.0f} MB; first answer after {first_answer_s:.1f} s; {len(asked):,} requests")
-    assert peak_mb <= 200
+    assert 0 < peak_mb <= 200
     assert first_answer_s < 30, "also on a machine that does other things"
 
 
