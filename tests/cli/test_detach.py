@@ -96,7 +96,7 @@ def test_the_terminal_may_be_closed(recipe: Command, book: Path, wait_until: Wai
     if child == 0:
         os.chdir(recipe.cwd)
         command = f"{RECIPE} up local-smoke --detach --set workload.chunk_size=2000; sleep 600"
-        os.execve("/bin/sh", ["sh", "-c", command], recipe.environment())  # noqa: S606
+        os.execve("/bin/sh", ["sh", "-c", command], recipe.environment())
     shown = b""
     while b"files " not in shown:
         assert select.select([master], [], [], 30)[0], shown
