@@ -161,8 +161,10 @@ async def until_ready(running: Running, transport: Transport) -> None:
             raise EngineFailed(f"{url}: {trouble}", advice="check engine.url, and that the endpoint runs")
         await asyncio.sleep(pause_s)
         pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
-    once = plan.recipe.workload.model_copy(update={"retries": 0, "concurrency": 1})
-    await _generate_one(Client(transport, running.endpoint, once, mask=running.log.mask), running, once)
+    settings = plan.recipe.workload
+    if running.process is not None:  # nobody else asks it: what it refuses now, it will refuse again
+        settings = settings.model_copy(update={"retries": 0})
+    await _generate_one(Client(transport, running.endpoint, settings, mask=running.log.mask), running, settings)
 
 
 async def _trouble_at(url: str, running: Running, transport: Transport) -> str | None:

@@ -72,7 +72,7 @@ class Sums(ABC):
                 total = sum(map(self.known.__getitem__, parts), more)
             except KeyError:
                 total = more + (sum(map(self.known.__getitem__, parts)) if self._learn(parts) else _TOGETHER)
-            if total < _TOGETHER:
+            if total < _TOGETHER // 2:  # what comes to the parts' tokens may be negative
                 return total
         return self._carefully(text, first=first)
 

@@ -1,7 +1,8 @@
-"""How an engine's end is told."""
+"""How an engine is believed to be ready, and how its end is told."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,10 +10,12 @@ from typing import Any, cast
 import pytest
 
 from runners import registry
-from runners.client import Endpoint
-from runners.launch import Running
+from runners.client import Endpoint, open_transport
+from runners.launch import Running, until_ready
 from runners.masking import Mask
 from runners.telemetry import EngineLog
+from tests.emulators.drives import plan_over
+from tests.emulators.engine import EngineDouble, Refuse
 
 OUT_OF_MEMORY = b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
 
@@ -38,3 +41,18 @@ def test_the_end_of_an_engine_has_a_cause_and_an_advice(
     kept.close()
     assert message in failed.message
     assert advice in failed.advice
+
+
+def test_an_endpoint_that_others_keep_busy_is_asked_again(tmp_path: Path) -> None:
+    plan = plan_over(tmp_path, {"a": "A text."}, workload={"retries": 2})
+    engine = EngineDouble(faults={1: Refuse(429, retry_after="0"), 2: Refuse(503, retry_after="0")})
+
+    async def main() -> None:
+        async with asyncio.timeout(30), engine, open_transport() as transport:
+            log = EngineLog(tmp_path / "engine.log", plan.engine, Mask())
+            endpoint = Endpoint(engine.url, "double", base=f"{engine.url}/v1")
+            await until_ready(Running(endpoint, None, log, plan), transport)
+            log.close()
+
+    asyncio.run(main())
+    assert [asked.prompt for asked in engine.asked] == ["Hello"] * 3

@@ -68,6 +68,14 @@ def test_long_texts_are_taken_apart_between_words(
         assert counter.count(text) == len(tokenizer.encode(text).ids)
 
 
+@pytest.mark.parametrize(
+    "text", ["漢" * 129, "x" * 400, "\n" + "漢" * 200, "a " + "漢" * 200 + " b", "漢" * 200 + "\n"]
+)
+def test_parts_too_long_to_be_remembered_are_counted(made: tuple[Tokenizer, TokenCounter], text: str) -> None:
+    tokenizer, counter = made
+    assert counter.count(text) == len(tokenizer.encode(text).ids)
+
+
 @pytest.mark.parametrize("kind", ["llama2", "llama3"])
 def test_a_text_in_blocks_counts_as_the_whole(kind: str, tmp_path: Path) -> None:
     KINDS[kind][0]().save(str(tmp_path / "tokenizer.json"))
