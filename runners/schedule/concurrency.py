@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from runners.engine import EngineSample
+from runners.schedule.ceiling import Ceiling
 from runners.schedule.following import Following
 from runners.schedule.inferring import Inferring
 
@@ -18,30 +19,24 @@ _SOON_S, _LATER_S = 0.05, 1.0
 _SETTLED_S = 1.0
 _SILENT_S = 10.0
 """An engine that has said nothing for so long is judged by its answers again."""
-_PREEMPTED_SHARE, _REFUSED_SHARE = 0.95, 0.85
-_APART_S = 1.0
-"""Refusals within so long of each other are one."""
-_HEALS_S = 5.0
-_HEALS_SHARE = 0.03
 
 
 class Concurrency:
     """The limit of what is under way: fixed, or following the engine.
 
     By its metrics (`sampled`) where it has such, else by its answers (`answered`). A preemption or a refusal puts a
-    ceiling on the limit, which rises again slowly. All moments are of one monotonic clock.
+    ceiling on the limit, which rises again. All moments are of one monotonic clock.
     """
 
     def __init__(self, fixed: int | None = None, *, start: int | None = None) -> None:
         self._following, self._inferring = Following(), Inferring()
         self._fixed = fixed
-        self._ceiling: int | None = None
-        self._healed_s = self._refused_s = -math.inf
+        self._ceiling = Ceiling()
         self._preemptions: float | None = None
         self._changed_s: float | None = None
         self._sampled_s = -math.inf
         self.limit = fixed or (self._following.target(start) if start else UNKNOWN_SLOTS)
-        self._low = self._high = self.limit
+        self._wanted = self._low = self._high = self.limit
         self._basis = "fixed" if fixed else "plan" if start else "assumed"
 
     @property
@@ -61,17 +56,14 @@ class Concurrency:
         running = math.ceil(sample.running)
         waiting = max(0, under_way - running) if sample.waiting is None else math.ceil(sample.waiting)
         if self._suffers(sample):
-            # Once, until it has had its effect.
-            if self._ceiling is None or under_way <= self._ceiling:
-                self._lower(max(1, int(_PREEMPTED_SHARE * running)), at_s)
-            self._healed_s = at_s
+            self._ceiling.preempted(running, under_way, self.limit, at_s)
         limit = self._following.sampled(
             running=running,
             waiting=waiting,
             kv_usage=sample.kv_usage,
             under_way=under_way,
             limit=self.limit,
-            held=self._ceiling is not None and self.limit >= self._ceiling,
+            held=self._ceiling.most is not None and self.limit >= self._ceiling.most,
             at_s=at_s,
         )
         self._set(limit, at_s, "metrics")
@@ -79,27 +71,31 @@ class Concurrency:
     def answered(self, *, ttft_s: float | None, e2e_s: float, prompt_tokens: int, under_way: int, at_s: float) -> None:
         """One of our requests has ended so, while so many were under way; judged where the engine says nothing itself.
 
-        Answers that came in one piece tell nothing of waiting: then the limit stays where it began.
+        Answers that came in one piece tell nothing of waiting: then the limit is what it began with, if that is not
+        refused.
         """
-        if self._fixed or ttft_s is None or at_s - self._sampled_s < _SILENT_S:
+        self._ceiling.answered(at_s - e2e_s)
+        if self._fixed or at_s - self._sampled_s < _SILENT_S:
             return
-        limit = self._inferring.answered(
-            ttft_s=ttft_s,
-            e2e_s=e2e_s,
-            prompt_tokens=prompt_tokens,
-            under_way=under_way,
-            limit=self.limit,
-            at_s=at_s,
-        )
-        self._set(limit, at_s, "answers")
+        limit = self.limit
+        if ttft_s is not None:
+            limit = self._inferring.answered(
+                ttft_s=ttft_s,
+                e2e_s=e2e_s,
+                prompt_tokens=prompt_tokens,
+                under_way=under_way,
+                limit=limit,
+                at_s=at_s,
+            )
+        held = self._wanted > self.limit  # more is wanted already than the ceiling allows
+        self._set(self._wanted if limit == self.limit or (held and limit > self.limit) else limit, at_s, "answers")
 
     def refused(self, under_way: int, *, at_s: float) -> None:
         """The endpoint did not want a request now (429, or 503 when it is overloaded)."""
-        if self._fixed or at_s - self._refused_s < _APART_S:
+        if self._fixed:
             return
-        self._refused_s = at_s
-        self._lower(max(1, int(_REFUSED_SHARE * min(self.limit, max(1, under_way)))), at_s)
-        self._set(self.limit, at_s, "refusals")
+        self._ceiling.refused(under_way, self.limit, at_s)
+        self._set(self._wanted, at_s, "refusals")
 
     def summary(self) -> dict[str, Any]:
         """For result.json: where the limit lay, and what it was found from at last."""
@@ -117,18 +113,9 @@ class Concurrency:
         preempted = before is not None and sample.preemptions_total is not None and sample.preemptions_total > before
         return preempted or bool(sample.swapped)
 
-    def _lower(self, ceiling: int, at_s: float) -> None:
-        self._ceiling, self._healed_s = min(ceiling, self.limit), at_s
-
     def _set(self, limit: int, at_s: float, basis: str) -> None:
-        if self._ceiling is not None:
-            if limit > self._ceiling and at_s - self._healed_s >= _HEALS_S:
-                self._ceiling += max(1, math.ceil(_HEALS_SHARE * self._ceiling))
-                self._healed_s = at_s
-            if limit <= self._ceiling and basis != "refusals" and at_s - self._healed_s >= _HEALS_S:
-                self._ceiling = None
-            else:
-                limit = min(limit, self._ceiling)
+        self._wanted = limit
+        limit = self._ceiling.allowed(limit, at_s)
         limit = min(max(1, limit), MOST)
         if limit == self.limit:
             return

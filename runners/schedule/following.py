@@ -53,7 +53,7 @@ class Following:
         if under_way < limit:
             return limit  # for lack of work, or because the limit has just risen
         if held:
-            return limit + 1
+            return 2 * limit if self.slots is None else max(limit + 1, self.target(self.slots))
         if self.slots is None or running > self.slots:
             self.slots = None
             self._full.clear()

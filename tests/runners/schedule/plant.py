@@ -12,6 +12,8 @@ from itertools import count, pairwise
 from runners.engine import EngineSample
 from runners.schedule.concurrency import Concurrency
 
+_RETRIES = 5
+
 
 @dataclass(kw_only=True)
 class Plant:
@@ -31,6 +33,12 @@ class Plant:
     kv_requests: float | None = None
     """So many requests fit at their full length; the youngest is thrown out when they do not."""
     most_waiting: int | None = None
+    faults: Sequence[tuple[float, float, float]] = ()
+    """From when until when what share of the requests is refused, whatever the engine does."""
+    gateway: Sequence[tuple[float, int]] = ((0, 1_000_000),)
+    """From when on no more than how many are let through at once."""
+    whole: bool = False
+    """Answers come in one piece, without a time to the first token."""
     seed: int = 1
 
     running: list[tuple[float, float]] = field(default_factory=list, init=False)
@@ -38,7 +46,10 @@ class Plant:
     waiting: list[tuple[float, float]] = field(default_factory=list, init=False)
     limits: list[tuple[float, float]] = field(default_factory=list, init=False)
     preemptions: int = field(default=0, init=False)
-    refusals: int = field(default=0, init=False)
+    refused_s: list[float] = field(default_factory=list, init=False)
+    """When a request was refused."""
+    given_up: int = field(default=0, init=False)
+    """Requests that were refused as often as a client tries."""
     answers: int = field(default=0, init=False)
 
     def run(self, concurrency: Concurrency, seconds: float) -> Plant:
@@ -59,13 +70,26 @@ class Plant:
             full += max(0.0, end - begin) if running >= self.slots_at(begin) else 0.0
         return full / (until_s - since_s)
 
+    @property
+    def refusals(self) -> int:
+        return len(self.refused_s)
+
+    def refusals_in(self, since_s: float, until_s: float) -> int:
+        return sum(since_s <= at_s < until_s for at_s in self.refused_s)
+
+    def mean_running(self, since_s: float, until_s: float) -> float:
+        return _mean(self.running, since_s, until_s)
+
     def mean_waiting(self, since_s: float, until_s: float) -> float:
         """Requests in the engine's queue."""
-        steps = [*self.waiting, (until_s, 0.0)]
-        total = 0.0
-        for (begin, waiting), (end, _) in pairwise(steps):
-            total += waiting * max(0.0, min(end, until_s) - max(begin, since_s))
-        return total / (until_s - since_s)
+        return _mean(self.waiting, since_s, until_s)
+
+
+def _mean(steps: Sequence[tuple[float, float]], since_s: float, until_s: float) -> float:
+    total = 0.0
+    for (begin, value), (end, _) in pairwise([*steps, (until_s, 0.0)]):
+        total += value * max(0.0, min(end, until_s) - max(begin, since_s))
+    return total / (until_s - since_s)
 
 
 @dataclass(eq=False)
@@ -73,6 +97,7 @@ class _Request:
     sent_s: float
     prompt_tokens: int
     answer_s: float
+    tries: int = 1
     admitted_s: float = 0.0
     first_s: float | None = None
 
@@ -116,17 +141,37 @@ class _Loop:
             self._at(self._now + plant.trip_s, "arrived", request)
 
     def _arrived(self, request: _Request) -> None:
-        plant = self._plant
-        full = len(self._running) >= plant.slots_at(self._now)
-        if plant.most_waiting is not None and full and len(self._queue) >= plant.most_waiting:
-            plant.refusals += 1
-            self._at(self._now + plant.trip_s, "refused", request)
+        if self._refuses():
+            self._plant.refused_s.append(self._now)
+            self._at(self._now + self._plant.trip_s, "refused", request)
         else:
             self._queue.append(request)
 
+    def _refuses(self) -> bool:
+        plant, now = self._plant, self._now
+        full = len(self._running) >= plant.slots_at(now)
+        if plant.most_waiting is not None and full and len(self._queue) >= plant.most_waiting:
+            return True
+        let_through = next(most for since, most in reversed(plant.gateway) if since <= now)
+        if len(self._running) + len(self._queue) >= let_through:
+            return True
+        return any(begin <= now < end and self._chance.random() < share for begin, end, share in plant.faults)
+
     def _refused(self, request: _Request) -> None:
+        """The client waits as the real one does, and tries again; meanwhile the request keeps its turn."""
         self._concurrency.refused(self._under_way, at_s=self._now)
-        self._at(self._now + 1.0, "arrived", request)  # the client waits, and tries again
+        if request.tries > _RETRIES:
+            self._plant.given_up += 1
+            self._under_way -= 1
+            self._send()
+            return
+        pause_s = 0.25 * 2**request.tries * (0.5 + self._chance.random())
+        request.tries += 1
+        self._at(self._now + pause_s, "sent_again", request)
+
+    def _sent_again(self, request: _Request) -> None:
+        request.sent_s = self._now
+        self._at(self._now + self._plant.trip_s, "arrived", request)
 
     def _admit(self) -> None:
         plant = self._plant
@@ -170,7 +215,7 @@ class _Loop:
         self._send()
         assert request.first_s is not None
         self._concurrency.answered(
-            ttft_s=request.first_s - request.sent_s,
+            ttft_s=None if self._plant.whole else request.first_s - request.sent_s,
             e2e_s=self._now - request.sent_s,
             prompt_tokens=request.prompt_tokens,
             under_way=self._under_way,
