@@ -216,6 +216,8 @@ class Workload(Section):
     def _something_to_do(self) -> Self:
         if self.name == "load" and self.traffic is None:
             raise ValueError("load needs traffic; write traffic: {concurrency: [1, 8], synthetic: {input_tokens: 512}}")
+        if self.name == "summarize" and self.traffic is not None:
+            raise ValueError("traffic is not for summarize; write name: load, or remove it")
         if self.name != "load" and not self.inputs:
             raise ValueError("no inputs; write inputs: [texts/*.txt]")
         return self

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+EMPTY = "empty answer"
+"""The error of a request whose answer was white space alone."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestRecord:

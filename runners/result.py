@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from runners.outcome import Outcome, as_row
 from runners.plan import Plan
 from runners.plan_document import SCHEMA_VERSION
 from runners.prepare import Prepared
-from runners.records import RequestRecord
+from runners.records import EMPTY, RequestRecord
 from runners.run_folder import RunFolder
 
 
@@ -116,12 +116,15 @@ def build_result(
     }
 
 
-def truncation(records: Sequence[RequestRecord], settings: Workload) -> str | None:
-    """A warning if answers were cut off."""
-    truncated = sum(record.finish_reason == "length" for record in records)
-    if not truncated or settings.traffic is not None:  # a load asks for answers of a certain length
-        return None
-    return f"{truncated} of {len(records)} answers were cut off at max_tokens {settings.max_tokens}"
+def caveats(records: Sequence[RequestRecord], settings: Workload) -> Iterator[str]:
+    """Warnings of answers that were cut off, and of those that were left out."""
+    if settings.traffic is not None:  # a load asks for answers of a certain length
+        return
+    if truncated := sum(record.finish_reason == "length" for record in records):
+        yield f"{truncated} of {len(records)} answers were cut off at max_tokens {settings.max_tokens}"
+    empty = sum(record.error == EMPTY for record in records)
+    if empty and settings.on_empty == "skip":
+        yield f"{empty} of {len(records)} answers were empty: what they were asked about is missing (on_empty: skip)"
 
 
 def _taken_at(measured: Measured, way: str | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code, 
 from runners.plan import Plan
 from runners.plan_document import document_of
 from runners.prepare import Prepared, prepare
-from runners.result import Facts, build_result, truncation
+from runners.result import Facts, build_result, caveats
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
 from runners.watching import billed, taken_away, until_taken_away, without_machine
@@ -325,8 +325,8 @@ class Session:
 
     def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
         workload, records = self._plan.recipe.workload, self._measured.records
-        if truncated := truncation(records, workload):
-            self._warn(truncated)
+        for caveat in caveats(records, workload):
+            self._warn(caveat)
         code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
         self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
         self._emit.close()

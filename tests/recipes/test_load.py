@@ -230,6 +230,8 @@ def test_refuses_a_wrong_field(here: Folder, line: str, problem: str) -> None:
     ("fields", "problem"),
     [
         ("", "workload: no inputs; write inputs: [texts/*.txt]"),
+        ("inputs: [a.txt], traffic: {concurrency: 8}", "traffic is not for summarize; write name: load, or remove it"),
+        ("name: load", "load needs traffic; write traffic: {concurrency: [1, 8], synthetic: {input_tokens: 512}}"),
         ("inputs: a.txt", "workload.inputs: must be a list, not the text 'a.txt'"),
         ("inputs: [7]", "workload.inputs[0]: must be text, not the number 7"),
         ("inputs: ['']", "workload.inputs[0]: empty"),

@@ -17,7 +17,7 @@ from typing import Any
 from recipes.errors import InvalidRecipe, Problem, WorkloadFailed
 from recipes.prompts import load_prompt
 from recipes.spec import Recipe, digest_of
-from runners.records import RequestRecord
+from runners.records import EMPTY, RequestRecord
 from runners.text.tokens import TokenCounter
 from runners.workload import Estimate, Means, Workload
 from runners.workloads.summarize.asking import Asker
@@ -79,7 +79,7 @@ class Summarize(Workload):
             "strategy": prepared.recipe.workload.strategy,
             "chunks": sum(document.chunks for document in prepared.documents),
             "levels": max((record.level for record in records), default=0),
-            "empty": sum(record.error == "empty answer" for record in records),
+            "empty": sum(record.error == EMPTY for record in records),
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runners.client import Answer, RequestFailed
-from runners.records import RequestRecord
+from runners.records import EMPTY, RequestRecord
 from runners.text.tokens import TokenCounter
 
 
@@ -19,7 +19,7 @@ def answered(answer: Answer, prompt: str, place: dict[str, Any], counter: TokenC
     return RequestRecord(
         **place,
         status="failed" if empty else "ok",
-        error="empty answer" if empty else None,
+        error=EMPTY if empty else None,
         tries=answer.tries,
         started_at=answer.started_at,
         prompt_tokens=prompt_tokens,
