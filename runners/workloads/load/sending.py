@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.traffic import Traffic
-from runners.client import Answer, Client, RequestFailed
+from runners.client import Client, RequestFailed
+from runners.recording import answered, failed
 from runners.records import RequestRecord
 from runners.text.tokens import TokenCounter
 from runners.workload import Recorder
@@ -74,23 +75,13 @@ class Sender:
 
     async def send(self, point: Point, index: int, ask: Ask) -> None:
         """One request of a point, to its record."""
-        name = point.name
+        place = {"id": f"{point.name}/1/{index}", "document": point.name, "level": 1, "index": index}
         try:
             answer = await self.client.complete(ask.prompt, max_tokens=ask.max_tokens, extra=self._extra(ask))
         except RequestFailed as error:
-            record = RequestRecord(
-                id=f"{name}/1/{index}",
-                document=name,
-                level=1,
-                index=index,
-                status="failed",
-                tries=error.tries,
-                started_at=error.started_at,
-                e2e_s=error.e2e_s,
-                error=error.message,
-            )
+            record = failed(error, place)
         else:
-            record = self._record(name, index, ask, answer)
+            record = answered(answer, ask.prompt, place, self.counter, may_be_empty=True)
         self.records.append(record)
         self.recorder.record(record, None, "")
 
@@ -101,32 +92,6 @@ class Sender:
         if ask.forced and self.forcing:
             extra |= LENGTH_IS_FORCED
         return extra or None
-
-    def _record(self, name: str, index: int, ask: Ask, answer: Answer) -> RequestRecord:
-        prompt, output = answer.prompt_tokens, answer.output_tokens
-        reported = prompt is not None and output is not None
-        prompt = self.counter.count(ask.prompt) if prompt is None else prompt
-        output = self.counter.count(answer.text) - self.counter.count("") if output is None else output
-        streamed_s = None if answer.ttft_s is None else answer.e2e_s - answer.ttft_s
-        return RequestRecord(
-            id=f"{name}/1/{index}",
-            document=name,
-            level=1,
-            index=index,
-            status="ok",
-            tries=answer.tries,
-            started_at=answer.started_at,
-            prompt_tokens=prompt,
-            output_tokens=output,
-            cached_tokens=answer.cached_tokens,
-            tokens_from="engine" if reported else "client",
-            ttft_s=answer.ttft_s,
-            tpot_s=streamed_s / (output - 1) if streamed_s is not None and output > 1 else None,
-            e2e_s=answer.e2e_s,
-            send_s=answer.send_s,
-            itl_s=answer.itl_s,
-            finish_reason=answer.finish_reason,
-        )
 
 
 class PointRun:

@@ -9,13 +9,13 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from runners.client import RequestFailed
+from runners.recording import answered, failed
 from runners.schedule.schedule import Place
 from runners.text.splitter import Span
 from runners.workload import Means
 from runners.workloads.summarize.documents import Document, DocumentFailed, Reader
 from runners.workloads.summarize.foresight import Foresight, Outlook
 from runners.workloads.summarize.prepared import Prepared
-from runners.workloads.summarize.records import answered, failed
 from runners.workloads.summarize.tree import Node, Passage, covering
 
 _AHEAD = 128

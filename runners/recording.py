@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from runners.client import Answer, RequestFailed
@@ -9,13 +10,20 @@ from runners.records import EMPTY, RequestRecord
 from runners.text.tokens import TokenCounter
 
 
-def answered(answer: Answer, prompt: str, place: dict[str, Any], counter: TokenCounter) -> RequestRecord:
-    """Of a request that was answered, if only with white space. Tokens that the engine did not report are counted."""
+def answered(
+    answer: Answer, prompt: str, place: Mapping[str, Any], counter: TokenCounter, *, may_be_empty: bool = False
+) -> RequestRecord:
+    """Of a request that was answered. One of white space alone has failed, if it may not be empty.
+
+    Tokens that the engine did not report are counted: of the answer its own, of the prompt the special ones as well.
+    """
     reported = answer.prompt_tokens is not None and answer.output_tokens is not None
     prompt_tokens = answer.prompt_tokens if answer.prompt_tokens is not None else counter.count(prompt)
-    output_tokens = answer.output_tokens if answer.output_tokens is not None else counter.count(answer.text)
+    output_tokens = (
+        answer.output_tokens if answer.output_tokens is not None else counter.count(answer.text) - counter.count("")
+    )
     streamed_s = None if answer.ttft_s is None else answer.e2e_s - answer.ttft_s
-    empty = not answer.text.strip()
+    empty = not may_be_empty and not answer.text.strip()
     return RequestRecord(
         **place,
         status="failed" if empty else "ok",
@@ -35,7 +43,7 @@ def answered(answer: Answer, prompt: str, place: dict[str, Any], counter: TokenC
     )
 
 
-def failed(error: RequestFailed, place: dict[str, Any]) -> RequestRecord:
+def failed(error: RequestFailed, place: Mapping[str, Any]) -> RequestRecord:
     """Of a request that was given up."""
     return RequestRecord(
         **place, tries=error.tries, started_at=error.started_at, e2e_s=error.e2e_s, status="failed", error=error.message
