@@ -115,9 +115,9 @@ def _keeps_every_character(model: Mapping[str, Any]) -> bool:
 
 def _merges_stay_within_words(model: Mapping[str, Any]) -> bool:
     merges: Sequence[Any] = model["merges"]
-    parts = [part for merge in merges for part in merge] if merges and not isinstance(merges[0], str) else None
-    joined = "\0".join(f"{a}{b}" for a, b in merges) if parts is not None else "\0".join(merges).replace(" ", "")
-    if (parts is not None and any("\0" in part for part in parts)) or joined.count("\0") != max(0, len(merges) - 1):
+    in_pairs = bool(merges) and not isinstance(merges[0], str)
+    joined = "\0".join(map("".join, merges)) if in_pairs else "\0".join(merges).replace(" ", "")
+    if joined.count("\0") != max(0, len(merges) - 1):
         return False
     if model.get("byte_fallback") and re.search(r"<0x[0-9A-F]{2}>", joined):
         return False

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import orjson
 
 from recipes.errors import Refused
 from runners.text.kept import Kept, read_kept, write_kept
@@ -256,11 +256,9 @@ class _Opened:
     def examined(self) -> Kept:
         """How its counts add up, tried on texts that would tell. Raises Refused."""
         content, method = self._content, Method(kind="whole")
-        with ThreadPoolExecutor(1) as beside:
-            opening = beside.submit(self)  # in native code, so that the two take the time of the longer one
-            with suppress(ValueError):
-                method = method_of(json.loads(content))
-            tokenizer = opening.result()
+        tokenizer = self()
+        with suppress(ValueError):
+            method = method_of(orjson.loads(content))
         special_tokens = len(tokenizer.encode("").ids)
         counter = TokenCounter(str(self._file), self, Kept(method, special_tokens))
         right = [len(encoding) for encoding in tokenizer.encode_batch_fast(list(_PROBES))]
