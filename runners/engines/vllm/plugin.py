@@ -24,8 +24,6 @@ from runners.engine import (
     series_values,
 )
 from runners.engines.vllm.explain import EXPLAINS
-from runners.engines.vllm.methods import quantizations
-from runners.engines.vllm.pace import pace
 from runners.engines.vllm.releases import HEALTH_PAGE, NEWEST, Release, cuda_needed, release
 from runners.pace import EnginePace
 from runners.pytorch import cpu_build
@@ -130,17 +128,21 @@ class Vllm(Engine):
         return next(size for before, size in _INSTALLED_GB if named < before)
 
     def assess(self, case: Case) -> Assessment:
-        from runners.engines.vllm.assess import assess  # reading metrics needs none of it
+        from runners.engines.vllm.assess import assess  # reading metrics, as at any endpoint, needs none of it
 
         return assess(case)
 
     def pace(self, case: Case, memory: Memory | None) -> EnginePace:
+        from runners.engines.vllm.pace import pace
+
         return pace(case, memory)
 
     def cuda(self, version: str) -> str | None:
         return cuda_needed(version)
 
     def quantizations(self, version: str) -> Mapping[str, Mapping[str, JsonValue]]:
+        from runners.engines.vllm.methods import quantizations
+
         return quantizations(release(version) or Release(NEWEST))
 
     def health_page(self, version: str) -> str:
