@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -16,7 +16,6 @@ from provisioners.journal import Entry
 from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
 from runners.cli.common import console, print_json
-from runners.cli.detach import Detachment
 from runners.clock import Clock
 from runners.events import Event, Listener
 from runners.ledger import Ledger
@@ -28,13 +27,16 @@ from runners.registry import site
 from runners.run_folder import RunFolder
 from runners.session import Session
 from runners.signals import WISH, handled
-from runners.terminal.board import Board, board
 from runners.terminal.layout import width_of
 from runners.terminal.problems import error_lines
 from runners.terminal.progress import following
 from runners.terminal.refusal_view import refusal_lines
 from runners.terminal.summary import brief_lines, still_billing_lines, summary_lines
 from runners.terminal.words import plural
+
+if TYPE_CHECKING:
+    from runners.cli.detach import Detachment
+    from runners.terminal.board import Board
 
 # So many plans are kept in memory; beyond, each recipe is planned again when its turn comes.
 _KEPT_PLANS = 64
@@ -148,6 +150,8 @@ class Runs:
                 await self._run_one(0, plans[0], clock, listener)
             self._show_ends()
         elif all(plan.provisioner.at_once for plan in plans.values()) and self._parallel > 1:
+            from runners.terminal.board import board
+
             try:
                 with board(console(stderr=True), len(loaded)) as shown:
                     await self._at_once(loaded, plans, shown)

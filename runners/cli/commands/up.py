@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from typing import TYPE_CHECKING
 
 from recipes.errors import UsageError
 from recipes.load import LoadedRecipe
 from runners.cli.common import add_force, add_json, add_recipes, forced_codes, load_recipes, positive
-from runners.cli.detach import Detachment, detached
-from runners.cli.planning import plan_all
 from runners.cli.running import Runs
 from runners.http.loop import run as run_in_loop
+
+if TYPE_CHECKING:
+    from runners.cli.detach import Detachment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +47,14 @@ def run(options: argparse.Namespace) -> int:
     extra = [] if options.max_cost is None else [f"limits.max_cost={options.max_cost}"]
     loaded = load_recipes(options, extra)
     if options.dry_run:
+        from runners.cli.planning import plan_all
+
         return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options)))
     if options.keep and len(loaded) > 1:
         raise UsageError(f"--keep holds one machine, and these are {len(loaded)} runs", advice="run them one by one")
     if options.detach:
+        from runners.cli.detach import detached
+
         return detached(lambda detachment: _run(options, loaded, detachment), as_json=options.json)
     return _run(options, loaded)
 
