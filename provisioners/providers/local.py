@@ -325,10 +325,12 @@ def _members(lease: Lease) -> list[psutil.Process]:
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         try:
-            if process.status() == psutil.STATUS_ZOMBIE:
+            in_group = os.getpgid(process.pid) == group
+            if in_group and process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if os.getpgid(process.pid) == group:
+            if in_group:
                 grouped[process.pid] = process
+            # What has ended has no environment any more.
             if process.environ().get(MARKER) == lease.name:
                 marked.add(process.pid)
                 found[process.pid] = process
