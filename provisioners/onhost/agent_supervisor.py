@@ -14,8 +14,8 @@ import time
 import agent_processes as processes
 import agent_state as files
 
-_STATUS_BYTES = 64
-_STATUS_TRIES = 60
+_ROOM_BYTES = 256
+_TRIES = 60
 _PROGRESS_S = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 # Caught and let pass, not ignored: a command would inherit that.
@@ -35,7 +35,8 @@ def supervise(state, name):
     order = json.loads(sys.stdin.readline())
     folder = state.job(name)
     files.write_json(os.path.join(folder, "supervisor"), processes.identity(os.getpid()))
-    room = _make_room(folder)
+    for part in ("group", "status"):
+        _make_room(folder, part)
     try:
         with open(os.path.join(folder, "log"), "ab") as log:
             child = subprocess.Popen(
@@ -53,12 +54,12 @@ def supervise(state, name):
         return
     # A command that has ended by now is a zombie, which has no identity; nobody else has its number until it is reaped.
     group = processes.identity(child.pid) or {"pid": child.pid, "started": None}
-    files.write_json(os.path.join(folder, "group"), group)
+    _put_down(folder, "group", group)
     _say({"pid": child.pid})
     _let_go_of_the_caller()
     progress = _Progress(state, os.path.join(folder, "log")) if order["counts"] else None
     order.clear()
-    _watch(child, reading, progress, lambda status: _write_status(folder, room, status))
+    _watch(child, reading, progress, lambda status: _put_down(folder, "status", status))
 
 
 def _watch(child, wakeup, progress, ended):
@@ -118,23 +119,23 @@ def _adopt_orphans():
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _make_room(folder):
-    """The status's file before there is one, so that it can be written down on a disk that has become full."""
-    path = os.path.join(folder, "status.part")
-    with open(path, "wb") as file:
-        file.write(b" " * _STATUS_BYTES)
-    return path
+def _make_room(folder, name):
+    """A file before there is anything to put down: the command may fill the disk from its first moment."""
+    with open(os.path.join(folder, name + ".part"), "wb") as file:
+        file.write(b" " * _ROOM_BYTES)
 
 
-def _write_status(folder, room, status):
-    for _ in range(_STATUS_TRIES):
+def _put_down(folder, name, content):
+    """Write it into the room that was made, and give the file its name."""
+    room = os.path.join(folder, name + ".part")
+    for _ in range(_TRIES):
         try:
             fd = os.open(room, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                os.pwrite(fd, json.dumps(status).ljust(_STATUS_BYTES).encode(), 0)
+                os.pwrite(fd, json.dumps(content).ljust(_ROOM_BYTES).encode(), 0)
             finally:
                 os.close(fd)
-            os.replace(room, os.path.join(folder, "status"))
+            os.replace(room, os.path.join(folder, name))
             return
         except OSError:
             if not os.path.isdir(folder):

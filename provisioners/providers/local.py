@@ -325,12 +325,10 @@ def _members(lease: Lease) -> list[psutil.Process]:
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         try:
-            in_group = os.getpgid(process.pid) == group
-            if in_group and process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if in_group:
+            if os.getpgid(process.pid) == group:
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
                 grouped[process.pid] = process
-            # What has ended has no environment any more.
             if process.environ().get(MARKER) == lease.name:
                 marked.add(process.pid)
                 found[process.pid] = process
