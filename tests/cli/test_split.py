@@ -75,8 +75,8 @@ def test_a_text_may_come_through_a_pipe(recipe: Command, book: Path) -> None:
         (["book.txt", "--chunk-size", "0"], 2, "whole number of at least 1"),
         (["book.txt", "--seperators", "sentences"], 2, "did you mean --separators?"),
         (["book.txt", "--json", "--jsonl"], 2, "not allowed with"),
-        (["book.txt", "--tokenizer", "nowhere.json"], 3, "nowhere.json: no tokenizer there"),
-        (["book.txt", "--tokenizer", "book.txt"], 3, "not a tokenizer"),
+        (["book.txt", "--tokenizer", "nowhere.json"], 2, "nowhere.json: no tokenizer there"),
+        (["book.txt", "--tokenizer", "book.txt"], 2, "not a tokenizer"),
         ([], 2, "required"),
     ],
 )

@@ -79,19 +79,19 @@ def _splitter(options: argparse.Namespace) -> Splitter:
             f"--chunk-overlap {overlap}: must be at least 0 and smaller than --chunk-size {size}",
             advice="leave it out for 512, or a quarter of a small --chunk-size",
         )
-    try:
-        if options.tokenizer is None:
-            tokenizer = catalogue.builtin_model(catalogue.builtin_models()[0])
-        elif _is_path(options.tokenizer):
-            tokenizer = Path(options.tokenizer).expanduser()
-        else:
-            from runners.models import find_tokenizer
+    if options.tokenizer is None:
+        tokenizer = catalogue.builtin_model(catalogue.builtin_models()[0])
+    elif _is_path(options.tokenizer):
+        tokenizer = Path(options.tokenizer).expanduser()
+    else:
+        from runners.models import find_tokenizer
 
-            tokenizer = find_tokenizer(options.tokenizer)
+        tokenizer = find_tokenizer(options.tokenizer)
+    try:
         counter = TokenCounter.from_path(tokenizer)
     except Refused as refusal:
         advice = "name another --tokenizer: a tokenizer.json, a folder that holds one, or owner/name"
-        raise Refused(refusal.message, advice=advice) from refusal
+        raise UsageError(refusal.message, advice=advice) from refusal
     return Splitter(
         counter,
         size,

@@ -20,14 +20,11 @@ from runners.workloads.summarize.tree import Node, Passage, covering
 
 _AHEAD = 128
 """So many requests of a level wait for their turn at once; the texts of the others need not exist yet."""
-
 _LONG = 10_000
 """Characters: counting the tokens of more takes milliseconds."""
 
 T = TypeVar("T")
 Begun = Callable[[], None]
-
-
 Start = Callable[[Begun], Coroutine[Any, Any, None]]
 
 

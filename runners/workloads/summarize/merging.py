@@ -9,6 +9,7 @@ end; the plan reckons with that. A summary without a neighbour rises to the next
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ async def _merged(merging: _Merging) -> Node:
     return merging.root
 
 
-class _Merging:
+class _Merging(ABC):
     """Takes summaries as they come, and asks for what they make possible."""
 
     tasks: asyncio.TaskGroup
@@ -51,13 +52,13 @@ class _Merging:
 
         return ask
 
+    @abstractmethod
     def arrived(self, level: int, index: int, node: Node | None) -> None:
         """A summary is there, or there is none, at its place in a level; one may also be empty."""
-        raise NotImplementedError
 
+    @abstractmethod
     def height(self, level: int, index: int) -> int:
         """How many requests follow one another from this one on."""
-        raise NotImplementedError
 
     def rises(self, level: int, index: int, children: list[Node]) -> None:
         """What becomes of neighbours at their place in the next level: a merge, if there are several."""
