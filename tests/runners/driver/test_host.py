@@ -252,7 +252,9 @@ def of_machine(machine: Machine | None, word: str) -> list[psutil.Process]:
 
 
 def driver_of(machine: Machine | None) -> list[psutil.Process]:
-    return [one for one in of_machine(machine, "drive.json") if any(part.endswith(".zip") for part in one.cmdline())]
+    """The drivers of a machine, by the command line that was seen: one that ends meanwhile has none any more."""
+    drivers = of_machine(machine, "drive.json")
+    return [one for one in drivers if any(part.endswith(".zip") for part in one.info["cmdline"])]
 
 
 def answers_there(machine: Machine) -> int:
