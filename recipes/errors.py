@@ -10,6 +10,7 @@ RecipeError                 1   a bug, unless it is one of these
 ├── HostCommandFailed       5   a command on the host failed
 ├── EngineFailed            6   the engine did not start, or died
 ├── WorkloadFailed          7   requests or documents failed
+├── NotMet                  8   a run is not what was asked of it
 └── MayStillBillError       9   something was not proven gone
 """
 
@@ -31,6 +32,7 @@ class ExitCode(IntEnum):
     HOST_COMMAND = 5
     ENGINE = 6
     WORKLOAD = 7
+    NOT_MET = 8
     STILL_BILLING = 9
     INTERRUPTED = 130
 
@@ -80,6 +82,12 @@ class EngineFailed(RecipeError):
 
 class WorkloadFailed(RecipeError):
     exit_code = ExitCode.WORKLOAD
+
+
+class NotMet(RecipeError):
+    """Results were held against what was asked of them (recipe check), and fall short."""
+
+    exit_code = ExitCode.NOT_MET
 
 
 class MayStillBillError(RecipeError):

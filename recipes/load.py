@@ -18,7 +18,7 @@ from recipes.explain import is_echo, problem_from
 from recipes.prompts import load_prompt
 from recipes.references import Plugins, broken_references, misplaced_url, unknown_names, with_absolute_paths
 from recipes.source import read_text
-from recipes.spec import Recipe, digest_of, name_from
+from recipes.spec import ASIDE, Recipe, digest_of, name_from
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,13 @@ def _validated(variant: Variant, path: Path, plugins: Plugins, command: str) -> 
     if variant.settings:
         written = written.model_copy(update={"name": _variant_name(written.name, variant.settings)})
     recipe = with_absolute_paths(written, tree)
-    digest = digest_of([written.resolved(), load_prompt(recipe.workload.prompt).text])
+    digest = digest_of([_essence(written), load_prompt(recipe.workload.prompt).text])
     return LoadedRecipe(recipe, path, read_text(path), variant.settings, digest, command, tree.places())
+
+
+def _essence(recipe: Recipe) -> dict[str, Any]:
+    """What makes two runs repetitions of each other."""
+    return {name: value for name, value in recipe.resolved().items() if name not in ASIDE}
 
 
 def _variant_name(name: str, settings: dict[str, Any]) -> str:

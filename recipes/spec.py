@@ -21,6 +21,7 @@ from recipes.fields import (
     MemoryAmount,
     Section,
     SizeBytes,
+    Tag,
     Text,
     Usd,
 )
@@ -89,6 +90,8 @@ class Resources(Section):
     use_spot: bool = False
     price_per_hour: Usd | None = None
     """What a machine of your own costs in USD per hour, for the books."""
+    price_per_kwh: Usd | None = None
+    """What electricity costs you in USD per kilowatt-hour, for the books."""
     api: Literal["rest", "graphql"] = "rest"
     """For runpod: which of its interfaces; graphql is experimental and will be ended by RunPod."""
     retry: DurationS | None = None
@@ -255,11 +258,22 @@ class Limits(Section):
     deadlines: Deadlines = Deadlines()
 
 
+class Metrics(Section):
+    """A page for Prometheus while the run goes on."""
+
+    port: Annotated[int, Field(ge=0, le=65535)]
+    """Where it is served; 0 for any port that is free."""
+    address: Text = "127.0.0.1"
+    """On which address; it has no secrets, and asks nobody who he is."""
+
+
 class Recipe(Section):
     """One run: a machine, a model, an engine, a workload, limits, and what is brought back."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
     description: str = ""
+    tags: tuple[Tag, ...] = ()
+    """Words by which the experiment log finds and sums its runs."""
     resources: Resources = Resources()
     env: dict[EnvName, EnvText] = {}
     """Environment variables for everything that runs on the machine."""
@@ -269,6 +283,7 @@ class Recipe(Section):
     engine: Engine = Engine()
     workload: Workload
     limits: Limits = Limits()
+    metrics: Metrics | None = None
     collect: tuple[Annotated[Text, AfterValidator(_below_work_dir)], ...] = ()
     """Further files to bring back from the work directory; globs too."""
 
@@ -292,6 +307,10 @@ class Recipe(Section):
 def name_from(text: str) -> str:
     """The name of a recipe whose file has this name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:80] or "recipe"
+
+
+ASIDE = frozenset({"tags", "metrics"})
+"""Fields of a recipe that say how its runs are watched and filed, and change nothing of what they do."""
 
 
 def digest_of(data: Any) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from provisioners.threads import in_thread
 from runners.client import Client, Transport
 from runners.engine import EngineSample, LogSample
-from runners.events import Driven, Listener, Noted
+from runners.events import Answered, Driven, Listener, Noted, Sampled
 from runners.launch import Running
 from runners.measurement import Timed
 from runners.plan import Plan
@@ -117,6 +117,7 @@ class DriveRecorder:
         self._prompt_tokens += record.prompt_tokens
         self._output_tokens += record.output_tokens
         self.on_record(record)
+        self._emit(Answered(record))
         self._changed()
 
     def expect(self, requests: int) -> None:
@@ -194,6 +195,7 @@ async def drive(
     sampler = MetricsSampler(transport, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
 
+    sampler.on_row = lambda row: emit(Sampled(row))
     sampler.on_sample, sampler.on_look = recorder.show, schedule.looked
     sampler.look_again_s = lambda: schedule.concurrency.look_again_s
     recorder.on_record, client.on_refused = schedule.answered, schedule.refused

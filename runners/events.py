@@ -6,11 +6,13 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
+
+from runners.records import RequestRecord
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,22 @@ class Driven(Event):
     kv_usage: float | None
     usd: float | None
     unit: str = "document"
+
+
+@dataclass(frozen=True)
+class Answered(Event):
+    """A request has ended; it is in requests.jsonl already."""
+
+    lasting: ClassVar[bool] = False
+    record: RequestRecord
+
+
+@dataclass(frozen=True)
+class Sampled(Event):
+    """A row of telemetry.jsonl."""
+
+    lasting: ClassVar[bool] = False
+    sample: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,7 @@ class Rows:
 
 
 _RECORDS = ("requests", "answers", "documents")
-_GROWING = ("result.json", CLIENT_LOG)
+_GROWING = ("result.json", "report.html", "live.json", "live.json.part", CLIENT_LOG)
 _TAKEN_OVER = "takes-over.json"
 _FIELDS = tuple(RequestRecord.__dataclass_fields__)
 

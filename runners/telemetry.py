@@ -72,6 +72,8 @@ class MetricsSampler:
         self._page = Page(engine)
         self.samples: list[Timed[EngineSample]] = []
         """What was written, one a second."""
+        self.on_row: Callable[[dict[str, Any]], None] = lambda _: None
+        """Hears each row that was written."""
         self.on_sample: Callable[[], None] = lambda: None
         self.on_look: Callable[[EngineSample], None] = lambda _: None
         self.look_again_s: Callable[[], float] = lambda: INTERVAL_S
@@ -113,7 +115,9 @@ class MetricsSampler:
                 self.on_look(sample)
                 if write:
                     self.samples.append(Timed(at, sample))
-                    self._write({"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)})
+                    row = {"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)}
+                    self._write(row)
+                    self.on_row(row)
         except Exception:
             logging.getLogger(__name__).debug("a gap in the telemetry", exc_info=True)
 

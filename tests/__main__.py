@@ -2,7 +2,7 @@
 
 Format, lint, types, import contracts, then the tests: the quick ones, those that start real processes (several at a
 time because they mostly wait, those with real vLLM last. `--fast` leaves out everything that starts a real engine.
-The real ones need an SSH server; where it is missing and may be installed, it is.
+The real ones need an SSH server, a browser and Prometheus; what is missing and may be installed, is.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ CHECKS = {
 }
 
 
+PROGRAMS = {"sshd": "openssh-server", "chromium": "chromium", "prometheus": "prometheus"}
+"""What real tests start, and the Debian packages that bring it."""
 QUICK, REAL, VLLM = "not real and not vllm", "real and not vllm", "vllm"
 _AT_ONCE = ("-n", "4")
 _NONE_COLLECTED = 5
@@ -33,9 +35,12 @@ def main(arguments: list[str]) -> int:
     """Run every check, also after one has failed; returns 0 if all passed."""
     fast = "--fast" in arguments
     rest = [argument for argument in arguments if argument != "--fast"]
-    if not fast and not _ssh_server():
+    missing = [] if fast else _missing()
+    if "sshd" in missing:
         print("the tests need sshd; install it, as with apt-get install openssh-server, or leave them out: --fast")
         return 1
+    for program in missing:
+        print(f"NOT TESTED: what needs {program}; apt-get install {PROGRAMS[program]} would bring it")
     pytest = [sys.executable, "-m", "pytest", *rest, "-m"]
     tests = {"quick tests": [*pytest, QUICK, *_AT_ONCE]}
     if not fast:
@@ -52,15 +57,20 @@ def main(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _ssh_server() -> bool:
-    """Whether there is an SSH server, after it was installed where that is possible."""
-    paths = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
-    if shutil.which("sshd", path=paths) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+def _missing() -> list[str]:
+    """The programs that real tests start and that are not here, after they were installed where that is possible."""
+    packages = [package for program, package in PROGRAMS.items() if _where(program) is None]
+    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        install = ["apt-get", "install", "--yes", "--no-install-recommends", "openssh-server"]
+        install = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
         for command in (["apt-get", "update"], install):
             subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
-    return shutil.which("sshd", path=paths) is not None
+    return [program for program in PROGRAMS if _where(program) is None]
+
+
+def _where(program: str) -> str | None:
+    paths = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    return shutil.which(program, path=paths)
 
 
 if __name__ == "__main__":

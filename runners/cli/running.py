@@ -19,6 +19,7 @@ from runners.cli.common import console, print_json
 from runners.clock import Clock
 from runners.events import Event, Listener
 from runners.ledger import Ledger
+from runners.live import LiveFile, LiveRun
 from runners.machines import journalled
 from runners.plan import Plan
 from runners.plan_document import document_of
@@ -235,7 +236,11 @@ class Runs:
         def to_ledger(event: Event) -> None:
             ledger.record(folder.run_id, event)
 
-        listeners = [listener, to_ledger, *([self._detachment.heard] if self._detachment else [])]
+        live = LiveRun(plan, folder, clock)
+        live_file = LiveFile(live)
+        listeners = [listener, to_ledger, live.heard, live_file.heard]
+        if self._detachment is not None:
+            listeners.append(self._detachment.heard)
         session = Session(plan, folder, clock, ledger, os.environ, *listeners, adopted=adopted, keep=self._keep)
         self._sessions.add(session)
         try:
@@ -246,6 +251,7 @@ class Runs:
             raise
         finally:
             self._sessions.discard(session)
+            live_file.close()
         self._results[number] = result
         self._codes.append((number, int(result["exit_code"])))
 
