@@ -1,0 +1,60 @@
+"""Plotly's JavaScript for a page that needs no network: compressed once per version, unpacked by the browser."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from runners.run_folder import recipe_cache
+
+
+@dataclass(frozen=True)
+class Plotly:
+    """What a page holds of it; `recipePage.loadPlotly` of page.js makes it run."""
+
+    packed: str
+    """plotly.min.js, gzip, base64: for <script type="application/gzip" id="plotly">."""
+    csp: str
+    """The source for script-src that lets the unpacked script run, quotes included."""
+
+
+def plotly() -> Plotly | None:
+    """From the installed distribution, which is not imported; None if it is not there or holds no script."""
+    source = _script()
+    if source is None:
+        return None
+    stat = source.stat()
+    kept = recipe_cache() / "web" / f"plotly-{stat.st_size}-{stat.st_mtime_ns}.json"
+    with suppress(OSError, ValueError, TypeError):
+        return Plotly(**json.loads(kept.read_bytes()))
+    made = pack(source.read_bytes())
+    with suppress(OSError):  # without the cache it is packed again the next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(asdict(made)), encoding="ascii")
+        part.replace(kept)
+    return made
+
+
+def pack(script: bytes) -> Plotly:
+    """A script as a page holds it. Without a time in it, so that the same script is the same text."""
+    text = script.removeprefix(b"\xef\xbb\xbf")
+    packed = base64.b64encode(gzip.compress(text, 9, mtime=0)).decode("ascii")
+    digest = base64.b64encode(hashlib.sha256(text).digest()).decode("ascii")
+    return Plotly(packed, f"'sha256-{digest}'")
+
+
+def _script() -> Path | None:
+    spec = find_spec("plotly")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        script = Path(folder) / "package_data" / "plotly.min.js"
+        if script.is_file():
+            return script
+    return None
