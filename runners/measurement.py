@@ -211,15 +211,25 @@ def _span_s(records: Sequence[RequestRecord]) -> float:
     return (max(r.ended_at for r in records) - min(r.started_at for r in records)).total_seconds()
 
 
-def _request_peaks(records: Sequence[RequestRecord], metrics: Sequence[Timed[EngineSample]]) -> list[Peak]:
-    """The busiest interval: prompt tokens are spread over the time to first token, output tokens over the rest.
+@dataclass(frozen=True)
+class Rates:
+    """Tokens per second of the requests, interval by interval."""
+
+    origin: datetime
+    width_s: float
+    per_s: dict[Kind, list[float]]
+
+
+def request_rates(records: Sequence[RequestRecord]) -> Rates | None:
+    """The requests' throughput over time: prompt tokens are spread over the time to first token, output tokens over
+    the rest. None if no time passed.
 
     The run is cut into equal intervals of a second or a little more (a run of less than that is one), so that none of
     it is left out and no peak can lie below the mean.
     """
     span_s = _span_s(records)
     if span_s <= 0:
-        return []
+        return None
     origin = min(r.started_at for r in records)
     whole = max(1, int(span_s))
     width_s = span_s / whole
@@ -228,11 +238,19 @@ def _request_peaks(records: Sequence[RequestRecord], metrics: Sequence[Timed[Eng
         first, end = (r.first_token_at - origin).total_seconds(), (r.ended_at - origin).total_seconds()
         _spread(rates["prompt"], r.prompt_tokens, (r.started_at - origin).total_seconds(), first, width_s)
         _spread(rates["output"], r.output_tokens, first, end, width_s)
+    return Rates(origin, width_s, rates)
+
+
+def _request_peaks(records: Sequence[RequestRecord], metrics: Sequence[Timed[EngineSample]]) -> list[Peak]:
+    """The busiest interval of each kind."""
+    rates = request_rates(records)
+    if rates is None:
+        return []
     peaks = []
-    for kind, per_interval in rates.items():
-        i = max(range(whole), key=per_interval.__getitem__)
-        at = origin + timedelta(seconds=i * width_s)
-        state = _state_at(at + timedelta(seconds=width_s / 2), metrics)
+    for kind, per_interval in rates.per_s.items():
+        i = max(range(len(per_interval)), key=per_interval.__getitem__)
+        at = rates.origin + timedelta(seconds=i * rates.width_s)
+        state = _state_at(at + timedelta(seconds=rates.width_s / 2), metrics)
         peaks.append(_peak(kind, "requests", per_interval[i], at, state))
     return peaks
 
