@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -56,12 +56,14 @@ class Runs:
         fresh: bool = False,
         keep: bool = False,
         detachment: Detachment | None = None,
+        watchers: Sequence[Callable[[LiveRun], Listener]] = (),
     ) -> None:
         """`fresh`: nothing is taken over from unfinished runs of the recipe. `keep`: machines stay after the work.
 
-        With a `detachment` the terminal is left once every plan has passed.
+        With a `detachment` the terminal is left once every plan has passed. Each of the `watchers` is shown every run
+        before it begins, and says what is to hear its events.
         """
-        self._detachment = detachment
+        self._detachment, self._watchers = detachment, watchers
         self._as_json, self._parallel, self._forced, self._fresh, self._keep = as_json, parallel, forced, fresh, keep
         self._results: dict[int, dict[str, Any]] = {}
         self._refused: list[dict[str, Any]] = []
@@ -238,7 +240,7 @@ class Runs:
 
         live = LiveRun(plan, folder, clock)
         live_file = LiveFile(live)
-        listeners = [listener, to_ledger, live.heard, live_file.heard]
+        listeners = [listener, to_ledger, live.heard, live_file.heard, *(watch(live) for watch in self._watchers)]
         if self._detachment is not None:
             listeners.append(self._detachment.heard)
         session = Session(plan, folder, clock, ledger, os.environ, *listeners, adopted=adopted, keep=self._keep)
