@@ -74,6 +74,8 @@ class MetricsSampler:
         """What was written, one a second."""
         self.on_row: Callable[[dict[str, Any]], None] = lambda _: None
         """Hears each row that was written."""
+        self.on_page: Callable[[str], None] = lambda _: None
+        """Hears the whole page, each time that a row is due."""
         self.on_sample: Callable[[], None] = lambda: None
         self.on_look: Callable[[EngineSample], None] = lambda _: None
         self.look_again_s: Callable[[], float] = lambda: INTERVAL_S
@@ -110,8 +112,10 @@ class MetricsSampler:
             status, body = await self._transport.get(
                 self._endpoint.url + self._page.path, headers=self._endpoint.headers, timeout_s=_PATIENCE_S
             )
-            at = datetime.now(UTC)
-            if sample := self._page.read(status, body.decode("utf-8", "replace")):
+            at, page = datetime.now(UTC), body.decode("utf-8", "replace")
+            if write and status == HTTPStatus.OK:
+                self.on_page(page)
+            if sample := self._page.read(status, page):
                 self.on_look(sample)
                 if write:
                     self.samples.append(Timed(at, sample))
