@@ -18,7 +18,7 @@ from typing import Any, Literal
 from provisioners.threads import in_thread
 from runners.client import Client, Transport
 from runners.engine import EngineSample, LogSample
-from runners.events import Answered, Driven, Listener, Noted, Sampled
+from runners.events import Answered, Driven, Listener, Noted, PageRead, Sampled
 from runners.launch import Running
 from runners.measurement import Timed
 from runners.plan import Plan
@@ -196,6 +196,7 @@ async def drive(
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
 
     sampler.on_row = lambda row: emit(Sampled(row))
+    sampler.on_page = lambda page: emit(PageRead(running.log.mask(page)))
     sampler.on_sample, sampler.on_look = recorder.show, schedule.looked
     sampler.look_again_s = lambda: schedule.concurrency.look_again_s
     recorder.on_record, client.on_refused = schedule.answered, schedule.refused

@@ -121,6 +121,14 @@ class Sampled(Event):
 
 
 @dataclass(frozen=True)
+class PageRead(Event):
+    """The engine's own metrics page as it stands, in Prometheus' text format."""
+
+    lasting: ClassVar[bool] = False
+    text: str
+
+
+@dataclass(frozen=True)
 class RunEnded(Event):
     run_id: str
     status: str
