@@ -179,7 +179,7 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_a_ledger_that_is_locked_is_not_called_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody should be told to move away a ledger that is only busy."""
     ledger = Ledger(tmp_path)
-    monkeypatch.setattr("runners.ledger._PATIENCE_S", 0.05)
+    monkeypatch.setattr("runners.ledger.connection.PATIENCE_S", 0.05)
     with closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode = DELETE")
         other.execute("BEGIN EXCLUSIVE")

@@ -1,0 +1,64 @@
+"""Opening the ledger's file: write-ahead logging, patience with others who write, and errors that people understand."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from recipes.errors import UsageError
+
+PATIENCE_S = 30.0
+"""How long a call waits for another process that writes."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection; what was done with it is committed at the end, or nothing of it. Raises UsageError."""
+    with explained(path):
+        db = connect(path)
+    with closing(db), db:
+        yield db
+
+
+def connect(path: Path, *, statement_by_statement: bool = False) -> sqlite3.Connection:
+    """A connection; one that commits each statement may be used from any thread. Raises sqlite3.Error."""
+    db = (
+        sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+        if statement_by_statement
+        else sqlite3.connect(path, timeout=PATIENCE_S)
+    )
+    try:
+        _log_ahead(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What SQLite says of the file, in words with a way out."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        advice = "see who else has it open, whether it may be written, and whether the disk is full"
+        raise UsageError(f"{path} cannot be opened: {error}", advice=advice) from error
+    except sqlite3.DatabaseError as error:
+        raise UsageError(f"{path} is not a ledger: {error}", advice="move it away") from error
+
+
+def _log_ahead(db: sqlite3.Connection) -> None:
+    """Turn write-ahead logging on. SQLite does not wait by itself where several turn it on at once, so this does."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,0 +1,207 @@
+"""The ledger as a whole: runs begin, are taken over and end in it, and are looked up."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import UsageError
+from runners.events import Event
+from runners.ledger.connection import connect, explained, opened
+from runners.ledger.filters import Filter, order
+from runners.ledger.rows import COLUMNS, Known, Row, chosen, complete, in_utc, lost_of, tags_of
+from runners.ledger.schema import add, end, known_of, prepare, tag
+
+UNFINISHED = ("lost", "failed", "interrupted")
+"""How runs end whose answers another may go on from."""
+_COLUMNS = ", ".join((*COLUMNS, "adopted_at"))
+_BRIEF = "run_id, recipe, started_at, ended_at, status, phase, total_usd, pid, adopted_at"
+
+
+class Ledger:
+    """Opens for each call, so that many runs may write at once; `record` keeps its connection until the run ends."""
+
+    def __init__(self, home: Path) -> None:
+        self._events: sqlite3.Connection | None = None
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"RECIPE_HOME {home} cannot be made: {error.strerror}"
+            raise UsageError(what, advice="export RECIPE_HOME=… to a folder that you may write to") from error
+        self.path = home / "ledger.db"
+        with explained(self.path), self._open() as db:
+            prepare(db, self.path)
+
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self.path)
+
+    def begin(
+        self, run_id: str, recipe: str, digest: str, started_at: str, pid: int, known: Known | None = None
+    ) -> None:
+        """Raises sqlite3.IntegrityError if there is a run of this id."""
+        known = known or Known()
+        row: dict[str, Any] = {
+            "run_id": run_id,
+            "recipe": recipe,
+            "recipe_digest": digest,
+            "started_at": in_utc(started_at),
+        }
+        row |= {"status": "running", "pid": pid, **known.columns()}
+        with explained(self.path):
+            self._kept()
+        with self._open() as db:
+            if not add(db, row, None, known.tags):
+                raise sqlite3.IntegrityError(f"{run_id} is in the ledger already")
+
+    def adopt(self, run_id: str, pid: int) -> None:
+        """Another process goes on with a run whose client died. Raises UsageError if one more was quicker."""
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            found = _brief(db, "WHERE run_id = ?", [run_id])
+            if not found:
+                raise UsageError(f"{run_id} is not in {self.path}", advice=f"recipe down {run_id} ends its machine")
+            if found[0]["status"] != "lost":
+                raise UsageError(
+                    f"{run_id} was taken over meanwhile by process {found[0]['pid']}", advice=f"recipe logs -f {run_id}"
+                )
+            db.execute(
+                "UPDATE experiments SET pid = ?, adopted_at = ? WHERE run_id = ?",
+                (pid, datetime.now(UTC).isoformat(), run_id),
+            )
+
+    def lose(self, run_id: str) -> None:
+        """The run has ended without a result: nobody minds it any more."""
+        with self._open() as db:
+            db.execute("UPDATE experiments SET pid = NULL WHERE run_id = ? AND status = 'running'", (run_id,))
+        self._no_more_events()
+
+    def record(self, run_id: str, event: Event) -> None:
+        """Keep an event, if it is one that lasts."""
+        if not event.lasting:
+            return
+        row = event.row(datetime.now(UTC))
+        at, kind = row.pop("at"), row.pop("event")
+        with explained(self.path):
+            self._kept().execute("INSERT INTO events VALUES (?, ?, ?, ?)", (run_id, at, kind, json.dumps(row)))
+
+    def _kept(self) -> sqlite3.Connection:
+        """The run's own connection. While it is open, SQLite need not tidy up whenever another one is closed."""
+        if self._events is None:
+            # No transaction is ever open here, whoever calls: an event is one statement.
+            self._events = connect(self.path, statement_by_statement=True)
+            # They outlive this process, and need not outlive a power cut: events.jsonl has them as well.
+            self._events.execute("PRAGMA synchronous = NORMAL")
+        return self._events
+
+    def _no_more_events(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        with self._open() as db:
+            end(db, result, json.dumps(result, ensure_ascii=False))
+        self._no_more_events()
+
+    def insert(self, result: Mapping[str, Any], *, origin: str) -> bool:
+        """Add a run of another machine; False, and nothing changes, if it is there already."""
+        return self.insert_all([result], origin=origin) == 1
+
+    def insert_all(self, results: Iterable[Mapping[str, Any]], *, origin: str) -> int:
+        """Add runs of another machine, all in one transaction; how many were not there yet."""
+        with self._open() as db:
+            added = 0
+            for result in results:
+                text = json.dumps(result, ensure_ascii=False)
+                added += add(db, {**known_of(result), "origin": origin}, text, tags_of(result))
+            return added
+
+    def add_tags(self, run_id: str, tags: Iterable[str]) -> None:
+        with self._open() as db:
+            tag(db, run_id, tags)
+
+    def rows(self, filter: Filter | None = None, *, sort: str = "-started", limit: int | None = None) -> list[Row]:  # noqa: A002
+        """The runs that are meant. Of those that have not ended, `phase` is the one that they are in, or were lost in.
+
+        Raises UsageError for a `sort` that is none (`filters.SORTS`).
+        """
+        meant, order_by = filter or Filter(), order(sort)
+        with self._open() as db:
+            where, arguments = meant.where(lost(db) if meant.asks_who_lives else ())
+            query = f"SELECT {_COLUMNS} FROM experiments WHERE {where} ORDER BY {order_by} LIMIT ?"  # noqa: S608 (bound)
+            return complete(db, db.execute(query, [*arguments, -1 if limit is None else limit]).fetchall())
+
+    def results(self, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The whole results of these runs, in that order; of those that have none, nothing."""
+        for text in self.result_texts(run_ids):
+            yield json.loads(text)
+
+    def result_texts(self, run_ids: Iterable[str]) -> Iterator[str]:
+        """The same as JSON, unread."""
+        ids = list(run_ids)
+        with self._open() as db:
+            for begin in range(0, len(ids), 100):
+                some = ids[begin : begin + 100]
+                found = dict(chosen(db, some, "SELECT run_id, result FROM results WHERE run_id IN"))
+                yield from (found[run_id] for run_id in some if run_id in found)
+
+    def runs(self, *, limit: int | None = None, recipe: str | None = None) -> list[dict[str, Any]]:
+        """The newest first, with their results. A run whose process is gone has the status "lost"."""
+        where, arguments = ("WHERE recipe = ?", [recipe]) if recipe else ("", [])
+        with self._open() as db:
+            newest = f"{where} ORDER BY started_at DESC, rowid DESC LIMIT ?"
+            return _with_results(db, _brief(db, newest, [*arguments, -1 if limit is None else limit]))
+
+    def unfinished(self, recipe: str) -> list[str]:
+        """The runs of this recipe since the last that was completed, the newest first; none that is still going on."""
+        with self._open() as db:
+            completed = "SELECT max(started_at) FROM experiments WHERE recipe = ? AND status = 'completed'"
+            since = db.execute(completed, (recipe,)).fetchone()[0] or ""
+            found = _brief(
+                db, "WHERE recipe = ? AND started_at >= ? ORDER BY started_at DESC, rowid DESC", [recipe, since]
+            )
+        statuses = [row["status"] for row in found]
+        last = statuses.index("completed") if "completed" in statuses else len(found)
+        return [row["run_id"] for row in found[:last] if row["status"] in UNFINISHED]
+
+    def completed(self, *, model: str, engine: str, limit: int = 50) -> list[dict[str, Any]]:
+        """Results of the newest runs of this model and engine that were completed, the newest first."""
+        query = (
+            "SELECT run_id FROM experiments WHERE status = 'completed' AND model = ? AND engine = ? "
+            "ORDER BY started_at DESC, rowid DESC LIMIT ?"
+        )
+        with self._open() as db:
+            run_ids = [row[0] for row in db.execute(query, (model, engine, limit))]
+        return list(self.results(run_ids))
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """One run's row, as `runs` gives it."""
+        with self._open() as db:
+            found = _with_results(db, _brief(db, "WHERE run_id = ?", [run_id]))
+        return found[0] if found else None
+
+
+def lost(db: sqlite3.Connection) -> set[str]:
+    """The runs that say they are going on, and whose processes have gone."""
+    query = "SELECT run_id, pid, coalesce(adopted_at, started_at) FROM experiments WHERE status = 'running'"
+    return lost_of(db.execute(query))
+
+
+def _brief(db: sqlite3.Connection, rest: str, arguments: Sequence[Any]) -> list[dict[str, Any]]:
+    """Rows of few columns, as plain data."""
+    rows = db.execute(f"SELECT {_BRIEF} FROM experiments {rest}", arguments).fetchall()  # noqa: S608 (constants)
+    found = [dict(zip(_BRIEF.split(", "), row, strict=True)) for row in rows]
+    since = {row["run_id"]: row.pop("adopted_at") or row["started_at"] for row in found}
+    gone = lost_of((row["run_id"], row["pid"], since[row["run_id"]]) for row in found if row["status"] == "running")
+    return [{**row, "status": "lost" if row["run_id"] in gone else row["status"]} for row in found]
+
+
+def _with_results(db: sqlite3.Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    ids = [row["run_id"] for row in rows]
+    texts = dict(chosen(db, ids, "SELECT run_id, result FROM results WHERE run_id IN"))
+    return [{**row, "result": json.loads(texts[row["run_id"]]) if row["run_id"] in texts else None} for row in rows]
