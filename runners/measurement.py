@@ -148,16 +148,6 @@ def request_counts(records: Sequence[RequestRecord]) -> dict[str, int]:
     }
 
 
-def busy_seconds(records: Iterable[RequestRecord]) -> float:
-    """Seconds during which at least one request was under way."""
-    total, open_until = 0.0, None
-    for record in sorted(records, key=lambda r: r.started_at):
-        begin = record.started_at if open_until is None else max(record.started_at, open_until)
-        total += max(0.0, (record.ended_at - begin).total_seconds())
-        open_until = record.ended_at if open_until is None else max(open_until, record.ended_at)
-    return total
-
-
 def most_at_once(records: Iterable[RequestRecord]) -> int:
     """How many requests were under way at the same moment, at most."""
     kept = list(records)
@@ -169,36 +159,6 @@ def most_at_once(records: Iterable[RequestRecord]) -> int:
             ended += 1
         most = max(most, begun - ended)
     return most
-
-
-def cost(
-    price_usd_per_h: float | None,
-    billed_seconds: float,
-    records: Sequence[RequestRecord],
-    documents_done: int,
-) -> dict[str, Any]:
-    """What the lease cost, and what that makes per token and document; None where the price is unknown."""
-    total = None if price_usd_per_h is None else price_usd_per_h * billed_seconds / 3600
-    prompt, output = sum(r.prompt_tokens for r in records), sum(r.output_tokens for r in records)
-    useful = busy_seconds(records) / billed_seconds if billed_seconds else 0.0
-    return {
-        "price_usd_per_h": price_usd_per_h,
-        "billed_seconds": round(billed_seconds, 3),
-        "total_usd": _rounded(total),
-        "forecast_usd": None,
-        "useful_fraction": round(min(1.0, useful), 4),
-        "usd_per_million_prompt_tokens": _share(total, prompt / 1e6),
-        "usd_per_million_output_tokens": _share(total, output / 1e6),
-        "usd_per_document": _share(total, documents_done),
-    }
-
-
-def _share(total: float | None, parts: float) -> float | None:
-    return None if total is None or not parts else _rounded(total / parts)
-
-
-def _rounded(usd: float | None) -> float | None:
-    return None if usd is None else float(f"{usd:.6g}")
 
 
 def _rate(tokens: float, seconds: float) -> float:

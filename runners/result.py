@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, assert_never
@@ -16,10 +18,11 @@ from provisioners.contract import Bill, Gone, Lease, MayStillBill, Offer, Releas
 from recipes.errors import ExitCode
 from recipes.spec import Workload
 from runners.clock import Clock
+from runners.costing import Spent, cost, phase_rows, windows_before
 from runners.drive import Measured, slots_of
 from runners.forecast.forecast import parallel_sizes
 from runners.forecast.measured import compared, work_row
-from runners.measurement import cost, latency, request_counts, throughput
+from runners.measurement import latency, request_counts, throughput
 from runners.outcome import Outcome, as_row
 from runners.plan import Plan
 from runners.plan_document import SCHEMA_VERSION
@@ -59,6 +62,7 @@ def build_result(
     expected = plan.forecast
     # What went on from the answers of another client is no measure of the whole work.
     partly = bool(measured.earlier or measured.resumed or measured.taken_outputs)
+    spent = _spent(folder, clock)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": folder.run_id,
@@ -81,21 +85,16 @@ def build_result(
             "args": dict(plan.recipe.engine.args),
         },
         "started_at": clock.started_at.isoformat(timespec="milliseconds"),
-        "ended_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "ended_at": clock.ended_at.isoformat(timespec="milliseconds"),
         "outcome": as_row(outcome),
         "exit_code": int(exit_code),
         "warnings": warnings,
         "forced": [{"code": finding.code, "message": finding.message} for finding in plan.forced],
-        "phases": [phase.row() for phase in clock.phases],
+        "phases": phase_rows(spent),
         "cost": {
-            **cost(
-                clock.price_usd_per_h,
-                clock.billed_seconds(),
-                [*measured.earlier, *records],
-                len(measured.outputs) - measured.taken_outputs.total(),
-            ),
+            **(paid := _paid(spent, measured)),
             "forecast_usd": expected.total_usd.likely if expected and expected.total_usd else None,
-            **_bill_row(facts.bill, clock),
+            **bill_row(facts.bill, paid["total_usd"]),
         },
         "throughput": {**throughput(records, measured.metrics, measured.log), **_taken_at(measured, facts.way)},
         "concurrency": measured.concurrency,
@@ -163,15 +162,43 @@ def _lease_row(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def _bill_row(bill: Bill | None, clock: Clock) -> dict[str, Any]:
+def _spent(folder: RunFolder, clock: Clock) -> Spent:
+    """What was billed, with what earlier clients of the run have noted of their phases."""
+    taken_over = next((phase for phase in clock.phases if phase.name == "before"), None)
+    end = taken_over.started_at + timedelta(seconds=taken_over.seconds) if taken_over else None
+    return Spent(
+        phases=tuple(clock.phases),
+        price_usd_per_h=clock.price_usd_per_h,
+        storage_usd_per_h=clock.storage_usd_per_h,
+        before=windows_before(_events(folder), end) if end else (),
+    )
+
+
+def _events(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """The rows of events.jsonl that are whole: who was killed may have left half a one."""
+    for line in (folder.path / "events.jsonl").read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def _paid(spent: Spent, measured: Measured) -> dict[str, Any]:
+    return cost(
+        spent,
+        [*measured.earlier, *measured.records],
+        len(measured.outputs) - measured.taken_outputs.total(),
+        clock_offset_s=measured.clock_offset_s if measured.at == "host" else 0.0,
+    )
+
+
+def bill_row(bill: Bill | None, ours_usd: float | None) -> dict[str, Any]:
     """The provider's own account beside ours, and by how much it differs; None where it gives none."""
-    if bill is None:
-        return {"provider_usd": None, "provider_seconds": None, "difference_usd": None}
-    ours = clock.spent_usd()
+    usd = bill.usd if bill else None
+    difference = None if usd is None or ours_usd is None else usd - ours_usd
     return {
-        "provider_usd": round(bill.usd, 6),
-        "provider_seconds": None if bill.seconds is None else round(bill.seconds, 3),
-        "difference_usd": None if ours is None else round(bill.usd - ours, 6),
+        "provider_usd": None if usd is None else round(usd, 6),
+        "provider_seconds": None if bill is None or bill.seconds is None else round(bill.seconds, 3),
+        "difference_usd": None if difference is None else round(difference, 6),
+        "difference_share": None if difference is None or not ours_usd else round(difference / ours_usd, 4),
     }
 
 

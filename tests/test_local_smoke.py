@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,14 @@ def test_the_phases_are_the_run_and_their_dollars_are_its_cost(recipe: Command) 
     leased = sum(phase["seconds"] for phase in result["phases"][1:])
     # The phases also hold what is written down before the machine is asked for and after it is seen gone.
     assert leased - 1.0 < result["cost"]["billed_seconds"] <= leased + 1e-9
-    assert sum(phase["usd"] for phase in result["phases"]) == pytest.approx(result["cost"]["total_usd"], rel=0.01)
     assert result["cost"]["total_usd"] == pytest.approx(0.05 * result["cost"]["billed_seconds"] / 3600, rel=0.01)
+    took = datetime.fromisoformat(result["ended_at"]) - datetime.fromisoformat(result["started_at"])
+    assert round(sum(phase["seconds"] for phase in result["phases"]), 3) == took.total_seconds()
+    cost = result["cost"]
+    assert round(sum(phase["usd"] for phase in result["phases"]), 10) == cost["total_usd"]
+    assert round(cost["useful_usd"] + sum(cost["idle_usd"].values()), 10) == cost["total_usd"]
+    assert round(cost["useful_seconds"] + sum(cost["idle_seconds"].values()), 3) == cost["billed_seconds"]
+    assert cost["idle_seconds"]["load"] > 0
 
 
 def test_the_run_folder_holds_what_the_design_promises_and_checksums_agree(recipe: Command) -> None:

@@ -114,5 +114,5 @@ def test_a_phases_row(hands: Hands) -> None:
     timed.leased()
     go(timed, hands, drive=1.23456)
     row = timed.phases[0].row()
-    assert (row["name"], row["seconds"], row["usd"]) == ("drive", 1.235, pytest.approx(0.00068587))
+    assert (row["name"], row["seconds"], row["usd"]) == ("drive", 1.235, pytest.approx(2 * 1.235 / 3600))
     assert row["started_at"] == timed.started_at.isoformat(timespec="milliseconds")

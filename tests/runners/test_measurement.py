@@ -1,4 +1,4 @@
-"""Throughput, peaks, latency and cost, on records and samples whose figures are worked out by hand."""
+"""Throughput, peaks and latency, on records and samples whose figures are worked out by hand."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from runners import measurement
 from runners.engine import EngineSample, LogSample
 from runners.measurement import (
     Timed,
-    busy_seconds,
-    cost,
     inter_token_latencies,
     latency,
     percentiles,
@@ -224,62 +222,3 @@ def test_requests_are_counted_by_how_they_went() -> None:
         request(0, 1, status="failed", tries=2, finish_reason=None),
     ]
     assert request_counts(records) == {"ok": 2, "failed": 1, "retried": 2, "truncated": 1}
-
-
-@pytest.mark.parametrize(
-    ("intervals", "seconds"),
-    [
-        ([], 0),
-        ([(0, 2)], 2),
-        ([(0, 2), (1, 3)], 3),
-        ([(0, 10), (2, 3), (4, 5)], 10),
-        ([(0, 1), (5, 7)], 3),
-        ([(5, 7), (0, 1)], 3),
-        ([(0, 10), (2, 3), (9, 12), (20, 21)], 13),
-        ([(0, 1), (1, 2)], 2),
-        ([(3, 3)], 0),
-    ],
-)
-def test_busy_seconds(intervals: list[tuple[float, float]], seconds: float) -> None:
-    assert busy_seconds(request(begin, end) for begin, end in intervals) == pytest.approx(seconds)
-
-
-def test_cost_with_a_price() -> None:
-    records = [request(0, 60, prompt_tokens=3_000_000, output_tokens=100_000), request(30, 90, output_tokens=0)]
-    found = cost(3.6, 100, records, documents_done=4)
-    assert (found["price_usd_per_h"], found["billed_seconds"]) == (3.6, 100)
-    assert found["total_usd"] == pytest.approx(0.1)
-    assert found["usd_per_million_prompt_tokens"] == pytest.approx(0.1 / 3.0001, rel=1e-5)
-    assert found["usd_per_million_output_tokens"] == pytest.approx(1)
-    assert found["usd_per_document"] == pytest.approx(0.025)
-    assert found["useful_fraction"] == 0.9
-
-
-def test_cost_without_a_price_is_unknown_and_not_nothing() -> None:
-    found = cost(None, 100, [request(0, 50)], documents_done=1)
-    assert {name for name, value in found.items() if value is None} == {
-        "price_usd_per_h",
-        "total_usd",
-        "forecast_usd",
-        "usd_per_million_prompt_tokens",
-        "usd_per_million_output_tokens",
-        "usd_per_document",
-    }
-    assert (found["billed_seconds"], found["useful_fraction"]) == (100, 0.5)
-
-
-def test_a_machine_that_costs_nothing_costs_nothing() -> None:
-    found = cost(0.0, 100, [request(0, 50)], documents_done=1)
-    assert (found["total_usd"], found["usd_per_document"]) == (0, 0)
-
-
-def test_cost_of_a_run_that_did_nothing() -> None:
-    found = cost(3.6, 10, [], documents_done=0)
-    assert found["total_usd"] == pytest.approx(0.01)
-    assert (found["usd_per_document"], found["usd_per_million_output_tokens"]) == (None, None)
-    assert found["useful_fraction"] == 0
-    assert cost(3.6, 0, [], documents_done=0)["useful_fraction"] == 0
-
-
-def test_small_sums_keep_their_digits() -> None:
-    assert cost(0.01, 1.0, [], documents_done=1)["total_usd"] == pytest.approx(2.77778e-6)
