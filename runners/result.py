@@ -22,6 +22,7 @@ from runners.costing import Spent, cost, phase_rows, windows_before
 from runners.drive import Measured, slots_of
 from runners.forecast.forecast import parallel_sizes
 from runners.forecast.measured import compared, work_row
+from runners.ledger import Known
 from runners.measurement import latency, request_counts, throughput
 from runners.outcome import Outcome, as_row
 from runners.plan import Plan
@@ -69,6 +70,7 @@ def build_result(
         "recipe": plan.recipe.name,
         "recipe_digest": plan.loaded.digest,
         "variant": plan.loaded.variant,
+        "tags": list(plan.recipe.tags),
         "git_commit": git_commit(plan.loaded.source.parent),
         "versions": versions(plan),
         "offer": asdict(facts.offer),
@@ -113,6 +115,21 @@ def build_result(
         "release": {"name": facts.lease.name if facts.lease else None, **release_row(release)},
         "artifacts": folder.artifacts(),
     }
+
+
+def known(plan: Plan) -> Known:
+    """What the ledger may say of a run that has only begun."""
+    return Known(
+        variant=plan.loaded.variant,
+        model=plan.model.identifier,
+        engine=plan.engine.name,
+        engine_version=plan.engine_version,
+        gpu=plan.offer.accelerator,
+        gpu_count=plan.offer.count,
+        provider=plan.offer.provider,
+        price_usd_per_h=plan.offer.price_usd_per_h,
+        tags=plan.recipe.tags,
+    )
 
 
 def caveats(records: Sequence[RequestRecord], settings: Workload) -> Iterator[str]:

@@ -32,7 +32,7 @@ from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code, 
 from runners.plan import Plan
 from runners.plan_document import document_of
 from runners.prepare import Prepared, prepare
-from runners.result import Facts, build_result, caveats
+from runners.result import Facts, build_result, caveats, known
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog
 from runners.watching import billed, taken_away, until_taken_away, without_machine
@@ -132,9 +132,9 @@ class Session:
         recipe, folder = self._plan.recipe, self._folder
         if self._adopted is None:
             self._use_offer(self._plan.offer)
-            self._ledger.begin(
-                folder.run_id, recipe.name, self._plan.loaded.digest, self._clock.started_at.isoformat(), os.getpid()
-            )
+            began = self._clock.started_at.isoformat()
+            digest = self._plan.loaded.digest
+            self._ledger.begin(folder.run_id, recipe.name, digest, began, os.getpid(), known(self._plan))
             folder.write_text("recipe.yaml", self._plan.loaded.text)
             folder.write_json("resolved.json", recipe.resolved())
             folder.write_json("plan.json", document_of(self._plan))

@@ -124,7 +124,8 @@ def _matches(column: str, table: str, text: str) -> tuple[str, list[str]]:
     whole = f"lower({column}) = lower(?)"
     part = text if any(c in text for c in "*?[") else f"*{text}*"
     somebody = f"EXISTS (SELECT 1 FROM {table} AS other WHERE lower(other.{column}) = lower(?))"  # noqa: S608
-    return f"(CASE WHEN {somebody} THEN {whole} ELSE lower({column}) GLOB lower(?) END)", [text, text, part]
+    condition = f"(CASE WHEN {somebody} THEN {whole} ELSE lower({column}) GLOB lower(?) END)"
+    return condition, [text, text, part]
 
 
 def _status(statuses: Sequence[str], lost: Collection[str]) -> tuple[str, list[str]]:
@@ -132,7 +133,8 @@ def _status(statuses: Sequence[str], lost: Collection[str]) -> tuple[str, list[s
     parts, arguments = ["status IN (SELECT value FROM json_each(?))"], [json.dumps(ended)]
     for status, word in (("lost", "IN"), ("running", "NOT IN")):
         if status in statuses:
-            parts.append(f"(status = 'running' AND run_id {word} (SELECT value FROM json_each(?)))")
+            going_on = f"(status = 'running' AND run_id {word} (SELECT value FROM json_each(?)))"  # noqa: S608
+            parts.append(going_on)
             arguments.append(json.dumps(list(lost)))
     return f"({' OR '.join(parts)})", arguments
 

@@ -158,11 +158,11 @@ def _rows(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
 def _read(text: str | None) -> dict[str, Any]:
     """A result; nothing if there is none, or one that cannot be read: its row stays all the same."""
     try:
-        found = json.loads(text) if text else {}
+        found: dict[str, Any] = json.loads(text) if text else {}
         known_of(found)
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _columns(db: sqlite3.Connection, table: str) -> list[str]:
