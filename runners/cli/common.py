@@ -37,6 +37,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A TCP port for argparse; 0 for any."""
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text}: write a port, 0 to 65535")
+    return int(text)
+
+
 def add_force(parser: argparse.ArgumentParser) -> None:
     """For commands that plan: let named checks pass. Each may be given several times."""
     argument = parser.add_argument(

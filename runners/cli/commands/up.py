@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from recipes.errors import UsageError
 from recipes.load import LoadedRecipe
-from runners.cli.common import add_force, add_json, add_recipes, forced_codes, load_recipes, positive
+from runners.cli.common import add_force, add_json, add_recipes, console, forced_codes, load_recipes, port, positive
 from runners.cli.running import Runs
 from runners.http.loop import run as run_in_loop
+from runners.run_folder import recipe_home
 
 if TYPE_CHECKING:
     from runners.cli.detach import Detachment
+    from runners.events import Listener
+    from runners.live import LiveRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", action="store_true", help="keep machine and engine after the work, for recipe chat; Ctrl-C lets go"
     )
     parser.add_argument("--max-cost", type=float, metavar="USD", help="sets limits.max_cost")
+    parser.add_argument(
+        "--metrics-port", type=port, metavar="N", help="serve a page for Prometheus there; 0: any port that is free"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,12 +67,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, loaded: tuple[LoadedRecipe, ...], detachment: Detachment | None = None) -> int:
-    runs = Runs(
-        as_json=options.json,
-        parallel=options.parallel,
-        forced=forced_codes(options),
-        fresh=options.fresh,
-        keep=options.keep,
-        detachment=detachment,
-    )
-    return run_in_loop(runs.run_all(loaded))
+    def work(*watchers: Callable[[LiveRun], Listener]) -> int:
+        runs = Runs(
+            as_json=options.json,
+            parallel=options.parallel,
+            forced=forced_codes(options),
+            fresh=options.fresh,
+            keep=options.keep,
+            detachment=detachment,
+            watchers=watchers,
+        )
+        return run_in_loop(runs.run_all(loaded))
+
+    wanted = [one.recipe.metrics for one in loaded]
+    if options.metrics_port is None and not any(wanted):
+        return work()
+    from runners.metrics.serving import pages_of, with_pages
+
+    return with_pages(work, pages_of(wanted, options.metrics_port), recipe_home(), say=console(stderr=True).print)
