@@ -1,0 +1,401 @@
+"""Samples its machine once a second: `sample_host.py [PYNVML]`, where PYNVML is NVIDIA's pynvml.py, if there is one.
+
+Standard library only, and any Python from 3.6 on. Each line on standard output is one of these:
+- {"facts": {...}, "fields": [...], "gpu_fields": [...]}: what the machine is, and the order of what follows
+- {"lost": INDEX, "uuid", "why"}: a GPU that does not answer any more, and is in no later sample
+- N,T,...: a sample; its number, the clock's seconds, the fields, and `;` before the fields of each GPU, its index
+  first. What is empty is as it was in the line before, what is - is unknown.
+The number is that of the second, so that it grows across a restart as well. What cannot be read is unknown, and
+nothing that fails here ends this process before its time.
+"""
+
+import ctypes
+import importlib.util
+import json
+import os
+import socket
+import sys
+import time
+
+INTERVAL_S = 1.0
+_FIELDS = (
+    *("cpu", "load_1m", "load_5m", "load_15m", "ram_used_mib", "disk_used_mib", "disk_free_mib"),
+    *("disk_read_bytes", "disk_written_bytes", "net_received_bytes", "net_sent_bytes", "cpu_energy_j"),
+)
+_GPU_FIELDS = (
+    *("utilization", "memory_utilization", "memory_used_mib", "power_w", "energy_j", "temperature_c"),
+    *("sm_mhz", "memory_mhz", "throttle"),
+)
+_MIB = 1024.0 * 1024.0
+_SECTOR = 512
+_SLOW_EVERY = 10
+"""What changes slowly, or says a mean over minutes, is looked at every so many samples."""
+_NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd")
+_NOT_LINKS = ("lo", "veth", "docker", "br-", "virbr", "ifb", "dummy")
+_POWERCAP = "/sys/class/powercap"
+_NOT_THROTTLING = 0x1 | 0x2
+"""Of NVML's reasons why clocks are not at their highest: nothing to do, and clocks that somebody has set."""
+_LOST = ("GPU_IS_LOST", "RESET_REQUIRED", "GPU_NOT_FOUND")
+
+
+def main(arguments):
+    """Sample until a signal ends this, or nobody can hear it any more."""
+    machine = Machine()
+    gpus, trouble = _gpus(arguments[0] if arguments else None)
+    lines = Lines()
+    facts = {**machine.facts(), "gpus": [gpu.facts for gpu in gpus], "gpus_unknown": trouble}
+    lines.say({"facts": facts, "fields": _FIELDS, "gpu_fields": _GPU_FIELDS})
+    clock = time.monotonic
+    first, number = clock(), int(time.time())
+    begin = number
+    while True:
+        sample = machine.sample((number - begin) % _SLOW_EVERY == 0)
+        at = time.time()
+        there = [(gpu.index, gpu.sample()) for gpu in gpus]
+        for gpu in [gpu for gpu in gpus if gpu.lost]:
+            lines.say({"lost": gpu.index, "uuid": gpu.uuid, "why": gpu.lost})
+            gpus.remove(gpu)
+        lines.sample(number, at, sample, [one for one in there if one[1] is not None])
+        # The next whole interval: what took too long leaves numbers out, and moves nothing.
+        number = max(number + 1, begin + int((clock() - first) / INTERVAL_S) + 1)
+        time.sleep(max(0.0, first + (number - begin) * INTERVAL_S - clock()))
+
+
+class Lines:
+    """Writes lines, each in one piece, with what has changed since the one before."""
+
+    def __init__(self):
+        self._before = {}
+
+    def say(self, what):
+        _write(json.dumps(what, separators=(",", ":")))
+
+    def sample(self, number, at, values, gpus):
+        parts = ["%d,%.3f,%s" % (number, at, self._changed(None, values, _FIELDS))]
+        parts += ["%d,%s" % (index, self._changed(index, gpu, _GPU_FIELDS)) for index, gpu in gpus]
+        _write(";".join(parts))
+
+    def _changed(self, whose, values, names):
+        now = [_text(values.get(name)) for name in names]
+        before = self._before.get(whose)
+        self._before[whose] = now
+        return ",".join(now if before is None else ["" if a == b else a for a, b in zip(now, before)])  # noqa: B905
+
+
+def _write(text):
+    data = (text + "\n").encode()
+    while data:
+        try:
+            data = data[os.write(1, data) :]
+        except BrokenPipeError:
+            sys.exit(0)
+        except OSError:  # a full disk: this line is lost, the next may not be
+            return
+
+
+def _text(value):
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else ("%.4g" % value if abs(value) < 100 else "%.1f" % value)
+
+
+class Machine:
+    """The CPU, the memory, the disk and the links of a machine, or of the container that it is."""
+
+    def __init__(self):
+        self._files = {}
+        self._cgroup = _Cgroup()
+        self._ram_total = self._cgroup.memory_limit() or _total_memory()
+        self._cpus = self._cgroup.cpus() or os.cpu_count() or 1
+        self._disks = _disks()
+        self._busy = self._cpu_seconds(), time.monotonic()
+        self._rapl = _Rapl()
+        self._slow = {}
+
+    def facts(self):
+        disk = _try(os.statvfs, ".")
+        return {
+            "hostname": socket.gethostname(),
+            "cpus": self._cpus,
+            "ram_total_mib": int(self._ram_total / _MIB) or None,
+            "disk_total_mib": int(disk.f_blocks * disk.f_frsize / _MIB) if disk else None,
+        }
+
+    def sample(self, whole):
+        if whole:
+            self._slow = {**(_try(self._load) or {}), **(_try(self._disk) or {})}
+        found = dict(self._slow)
+        for part in (self._cpu, self._ram, self._disk_traffic, self._net):
+            found.update(_try(part) or {})
+        found["cpu_energy_j"] = _try(self._rapl.joules)
+        return found
+
+    def _cpu(self):
+        before, since = self._busy
+        self._busy = now, at = self._cpu_seconds(), time.monotonic()
+        if now is None or before is None or at - since < INTERVAL_S / 2:
+            return {}
+        return {"cpu": round(min(1.0, max(0.0, (now - before) / (at - since) / self._cpus)), 3)}
+
+    def _cpu_seconds(self):
+        """Seconds of CPU that were used so far, by everything."""
+        own = self._cgroup.cpu_seconds()
+        if own is not None:
+            return own
+        stat = self._read("/proc/stat", 512)
+        if not stat:
+            return None
+        user, nice, system, _, _, irq, softirq = [int(part) for part in stat.split(b"\n", 1)[0].split()[1:8]]
+        return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+    def _load(self):
+        one, five, fifteen = os.getloadavg()
+        return {"load_1m": round(one, 2), "load_5m": round(five, 2), "load_15m": round(fifteen, 2)}
+
+    def _ram(self):
+        used = self._cgroup.memory_used()
+        if used is None:
+            known = self._memory()
+            used = known["MemTotal"] - known["MemAvailable"]
+        return {"ram_used_mib": int(used / _MIB)}
+
+    def _memory(self):
+        found = {}
+        for line in (self._read("/proc/meminfo", 256) or b"").splitlines():
+            parts = line.split()
+            if len(parts) == 3 and parts[0] in (b"MemTotal:", b"MemAvailable:"):
+                found[parts[0][:-1].decode()] = int(parts[1]) * 1024
+        return found
+
+    def _disk(self):
+        disk = os.statvfs(".")
+        return {
+            "disk_used_mib": int((disk.f_blocks - disk.f_bfree) * disk.f_frsize / _MIB),
+            "disk_free_mib": int(disk.f_bavail * disk.f_frsize / _MIB),
+        }
+
+    def _disk_traffic(self):
+        if not self._disks:
+            return {}
+        read = written = 0
+        for line in self._read("/proc/diskstats", 65536).splitlines():
+            parts = line.split(None, 10)
+            if parts[2] in self._disks:
+                read += int(parts[5])
+                written += int(parts[9])
+        return {"disk_read_bytes": read * _SECTOR, "disk_written_bytes": written * _SECTOR}
+
+    def _net(self):
+        received = sent = 0
+        for line in (self._read("/proc/net/dev", 65536) or b"").splitlines()[2:]:
+            name, _, counts = line.partition(b":")
+            if not name.strip().decode().startswith(_NOT_LINKS):
+                parts = counts.split()
+                received += int(parts[0])
+                sent += int(parts[8])
+        return {"net_received_bytes": received, "net_sent_bytes": sent}
+
+    def _read(self, path, most):
+        """A file that is read again and again stays open."""
+        try:
+            if path not in self._files:
+                self._files[path] = os.open(path, os.O_RDONLY)
+            return os.pread(self._files[path], most, 0)
+        except OSError:
+            return b""
+
+
+class _Cgroup:
+    """What a container may use, and uses; unknown where there is no limit, because then the machine counts."""
+
+    def __init__(self):
+        self._memory = self._cpu = None
+        for limit, used, stat, inactive in (
+            ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+            (
+                *("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+                "memory/memory.stat",
+                "total_inactive_file",
+            ),
+        ):
+            most = _number(limit)
+            if most and most < _total_memory():
+                self._memory = most, used, stat, inactive
+                break
+        quota = (_text_of("cpu.max") or "").split()
+        if len(quota) == 2 and quota[0] != "max":
+            self._cpu = int(quota[0]) / int(quota[1]), "cpu.stat"
+        elif (_number("cpu/cpu.cfs_quota_us") or -1) > 0:
+            self._cpu = (
+                _number("cpu/cpu.cfs_quota_us") / (_number("cpu/cpu.cfs_period_us") or 100000),
+                "cpuacct/cpuacct.usage",
+            )
+
+    def memory_limit(self):
+        return self._memory[0] if self._memory else None
+
+    def memory_used(self):
+        """Without the files that the kernel keeps in memory only until it needs the room."""
+        if not self._memory:
+            return None
+        _, used, stat, inactive = self._memory
+        kept = [line.split()[1] for line in (_text_of(stat) or "").splitlines() if line.startswith(inactive + " ")]
+        return (_number(used) or 0) - int(kept[0] if kept else 0)
+
+    def cpus(self):
+        return self._cpu[0] if self._cpu else None
+
+    def cpu_seconds(self):
+        if not self._cpu:
+            return None
+        if self._cpu[1] == "cpu.stat":
+            return int((_text_of("cpu.stat") or "usage_usec 0").split()[1]) / 1e6
+        return (_number(self._cpu[1]) or 0) / 1e9
+
+
+class _Rapl:
+    """The energy of the CPU packages since this began; unknown where it may not be read."""
+
+    def __init__(self):
+        self._zones = {}
+        self._joules = 0.0
+        for name in sorted(_try(os.listdir, _POWERCAP) or []):
+            path = os.path.join(_POWERCAP, name)
+            # intel-rapl:0 is a package; intel-rapl:0:1 is a part of it, and psys holds all packages.
+            if (
+                name.count(":") == 1
+                and name.startswith("intel-rapl:")
+                and (_file(path + "/name") or "").startswith("package")
+            ):
+                most, now = _int(_file(path + "/max_energy_range_uj")), _int(_file(path + "/energy_uj"))
+                if now is not None:
+                    self._zones[path + "/energy_uj"] = most or 0, now
+
+    def joules(self):
+        if not self._zones:
+            return None
+        for path, (most, before) in list(self._zones.items()):
+            now = _int(_file(path))
+            if now is not None:
+                self._joules += (now - before + (most if now < before else 0)) / 1e6
+                self._zones[path] = most, now
+        return round(self._joules, 1)
+
+
+def _gpus(path):
+    """NVIDIA's GPUs, and why there are none although their driver's library is here."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")  # before a large module is read for nothing
+    except OSError:
+        return [], None
+    try:
+        spec = importlib.util.spec_from_file_location("pynvml", path)
+        sys.modules["pynvml"] = nvml = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(nvml)
+        nvml.nvmlInit()
+        return [Gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())], None
+    except Exception as error:
+        return [], "%s: %s" % (type(error).__name__, error)
+
+
+class Gpu:
+    """One GPU. What it does not support it is not asked again."""
+
+    def __init__(self, nvml, index):
+        self.index, self.lost = index, ""
+        self._nvml, self._handle = nvml, nvml.nvmlDeviceGetHandleByIndex(index)
+        self.uuid = _string(nvml.nvmlDeviceGetUUID(self._handle))
+        memory = _try(nvml.nvmlDeviceGetMemoryInfo, self._handle)
+        limit = _try(nvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)
+        self.facts = {
+            "index": index,
+            "uuid": self.uuid,
+            "name": _string(_try(nvml.nvmlDeviceGetName, self._handle) or ""),
+            "memory_total_mib": int(memory.total / _MIB) if memory else None,
+            "power_limit_w": round(limit / 1000.0, 1) if limit else None,
+        }
+        reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
+        self._reads = [
+            self._utilization,
+            self._memory,
+            lambda: {"power_w": round(nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000.0, 1)},
+            lambda: {"energy_j": nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) // 1000},
+            lambda: {"temperature_c": nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU)},
+            lambda: {"sm_mhz": nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM)},
+            lambda: {"memory_mhz": nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_MEM)},
+            lambda: {
+                "throttle": (reasons or nvml.nvmlDeviceGetCurrentClocksThrottleReasons)(self._handle) & ~_NOT_THROTTLING
+            },
+        ]
+
+    def sample(self):
+        """What it says; None, and a reason in `lost`, if it is gone."""
+        found = {}
+        for read in list(self._reads):
+            try:
+                found.update(read())
+            except Exception as error:
+                said = str(error) or type(error).__name__
+                codes = [getattr(self._nvml, "NVML_ERROR_" + name, None) for name in _LOST]
+                code = getattr(error, "value", None)
+                if code is not None and code in codes:
+                    self.lost = said
+                    return None
+                if code in (self._nvml.NVML_ERROR_NOT_SUPPORTED, self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+                    self._reads.remove(read)
+        return found
+
+    def _utilization(self):
+        rates = self._nvml.nvmlDeviceGetUtilizationRates(self._handle)
+        return {"utilization": rates.gpu, "memory_utilization": rates.memory}
+
+    def _memory(self):
+        return {"memory_used_mib": int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used / _MIB)}
+
+
+def _string(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _disks():
+    """The whole disks by their names in /proc/diskstats."""
+    return {name.encode() for name in _try(os.listdir, "/sys/block") or [] if not name.startswith(_NOT_DISKS)}
+
+
+def _total_memory():
+    return (_try(os.sysconf, "SC_PHYS_PAGES") or 0) * (_try(os.sysconf, "SC_PAGE_SIZE") or 0)
+
+
+def _text_of(name):
+    return _file("/sys/fs/cgroup/" + name)
+
+
+def _number(name):
+    return _int(_text_of(name))
+
+
+def _file(path):
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return None
+
+
+def _int(text):
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _try(read, *arguments):
+    """What it gives; None if it fails."""
+    try:
+        return read(*arguments)
+    except Exception:
+        return None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
