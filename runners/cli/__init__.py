@@ -16,6 +16,7 @@ from typing import NoReturn
 # Command → what it does, in the order of --help.
 COMMANDS = {
     "up": "plan, run, collect, and let the machine go",
+    "watch": "all that is going on, live: in the terminal, or as a page",
     "ps": "what may be billing now, and whether somebody minds it",
     "attach": "take over a run whose client died",
     "chat": "talk to a run's engine",

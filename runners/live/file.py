@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from contextlib import suppress
 
@@ -25,7 +26,7 @@ class LiveFile:
         self._live, self._every_s = live, every_s
         self._path = live.folder.path / LIVE
         self._part = self._path.with_name(f"{LIVE}.part")
-        self._written_at = 0.0
+        self._written_at = self._due = 0.0
         self._next: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -38,12 +39,13 @@ class LiveFile:
         wait = due - time.monotonic()
         if wait <= 0:
             self._write()
-        elif self._next is None or self._next.when() - asyncio.get_running_loop().time() > wait:
+        elif due < self._due:
             self._plan(wait)
 
     def _plan(self, wait: float) -> None:
         if self._next is not None:
             self._next.cancel()
+        self._due = time.monotonic() + wait
         with suppress(RuntimeError):  # without a loop it is written when something happens
             self._next = asyncio.get_running_loop().call_later(wait, self._write)
 
@@ -51,9 +53,15 @@ class LiveFile:
         if self._closed:
             return
         self._written_at = time.monotonic()
-        with suppress(OSError):
+        try:
             self._part.write_text(json.dumps(self._live.document()), encoding="utf-8")
             self._part.replace(self._path)
+        except OSError:
+            pass
+        except Exception:  # the run's loop calls this, and must not hear of it
+            logging.getLogger(__name__).debug("live.json is not written any more", exc_info=True)
+            self._closed = True
+            return
         self._plan(self._every_s)
 
     def close(self) -> None:

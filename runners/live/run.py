@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -189,13 +190,17 @@ class LiveRun:
         ]
         name, since = self.phase
         driven = self.driven
-        progress = driven and Progress(answered=self.answers or driven.done, done=driven.done, expected=driven.expected)
+        progress = (
+            None
+            if driven is None
+            else Progress(answered=self.answers or driven.done, done=driven.done, expected=driven.expected)
+        )
         ended = [e.phase for e in self.ended_phases]
         return left_s(phases, ended, name, (now - since).total_seconds(), progress)
 
 
 def _fields(driven: Driven) -> dict[str, Any]:
-    return {name: getattr(driven, name) for name in driven.__dataclass_fields__}
+    return {each.name: getattr(driven, each.name) for each in fields(driven)}
 
 
 def _instant(at: datetime) -> str:
