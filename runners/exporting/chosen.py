@@ -1,0 +1,66 @@
+"""The runs that are exported: from the ledger's rows, each with its result and its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from recipes.errors import UsageError
+from runners.exporting.contract import ExportedRun
+from runners.ledger import Filter, Ledger, Row
+from runners.run_folder import RunFolder
+
+_AT_ONCE = 100
+
+
+def chosen_rows(home: Path, ledger: Ledger, references: Sequence[str], meant: Filter) -> list[Row]:
+    """The rows of these runs, in this order; without references all that are meant, the oldest first.
+
+    Raises UsageError for a reference that is no run's.
+    """
+    if not references:
+        return ledger.rows(meant, sort="started")
+    rows = {row.run_id: row for row in ledger.rows(meant)}
+    wanted = dict.fromkeys(_run_id(home, rows, reference) for reference in references)
+    missing = [run_id for run_id in wanted if run_id not in rows and ledger.run(run_id) is None]
+    if missing:
+        advice = f"recipe import {home / 'runs' / missing[0]}"
+        raise UsageError(f"{missing[0]} has a folder, and is not in {ledger.path}", advice=advice)
+    return [rows[run_id] for run_id in wanted if run_id in rows]
+
+
+def _run_id(home: Path, rows: dict[str, Row], reference: str) -> str:
+    return reference if reference in rows else RunFolder.find(home, reference).run_id
+
+
+def exported_runs(home: Path, ledger: Ledger, rows: Sequence[Row]) -> Iterator[ExportedRun]:
+    """The runs of these rows; some of their results are in memory at a time."""
+    remaining = iter(rows)
+    while some := list(islice(remaining, _AT_ONCE)):
+        results = {result["run_id"]: result for result in ledger.results(row.run_id for row in some)}
+        for row in some:
+            yield ExportedRun(row, results.get(row.run_id) or _known(row), home / "runs" / row.run_id)
+
+
+def _known(row: Row) -> dict[str, Any]:
+    """Of a run that left no result, what the ledger knows, in the places where a result has it."""
+    return {
+        "run_id": row.run_id,
+        "recipe": row.recipe,
+        "recipe_digest": row.recipe_digest,
+        "variant": dict(row.variant),
+        "tags": list(row.tags),
+        "offer": {
+            "provider": row.provider,
+            "accelerator": row.gpu,
+            "count": row.gpu_count,
+            "price_usd_per_h": row.price_usd_per_h,
+        },
+        "model": {"identifier": row.model},
+        "engine": {"name": row.engine, "version": row.engine_version},
+        "started_at": row.started_at,
+        "ended_at": row.ended_at,
+        "outcome": {"status": row.status, "phase": row.phase, "error": None},
+    }
