@@ -27,6 +27,10 @@ class Offer:
     cpus: int | None = None
     price_usd_per_h: float | None = None
     """None if nobody has said what it costs."""
+    storage_usd_per_h: float = 0.0
+    """Of the disks that live as long as the machine, where they are billed besides its price."""
+    storage_basis: str = ""
+    """Who says so, for people; empty where nothing is billed besides."""
     region: str | None = None
     """The data centre, where one is asked for; else the provider chooses."""
     stock: str | None = None
@@ -42,6 +46,11 @@ class Offer:
     """What the run can write: the container's disk, or what is free."""
     cuda: str | None = None
     """The newest CUDA that its driver knows, as major.minor; None if it is not known, or can be asked for."""
+
+    @property
+    def usd_per_h(self) -> float | None:
+        """All that is billed by the hour; None if the price is not known."""
+        return None if self.price_usd_per_h is None else self.price_usd_per_h + self.storage_usd_per_h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,8 @@ class Lease:
     id: str | None = None
     """What the provider calls it, once known."""
     price_usd_per_h: float | None = None
+    storage_usd_per_h: float = 0.0
+    """Of its disks, where they are billed besides."""
     deadline: datetime | None = None
     """When the machine lets itself go, whatever happens."""
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +110,11 @@ class Lease:
 
     "warnings" are told to people; "reached" is set once the machine was used.
     """
+
+    @property
+    def usd_per_h(self) -> float | None:
+        """All that is billed by the hour; None if the price is not known."""
+        return None if self.price_usd_per_h is None else self.price_usd_per_h + self.storage_usd_per_h
 
 
 @dataclass(frozen=True, kw_only=True)

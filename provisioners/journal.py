@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from provisioners.contract import Gone, Lease, Release
 OPEN = ("intended", "created", "reached", "releasing", "may-still-bill")
 """The states in which something may be billing."""
 _COLUMNS = (
-    "name, run_id, provider, id, state, price_usd_per_h, deadline, details, intended_at, created_at, changed_at, proof"
+    "name, run_id, provider, id, state, price_usd_per_h, storage_usd_per_h, deadline, details, "
+    "intended_at, created_at, changed_at, proof"
 )
 _TABLE = """
 CREATE TABLE IF NOT EXISTS leases (
@@ -25,6 +26,7 @@ CREATE TABLE IF NOT EXISTS leases (
     id TEXT,
     state TEXT NOT NULL,
     price_usd_per_h REAL,
+    storage_usd_per_h REAL NOT NULL DEFAULT 0,
     deadline TEXT,
     details TEXT NOT NULL,
     intended_at TEXT,
@@ -62,10 +64,14 @@ class Journal:
             if not _is_current(db):
                 db.execute("ALTER TABLE leases RENAME TO leases_before")
             db.execute(_TABLE)
+            db.execute("CREATE INDEX IF NOT EXISTS leases_run ON leases (run_id)")
+            db.execute("CREATE INDEX IF NOT EXISTS leases_state ON leases (state)")
             if _exists(db, "leases_before"):
                 same = "name, run_id, provider, id, state, price_usd_per_h, deadline, details, changed_at, proof"
                 db.execute(f"INSERT OR IGNORE INTO leases ({same}) SELECT {same} FROM leases_before")  # noqa: S608
                 db.execute("DROP TABLE leases_before")
+            if "storage_usd_per_h" not in _columns(db):
+                db.execute("ALTER TABLE leases ADD COLUMN storage_usd_per_h REAL NOT NULL DEFAULT 0")
 
     def intend(self, lease: Lease) -> None:
         """Before the provider is asked."""
@@ -106,6 +112,10 @@ class Journal:
         found = self._read("WHERE run_id = ?", (run_id,))
         return next((entry for entry in found if entry.open), found[-1] if found else None)
 
+    def of_runs(self, run_ids: Iterable[str]) -> list[Entry]:
+        """Every lease of these runs, the oldest first."""
+        return self._read("WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(list(run_ids)),))
+
     def _read(self, where: str, values: tuple[str, ...]) -> list[Entry]:
         with closing(self._connect()) as db:
             db.row_factory = sqlite3.Row
@@ -136,6 +146,7 @@ class Journal:
                 lease.id,
                 state,
                 lease.price_usd_per_h,
+                lease.storage_usd_per_h,
                 lease.deadline.isoformat() if lease.deadline else None,
                 json.dumps(dict(lease.details)),
                 intended_at or now,
@@ -151,9 +162,13 @@ def _exists(db: sqlite3.Connection, table: str) -> bool:
 
 
 def _is_current(db: sqlite3.Connection) -> bool:
-    """Whether the table is as this version writes it, or not there yet."""
-    columns = [row[1] for row in db.execute("PRAGMA table_info(leases)")]
+    """Whether the table has what cannot be added to it, or is not there yet."""
+    columns = _columns(db)
     return not columns or "intended_at" in columns
+
+
+def _columns(db: sqlite3.Connection) -> list[str]:
+    return [row[1] for row in db.execute("PRAGMA table_info(leases)")]
 
 
 def _entry(row: sqlite3.Row) -> Entry:
@@ -163,6 +178,7 @@ def _entry(row: sqlite3.Row) -> Entry:
         run_id=row["run_id"],
         id=row["id"],
         price_usd_per_h=row["price_usd_per_h"],
+        storage_usd_per_h=row["storage_usd_per_h"],
         deadline=_instant(row["deadline"]),
         details=json.loads(row["details"]),
     )

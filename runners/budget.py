@@ -28,18 +28,18 @@ class Deadline:
     advice: str
 
 
-def affordable_s(limits: Limits, price_usd_per_h: float | None) -> float | None:
+def affordable_s(limits: Limits, usd_per_h: float | None) -> float | None:
     """How long a lease may last before max_cost is spent."""
-    if limits.max_cost is None or not price_usd_per_h:
+    if limits.max_cost is None or not usd_per_h:
         return None
-    return limits.max_cost / price_usd_per_h * 3600
+    return limits.max_cost / usd_per_h * 3600
 
 
-def lease_deadline(limits: Limits, price_usd_per_h: float | None, now: datetime, *, billable: bool) -> Deadline | None:
+def lease_deadline(limits: Limits, usd_per_h: float | None, now: datetime, *, billable: bool) -> Deadline | None:
     """The earliest of max_duration, the moment at which max_cost is spent and, for a rented machine, a day."""
     allowed = {
         "limits.max_duration": limits.max_duration,
-        "limits.max_cost": affordable_s(limits, price_usd_per_h),
+        "limits.max_cost": affordable_s(limits, usd_per_h),
         _RENTED_DAY: LONGEST_RENTED_S if billable and limits.max_duration is None else None,
     }
     known = [(seconds, name) for name, seconds in allowed.items() if seconds is not None]
@@ -69,7 +69,7 @@ class PhaseLimit:
 
 
 def phase_limit(
-    phase: str, recipe: Recipe, deadline: Deadline | None, price_usd_per_h: float | None, billed_s: float
+    phase: str, recipe: Recipe, deadline: Deadline | None, usd_per_h: float | None, billed_s: float
 ) -> PhaseLimit:
     """The phase's own limit, or the lease's if that comes first; None as deadline while nothing is leased."""
     limits = recipe.limits
@@ -79,7 +79,7 @@ def phase_limit(
     own = PhaseLimit(own_s, f"limits.deadlines.{phase}", f"raise limits.deadlines.{phase}")
     if phase == "collect":
         # What there is comes home also after the work's deadline, for half of what was kept back.
-        affordable = affordable_s(limits, price_usd_per_h)
+        affordable = affordable_s(limits, usd_per_h)
         if affordable is None:
             return own
         lease = PhaseLimit(max(0.0, affordable - billed_s) / 2, "limits.max_cost", "raise limits.max_cost")

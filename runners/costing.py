@@ -33,7 +33,7 @@ _USEFUL = "useful"
 _PER_USD: int = 10**USD_DIGITS
 
 Spans = Sequence[tuple[int, int]]
-"""Begin and end in milliseconds since 1970, in order and without overlap."""
+"""Begin and end in microseconds since 1970, in order and without overlap."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def busy_spans(records: Iterable[RequestRecord], clock_offset_s: float = 0.0) ->
     """When at least one request was under way, on a clock that is so much behind the records' own."""
     behind = timedelta(seconds=clock_offset_s)
     found: list[tuple[int, int]] = []
-    for begin, end in sorted((_ms(r.started_at - behind), _ms(r.ended_at - behind)) for r in records):
+    for begin, end in sorted((_us(r.started_at - behind), _us(r.ended_at - behind)) for r in records):
         if found and begin <= found[-1][1]:
             found[-1] = (found[-1][0], max(found[-1][1], end))
         else:
@@ -197,14 +197,18 @@ def _uses(phase: PhaseTime, busy: Spans, before: Sequence[Window]) -> _Use:
     end = begin + round(phase.billed_seconds * 1000)
     useful, idle = 0, dict.fromkeys(CAUSES, 0)
     for cause, start, until in _segments(phase.name, begin, end, before):
-        under_way = sum(max(0, min(until, b) - max(start, a)) for a, b in busy if b > start and a < until)
+        under_way = _under_way_ms(busy, start * 1000, until * 1000)
         useful += under_way
         idle[cause] += until - start - under_way
     return _Use(useful, idle)
 
 
+def _under_way_ms(busy: Spans, begin: int, end: int) -> int:
+    return round(sum(min(end, b) - max(begin, a) for a, b in busy if b > begin and a < end) / 1000)
+
+
 def _segments(name: str, begin: int, end: int, before: Sequence[Window]) -> Iterable[tuple[str, int, int]]:
-    """A time by its cause; between the phases of an earlier client the machine waited."""
+    """A time in milliseconds by its cause; between the phases of an earlier client the machine waited."""
     if name != _BEFORE:
         yield _CAUSE_OF.get(name, "waiting"), begin, end
         return
@@ -259,6 +263,10 @@ def _units(usd: float) -> int:
 
 def _usd(units: int | None) -> float | None:
     return None if units is None else round(units / _PER_USD, USD_DIGITS)
+
+
+def _us(at: datetime) -> int:
+    return round(at.timestamp() * 1_000_000)
 
 
 def _ms(at: datetime) -> int:

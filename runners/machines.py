@@ -37,7 +37,7 @@ class Machine:
 
     def usd(self, now: datetime) -> float | None:
         """What it has cost so far by our own count."""
-        price = self.lease.price_usd_per_h
+        price = self.lease.usd_per_h
         return None if price is None or self.since is None else price * (now - self.since).total_seconds() / 3600
 
     def row(self) -> dict[str, Any]:

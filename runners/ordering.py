@@ -21,6 +21,7 @@ def order_of(plan: Plan, offer: Offer, run_id: str, deadline: datetime | None, e
         name=lease_name(owner_name(env), run_id, deadline) if rented and deadline else f"recipe-{run_id}",
         run_id=run_id,
         price_usd_per_h=offer.price_usd_per_h,
+        storage_usd_per_h=offer.storage_usd_per_h,
         deadline=deadline,
     )
     return Order(

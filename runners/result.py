@@ -174,6 +174,7 @@ def _lease_row(facts: Facts) -> dict[str, Any] | None:
         "name": lease.name,
         "id": lease.id,
         "price_usd_per_h": lease.price_usd_per_h,
+        "storage_usd_per_h": lease.storage_usd_per_h,
         "deadline": deadline,
         "adopted": facts.adopted,
     }

@@ -145,13 +145,14 @@ class Session:
         self._end_phase("before" if self._adopted else "plan", note=self._plan.counted)
 
     def _use_offer(self, offer: Offer) -> None:
-        price, billable = offer.price_usd_per_h, self._plan.provisioner.billable
-        self._clock.price_usd_per_h = price
-        self._deadline = lease_deadline(self._plan.recipe.limits, price, datetime.now(UTC), billable=billable)
+        billable = self._plan.provisioner.billable
+        self._clock.price_usd_per_h, self._clock.storage_usd_per_h = offer.price_usd_per_h, offer.storage_usd_per_h
+        self._deadline = lease_deadline(self._plan.recipe.limits, offer.usd_per_h, datetime.now(UTC), billable=billable)
 
     def _adopt(self, entry: Entry) -> None:
         """Take over what another client has begun: its machine bills on, and its deadline stands."""
-        self._clock.price_usd_per_h = entry.lease.price_usd_per_h
+        lease = entry.lease
+        self._clock.price_usd_per_h, self._clock.storage_usd_per_h = lease.price_usd_per_h, lease.storage_usd_per_h
         self._clock.leased(entry.created_at or entry.intended_at or entry.changed_at)
         if entry.lease.deadline:
             self._deadline = adopted_deadline(entry.lease.deadline, datetime.now(UTC))
@@ -222,7 +223,7 @@ class Session:
                 raise
         lease = self._acquisition.lease
         assert lease is not None
-        self._clock.price_usd_per_h = lease.price_usd_per_h
+        self._clock.price_usd_per_h, self._clock.storage_usd_per_h = lease.price_usd_per_h, lease.storage_usd_per_h
         self._emit(events.LeaseChanged(lease.name, "created"))
         self._emit(events.Advanced("provision", f"{lease.id or lease.name}: waiting until it can be used"))
         for message in lease.details.get("warnings", ()):
@@ -380,7 +381,7 @@ class Session:
         """Give the phase its deadline; again when a lease is asked for, which has one of its own."""
         leased = self._deadline if self._acquisition.lease or timeout is None else None
         timeout = timeout or (self._limit[0] if self._limit else None)
-        limit = phase_limit(phase, self._plan.recipe, leased, self._clock.price_usd_per_h, self._clock.billed_seconds())
+        limit = phase_limit(phase, self._plan.recipe, leased, self._clock.usd_per_h, self._clock.billed_seconds())
         if phase == "collect" and self._out_of_reach:
             limit = brief(limit)
         if timeout is not None:

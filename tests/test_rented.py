@@ -81,7 +81,11 @@ def test_the_catalogues_recipe_goes_the_whole_way(recipe: Command, runpod: RunPo
     assert result["lease"]["id"] == pod["id"]
     assert len(list((recipe.run_folder() / "outputs").glob("*.json"))) == 3
     assert result["cost"]["provider_usd"] == pytest.approx(pod["usd"], rel=0.05)
-    assert result["cost"]["total_usd"] == pytest.approx(pod["usd"], rel=0.25)
+    cost = result["cost"]
+    assert cost["total_usd"] == pytest.approx(pod["usd"], rel=0.25)
+    assert cost["difference_usd"] == pytest.approx(cost["provider_usd"] - cost["total_usd"], abs=1e-6)
+    by_their_count = pod["usd"] - pod["billed_s"] * pod["price_usd_per_h"] / 3600
+    assert cost["storage_usd"] / cost["total_usd"] == pytest.approx(by_their_count / pod["usd"], rel=0.01)
     assert lease_states(recipe) == ["gone"]
     assert not (recipe.home / "leases").exists() or not list((recipe.home / "leases").iterdir())
 

@@ -109,7 +109,7 @@ def forecast(situation: Situation) -> Forecast:
         ("collect", *_phase(situation, "collect", situation.phase_times.collect_s)),
         ("release", *_phase(situation, "release", situation.phase_times.release_s)),
     ]
-    price = situation.offer.price_usd_per_h
+    price = situation.offer.usd_per_h
     work = totals(situation.whole_work, drive.answers)
     return Forecast(
         phases=tuple(

@@ -116,6 +116,7 @@ class Bench:
             run_id=self.folder.run_id,
             id="id-1",
             price_usd_per_h=36.0,
+            storage_usd_per_h=3.6,
             deadline=datetime.now(UTC) + timedelta(minutes=30),
         )
         self.journal.reached(lease)

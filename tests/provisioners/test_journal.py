@@ -89,3 +89,15 @@ def test_an_intention_survives_a_client_that_is_killed_right_after(tmp_path: Pat
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == -9
     assert Journal(tmp_path / "ledger.db").state("n") == "intended"
+
+
+def test_a_journal_without_the_price_of_disks_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    Journal(path).created(replace(LEASE, id="k3j9"))
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE leases DROP COLUMN storage_usd_per_h")
+    dearer = replace(LEASE, name="recipe-b", run_id="b", storage_usd_per_h=0.25)
+    journal = Journal(path)
+    journal.intend(dearer)
+    assert [entry.lease.storage_usd_per_h for entry in journal.open_leases()] == [0.0, 0.25]
+    assert dearer.usd_per_h == 1.75

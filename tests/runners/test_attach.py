@@ -68,6 +68,7 @@ def test_the_lease_keeps_its_name_its_price_and_its_deadline(bench: Bench) -> No
         "name": entry.lease.name,
         "id": "id-1",
         "price_usd_per_h": 36.0,
+        "storage_usd_per_h": 3.6,
         "deadline": entry.lease.deadline.isoformat(timespec="seconds"),
         "adopted": True,
     }
@@ -82,9 +83,15 @@ def test_it_is_billed_from_its_creation_on(bench: Bench) -> None:
     before = result["phases"][0]
     assert before["name"] == "before"
     assert before["seconds"] == pytest.approx(AGO_S, abs=5)
-    assert before["usd"] == pytest.approx(AGO_S * 36 / 3600, abs=0.05)
+    assert before["usd"] == pytest.approx(AGO_S * 39.6 / 3600, abs=0.05)
     assert result["cost"]["billed_seconds"] >= AGO_S
-    assert result["cost"]["total_usd"] == pytest.approx(result["cost"]["billed_seconds"] * 0.01, rel=0.01)
+    cost = result["cost"]
+    assert cost["total_usd"] == pytest.approx(cost["billed_seconds"] * 0.011, rel=0.001)
+    assert cost["storage_usd"] == pytest.approx(cost["total_usd"] / 11, rel=0.001)
+    assert round(sum(phase["usd"] for phase in result["phases"]), 10) == cost["total_usd"]
+    assert round(cost["useful_usd"] + sum(cost["idle_usd"].values()), 10) == cost["total_usd"]
+    took = datetime.fromisoformat(result["ended_at"]) - datetime.fromisoformat(result["started_at"])
+    assert round(sum(phase["seconds"] for phase in result["phases"]), 3) == took.total_seconds()
     assert [phase["name"] for phase in result["phases"][1:]] == [
         *("provision", "prepare", "launch", "drive", "collect", "release")
     ]

@@ -95,9 +95,9 @@ def sums(found: dict[str, Any]) -> None:
     ],
 )
 def test_when_requests_were_under_way(intervals: list[tuple[float, float]], spans: list[tuple[float, float]]) -> None:
-    begun = round(START.timestamp() * 1000)
+    begun = round(START.timestamp() * 1_000_000)
     found = busy_spans(request(begin, end) for begin, end in intervals)
-    assert [((a - begun) / 1000, (b - begun) / 1000) for a, b in found] == spans
+    assert [((a - begun) / 1_000_000, (b - begun) / 1_000_000) for a, b in found] == spans
 
 
 def test_cost_with_a_price() -> None:

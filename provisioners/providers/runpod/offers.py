@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from provisioners.contract import Offer
 from provisioners.providers.runpod.matching import full_name, matching
-from provisioners.providers.runpod.storage import disk_gb
+from provisioners.providers.runpod.storage import disk_gb, price_of
 from provisioners.providers.runpod.values import CLOUDS, CloudName, Gpu
 from recipes.errors import NoMachine
 from recipes.explain import did_you_mean
@@ -29,6 +29,8 @@ class Entry:
     spot: bool
     disk_gib: float | None = None
     """Of the container."""
+    storage_usd_per_h: float = 0.0
+    storage_basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def _entry(resources: Resources, fallback: Fallback) -> Entry:
     assert accelerators is not None
     spot = resources.use_spot if fallback.use_spot is None else fallback.use_spot
     disk_gib = disk_gb(resources) * 10**9 / GIB
-    return Entry(accelerators, (cloud,) if cloud else CLOUDS, fallback.regions or resources.regions, spot, disk_gib)
+    regions = fallback.regions or resources.regions
+    return Entry(accelerators, (cloud,) if cloud else CLOUDS, regions, spot, disk_gib, *price_of(resources))
 
 
 def _offers_of(entry: Entry, catalogues: Catalogues, provider: str) -> list[Offer]:
@@ -136,6 +139,8 @@ def _offers_of(entry: Entry, catalogues: Catalogues, provider: str) -> list[Offe
                 cloud=cloud,
                 spot=entry.spot,
                 disk_gib=entry.disk_gib,
+                storage_usd_per_h=entry.storage_usd_per_h,
+                storage_basis=entry.storage_basis,
             )
             for gpu in gpus
             if gpu.most is None or count <= gpu.most

@@ -14,6 +14,7 @@ from recipes.errors import NoCapacity
 
 _ROUNDING_USD = 1e-6
 """What the arithmetic of prices may add by itself."""
+_DECIMALS_USD = 0.0006
 _DEARER = 0.01
 """Share by which a pod may cost more than offered before it is said."""
 
@@ -84,6 +85,19 @@ def check_price(now_usd_per_h: float | None, order: Order, said: str) -> None:
             f"{said} ${now_usd_per_h:.2f}/h, above limits.max_price ${most:.2f}/h",
             advice=f"raise it with --set limits.max_price={now_usd_per_h:.2f}, or add fallbacks",
         )
+
+
+def price_without_disks(
+    charged_usd_per_h: float | None, price_usd_per_h: float | None, storage_usd_per_h: float
+) -> float | None:
+    """A pod's own price. RunPod does not say whether what it charges holds the disks: what is just as much dearer does.
+
+    Its figures have three decimals.
+    """
+    if charged_usd_per_h is None or price_usd_per_h is None:
+        return charged_usd_per_h or price_usd_per_h
+    with_disks = price_usd_per_h + storage_usd_per_h
+    return price_usd_per_h if abs(charged_usd_per_h - with_disks) <= _DECIMALS_USD else charged_usd_per_h
 
 
 def price_warning(order: Order, cost_usd_per_h: float | None) -> str | None:

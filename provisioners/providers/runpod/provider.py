@@ -247,7 +247,8 @@ class RunPodProvisioner:
 
     async def _accept(self, cloud: Cloud, order: Order, wish: Wish, pod: Pod, price_usd_per_h: float | None) -> Lease:
         """The completed lease. A pod that costs more than is allowed is let go again: then NoCapacity is raised."""
-        cost = pod.cost_usd_per_h or price_usd_per_h or order.offer.price_usd_per_h
+        storage, price = order.offer.storage_usd_per_h, price_usd_per_h or order.offer.price_usd_per_h
+        cost = pods.price_without_disks(pod.cost_usd_per_h, price, storage)
         try:
             pods.check_price(cost, order, f"RunPod charges for pod {pod.id}")
         except NoCapacity as error:
@@ -256,7 +257,7 @@ class RunPodProvisioner:
                 raise Unsettled(f"{error.message}; it is not proven gone: {release.reason}") from error
             self._attempts.pop(wish.name, None)
             raise
-        warning = pods.price_warning(order, pod.cost_usd_per_h)
+        warning = pods.price_warning(order, cost)
         details = {
             **_details(pod),
             "api": order.resources.api,
@@ -267,7 +268,8 @@ class RunPodProvisioner:
             **({"volume_path": wish.mount.path} if wish.mount else {}),
             **({"warnings": [warning]} if warning else {}),
         }
-        return replace(order.lease, id=pod.id, price_usd_per_h=cost, details={**order.lease.details, **details})
+        lease = replace(order.lease, id=pod.id, details={**order.lease.details, **details})
+        return replace(lease, price_usd_per_h=cost, storage_usd_per_h=storage)
 
     async def _find(self, cloud: Cloud, lease: Lease) -> Pod | None:
         """The lease's pod as RunPod shows it; by its id, else by its name. None if it shows none. Raises ApiError."""

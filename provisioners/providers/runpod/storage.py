@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from provisioners.providers.runpod.cloud import NetworkDisk, PersistentDisk
 from provisioners.providers.runpod.values import NetworkVolume
+from provisioners.storage_prices import storage_prices
 from recipes.errors import NoMachine
 from recipes.explain import did_you_mean
 from recipes.spec import Resources, Volume
@@ -39,14 +40,30 @@ def volume_of(resources: Resources) -> Volume | None:
     return volume
 
 
+def persistent_gb(volume: Volume | None) -> int:
+    """Of the volume that ends with the pod; 0 if there is none."""
+    return 0 if volume is None or volume.size is None else max(SMALLEST_PERSISTENT_GB, gigabytes(volume.size))
+
+
+def price_of(resources: Resources) -> tuple[float, str]:
+    """What the pod's own disks cost in dollars per hour, and who says so.
+
+    A network volume costs the same without the pod: it is no part of the run.
+    """
+    prices = storage_prices("runpod")
+    sizes = {"container": disk_gb(resources), "persistent": persistent_gb(volume_of(resources))}
+    usd_per_h = sum(prices[kind].usd_per_gb_h * gb for kind, gb in sizes.items())
+    seen_on = min(prices[kind].seen_on for kind in sizes)
+    return round(usd_per_h, 6), f"{sum(sizes.values())} GB at RunPod's prices of {seen_on}, assumed"
+
+
 def mount_of(volume: Volume | None, existing: Iterable[NetworkVolume]) -> PersistentDisk | NetworkDisk | None:
     """What is mounted. Raises NoMachine if a named volume does not exist."""
     if volume is None:
         return None
     if volume.name is not None:
         return NetworkDisk(find(volume.name, existing).id, volume.path)
-    assert volume.size is not None
-    return PersistentDisk(max(SMALLEST_PERSISTENT_GB, gigabytes(volume.size)), volume.path)
+    return PersistentDisk(persistent_gb(volume), volume.path)
 
 
 def find(wanted: str, existing: Iterable[NetworkVolume]) -> NetworkVolume:

@@ -61,7 +61,6 @@ def _offer(folder: RunFolder, entry: Entry) -> Offer:
     offers = (folder.read_json("plan.json") or {}).get("offers") or []
     wanted = entry.lease.details.get("offer", offers[0]["id"] if offers else "")
     known = next((offer for offer in offers if offer["id"] == wanted), offers[0] if offers else None)
-    price = entry.lease.price_usd_per_h
-    if known is None:
-        return Offer(provider=entry.lease.provider, id=entry.lease.id or "", price_usd_per_h=price)
-    return Offer(**{**known, "price_usd_per_h": price})
+    lease = entry.lease
+    costs = {"price_usd_per_h": lease.price_usd_per_h, "storage_usd_per_h": lease.storage_usd_per_h}
+    return Offer(**{"provider": lease.provider, "id": lease.id or "", **(known or {}), **costs})

@@ -118,6 +118,9 @@ def test_a_lease_from_its_offer_to_its_proof(tmp_path: Path) -> None:
         created = await user.create()
         assert user.made() == [created.id]
         assert created.price_usd_per_h == offer.price_usd_per_h
+        (span,) = user.emulator.ledger.spans(created.id)
+        assert created.storage_usd_per_h == pytest.approx(span.rates.disk_usd_per_h, rel=1e-3)
+        assert created.price_usd_per_h == pytest.approx(span.rates.gpu_usd_per_h)
         await user.use()
         argv = user.another_process().login(user.lease)
         assert argv is not None

@@ -142,6 +142,8 @@ def test_an_offer_says_everything_that_is_known() -> None:
         cloud="secure",
         spot=False,
         disk_gib=20e9 / 2**30,
+        storage_usd_per_h=pytest.approx(20 * 0.10 / 730, rel=1e-3),
+        storage_basis="20 GB at RunPod's prices of 2026-11-09, assumed",
     )
 
 
@@ -203,3 +205,24 @@ def test_a_fallback_that_nobody_offers_does_not_spoil_the_others() -> None:
 def test_spot_is_a_wish_of_its_own() -> None:
     found = offers(accelerators="A40:1", use_spot=True, api="graphql", any_of=[{"use_spot": False}])
     assert [offer.spot for offer in found] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("resources", "gb"),
+    [
+        ({}, 20),
+        ({"disk_size": "50GB"}, 50),
+        ({"volumes": [{"path": "/workspace", "size": "200GB"}]}, 220),
+        ({"volumes": [{"path": "/workspace", "size": "1GB"}]}, 30),
+        ({"volumes": [{"path": "/workspace", "name": "models"}]}, 20),
+    ],
+)
+def test_the_disks_that_end_with_the_pod_have_their_price(resources: dict[str, Any], gb: int) -> None:
+    """A network volume costs the same without the run."""
+    wanted = Resources(provisioner="runpod", accelerators="A40:1", **resources)
+    entries = entries_of(wanted)
+    (offer,) = offers_of(entries, {question: catalogue() for question in questions_of(entries)}, "runpod")[:1]
+    assert offer.storage_usd_per_h == pytest.approx(gb * 0.10 / 730, abs=1e-6)
+    assert offer.storage_basis.startswith(f"{gb} GB")
+    assert offer.price_usd_per_h is not None
+    assert offer.usd_per_h == offer.price_usd_per_h + offer.storage_usd_per_h

@@ -180,3 +180,11 @@ def test_settings_name_what_is_missing_and_never_show_the_key() -> None:
     with pytest.raises(NoMachine, match="is no address"):
         Settings.of({"RUNPOD_API_KEY": KEY, "RECIPE_RUNPOD_URL": "api.runpod.io"})
     assert KEY not in repr(Settings.of({"RUNPOD_API_KEY": f" {KEY}\n"}))
+
+
+def test_a_charge_that_is_dearer_by_just_the_disks_holds_them() -> None:
+    assert pods.price_without_disks(0.88, 0.88, 0.0301) == 0.88
+    assert pods.price_without_disks(0.91, 0.88, 0.0301) == 0.88
+    assert pods.price_without_disks(1.20, 0.88, 0.0301) == 1.20
+    assert pods.price_without_disks(None, 0.88, 0.0301) == 0.88
+    assert pods.price_without_disks(0.88, None, 0.0301) == 0.88
