@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Command → what it does, in the order of --help.
 COMMANDS = {
@@ -40,6 +40,8 @@ COMMANDS = {
     "completion": "completion for bash, zsh or fish",
 }
 _PACKAGES = ("recipes", "provisioners", "stacks", "runners")
+_DASHED = "--sort"
+"""An option whose value may begin with a dash."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,6 +97,16 @@ def _dispatch(arguments: list[str]) -> int:
 
 class Parser(argparse.ArgumentParser):
     """Says what was meant when an option is misspelt."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As always, but that `--sort -cost` is the same as `--sort=-cost`."""
+        joined: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            if joined and joined[-1] == _DASHED and word.startswith("-") and not word.startswith("--"):
+                joined[-1] = f"{_DASHED}={word}"
+            else:
+                joined.append(word)
+        return super().parse_known_args(joined, namespace)
 
     def error(self, message: str) -> NoReturn:
         from recipes.explain import did_you_mean
