@@ -89,9 +89,9 @@ class Resources(Section):
     volumes: tuple[Volume, ...] = ()
     use_spot: bool = False
     price_per_hour: Usd | None = None
-    """What a machine of your own costs in USD per hour, for the books."""
+    """What a machine of your own costs in USD per hour with all that belongs to it, for the books."""
     price_per_kwh: Usd | None = None
-    """What electricity costs you in USD per kilowatt-hour, for the books."""
+    """What electricity costs you in USD per kilowatt-hour; it is what a machine without price_per_hour costs."""
     api: Literal["rest", "graphql"] = "rest"
     """For runpod: which of its interfaces; graphql is experimental and will be ended by RunPod."""
     retry: DurationS | None = None
@@ -250,7 +250,8 @@ class Limits(Section):
     max_cost: Usd | None = None
     """USD for the whole run; it is stopped before more is spent."""
     max_price: Usd | None = None
-    """USD per hour; dearer offers are passed over, and without another the run is refused."""
+    """USD per hour of the machine, its disks not counted; dearer offers are passed over, and without another the run is
+    refused."""
     max_duration: DurationS | None = None
     """The machine is let go after this time, whatever happens."""
     idle_duration: DurationS | None = None

@@ -20,6 +20,7 @@ from recipes.spec import Workload
 from runners.clock import Clock
 from runners.costing import Spent, cost, phase_rows, windows_before
 from runners.drive import Measured, slots_of
+from runners.electricity import electricity
 from runners.forecast.forecast import parallel_sizes
 from runners.forecast.measured import compared, work_row
 from runners.ledger import Known
@@ -30,6 +31,7 @@ from runners.plan_document import SCHEMA_VERSION
 from runners.prepare import Prepared
 from runners.records import EMPTY, RequestRecord
 from runners.run_folder import RunFolder
+from runners.telemetry.rows import read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def build_result(
     expected = plan.forecast
     # What went on from the answers of another client is no measure of the whole work.
     partly = bool(measured.earlier or measured.resumed or measured.taken_outputs)
-    spent = _spent(folder, clock)
+    spent = _spent(folder, clock, plan.recipe.resources.price_per_kwh)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": folder.run_id,
@@ -180,7 +182,7 @@ def _lease_row(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def _spent(folder: RunFolder, clock: Clock) -> Spent:
+def _spent(folder: RunFolder, clock: Clock, price_per_kwh: float | None) -> Spent:
     """What was billed, with what earlier clients of the run have noted of their phases."""
     taken_over = next((phase for phase in clock.phases if phase.name == "before"), None)
     end = taken_over.started_at + timedelta(seconds=taken_over.seconds) if taken_over else None
@@ -189,6 +191,7 @@ def _spent(folder: RunFolder, clock: Clock) -> Spent:
         price_usd_per_h=clock.price_usd_per_h,
         storage_usd_per_h=clock.storage_usd_per_h,
         before=windows_before(_events(folder), end) if end else (),
+        electricity=electricity(read_rows(folder.path / "telemetry.jsonl"), clock.phases, price_per_kwh),
     )
 
 
