@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recipes.errors import UsageError
-from recipes.explain import did_you_mean
 
 STATUSES = ("completed", "failed", "interrupted", "lost", "running")
 _TEXTS = ("recipe", "model", "gpu", "engine", "provider")
@@ -109,6 +108,8 @@ def order(sort: str) -> str:
     """
     name, way = (sort[1:], "DESC") if sort.startswith("-") else (sort, "ASC")
     if name not in SORTS:
+        from recipes.explain import did_you_mean  # it brings pydantic, which lists do without
+
         hint = did_you_mean(name, SORTS)
         advice = (
             hint if hint.startswith("did you mean") else f"one of {', '.join(SORTS)}; -{next(iter(SORTS))} turns it"

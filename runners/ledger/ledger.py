@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from runners.ledger.connection import connect, explained, opened
 from runners.ledger.filters import Filter, order
 from runners.ledger.rows import COLUMNS, Known, Row, chosen, complete, in_utc, lost_of, tags_of
 from runners.ledger.schema import add, end, known_of, prepare, tag
+from runners.ledger.totals import Total, totals
 
 UNFINISHED = ("lost", "failed", "interrupted")
 """How runs end whose answers another may go on from."""
@@ -136,19 +137,61 @@ class Ledger:
             query = f"SELECT {_COLUMNS} FROM experiments WHERE {where} ORDER BY {order_by} LIMIT ?"  # noqa: S608 (bound)
             return complete(db, db.execute(query, [*arguments, -1 if limit is None else limit]).fetchall())
 
+    def totals(self, by: str, filter: Filter | None = None) -> tuple[list[Total], Total]:  # noqa: A002
+        """What the runs that are meant came to, by a word of `totals.BY`; and all together, each run counted once.
+
+        Raises UsageError for another word.
+        """
+        standing = self.standing()
+        usd = self.so_far_usd(standing)
+        with self._open() as db:
+            gone = {run_id for run_id, status in standing.items() if status == "lost"}
+            return totals(db, by, filter or Filter(), gone, usd)
+
+    def standing(self) -> dict[str, str]:
+        """The runs that have not ended: "running" or "lost"."""
+        with self._open() as db:
+            gone = lost(db)
+            running = db.execute("SELECT run_id FROM experiments WHERE status = 'running'")
+            return {run_id: "lost" if run_id in gone else "running" for (run_id,) in running}
+
+    def so_far_usd(self, run_ids: Collection[str]) -> dict[str, float]:
+        """What runs that have not ended have cost by now, by the journal of leases, as far as it knows their prices."""
+        if not run_ids:
+            return {}
+        from runners.ledger.leases import Journal, so_far  # they bring pydantic, which most lists do without
+
+        return so_far(Journal(self.path).of_runs(run_ids), datetime.now(UTC))
+
+    def ended_usd(self, *, since: datetime) -> float:
+        """What the runs have cost that began at this moment or later, and have ended."""
+        where, arguments = Filter(since=since).where()
+        with self._open() as db:
+            query = f"SELECT total(total_usd) FROM experiments WHERE status != 'running' AND {where}"  # noqa: S608
+            usd: float = db.execute(query, arguments).fetchone()[0]
+        return usd
+
+    def values(self, column: str) -> list[str]:
+        """What runs have there: of recipe, model, gpu, engine, provider or tag."""
+        table = "tags" if column == "tag" else "experiments"
+        with self._open() as db:
+            found = db.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL")  # noqa: S608
+            return sorted(row[0] for row in found)
+
     def results(self, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
         """The whole results of these runs, in that order; of those that have none, nothing."""
         for text in self.result_texts(run_ids):
-            yield json.loads(text)
+            if text is not None:
+                yield json.loads(text)
 
-    def result_texts(self, run_ids: Iterable[str]) -> Iterator[str]:
-        """The same as JSON, unread."""
+    def result_texts(self, run_ids: Iterable[str]) -> Iterator[str | None]:
+        """The same as JSON, unread; None for those that have none."""
         ids = list(run_ids)
         with self._open() as db:
             for begin in range(0, len(ids), 100):
                 some = ids[begin : begin + 100]
                 found = dict(chosen(db, some, "SELECT run_id, result FROM results WHERE run_id IN"))
-                yield from (found[run_id] for run_id in some if run_id in found)
+                yield from (found.get(run_id) for run_id in some)
 
     def runs(self, *, limit: int | None = None, recipe: str | None = None) -> list[dict[str, Any]]:
         """The newest first, with their results. A run whose process is gone has the status "lost"."""

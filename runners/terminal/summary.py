@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import JustifyMethod
 from rich.table import Table
 
 from recipes.errors import ExitCode
 from runners.terminal.load_view import is_load, load_lines
+from runners.terminal.tables import aligned_table as aligned_table
 from runners.terminal.words import clock_time, dollars, plural, rate, seconds, shortened
 
 _SHOWN_SUMMARIES = 3
@@ -100,47 +100,6 @@ def phase_table(result: dict[str, Any]) -> Table:
     ]
     rows.append(["total", clock_time(total), dollars(result["cost"]["total_usd"]), ""])
     return aligned_table(("phase", "time", "cost", "share"), rows, right=("time", "cost", "share"))
-
-
-def runs_table(rows: list[dict[str, Any]]) -> Table:
-    """The experiment log: one line per run."""
-    cells = [_run_cells(row) for row in rows]
-    return aligned_table(
-        ("run", "status", "time", "cost", "prompt tok/s", "output tok/s", "docs", "model", "engine"),
-        cells,
-        right=("time", "cost", "prompt tok/s", "output tok/s", "docs"),
-    )
-
-
-def aligned_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
-    """Columns as wide as they need to be; where the terminal is too narrow, the last ones are cut first."""
-    table = Table(box=None, pad_edge=False)
-    for i, name in enumerate(header):
-        width = max(len(name), *(len(row[i]) for row in rows)) if rows else len(name)
-        essential = i < len(header) - 2
-        justify: JustifyMethod = "right" if name in right else "left"
-        table.add_column(name, justify=justify, no_wrap=True, min_width=width if essential else None)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _run_cells(row: dict[str, Any]) -> list[str]:
-    result = row["result"]
-    if result is None:
-        return [row["run_id"], row["status"], *[""] * 7]
-    figures, outcome = result["throughput"], result["outcome"]
-    return [
-        row["run_id"],
-        outcome["status"] + (f" in {outcome['phase']}" if outcome["phase"] else ""),
-        clock_time(sum(phase["seconds"] for phase in result["phases"])),
-        dollars(result["cost"]["total_usd"]),
-        f"{figures['prompt_tokens_per_s']:,.0f}",
-        f"{figures['output_tokens_per_s']:,.0f}",
-        f"{result['documents']['done']}/{result['documents']['total']}",
-        result["model"]["identifier"],
-        result["engine"]["name"],
-    ]
 
 
 def _headline(result: dict[str, Any]) -> str:

@@ -1,45 +1,169 @@
-"""The experiment log: every run, the newest first."""
+"""The experiment log: every run, the newest first; chosen, sorted, or summed up.
+
+A name (--recipe, --model, --gpu, --engine, --provider, --tag) means the value that it is; where no run has just that,
+every value that it is a part of, or a glob of, such as '*70b*'. Days, weeks and months are those of UTC.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from recipes.errors import UsageError
 from runners.cli.common import add_json, console, print_json
-from runners.forecast.measured import accuracy
-from runners.ledger import Ledger
+from runners.ledger import Filter, Ledger, Row
+from runners.ledger.filters import SORTS, STATUSES, order
+from runners.ledger.totals import BY
 from runners.run_folder import recipe_home
-from runners.terminal.accuracy_view import accuracy_line, accuracy_table
-from runners.terminal.summary import runs_table
+from runners.terminal.runs_view import runs_lines, totals_lines
+
+_TEXTS = ("recipe", "model", "gpu", "engine", "provider")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--recipe", metavar="NAME", help="only runs of this recipe")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (default: 20)")
-    parser.add_argument(
+    for name in _TEXTS:
+        parser.add_argument(f"--{name}", metavar="NAME", help=f"only runs of this {name}")
+    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="only runs with it; may be repeated")
+    argument = parser.add_argument(
+        "--status",
+        action="append",
+        default=[],
+        metavar="STATUS",
+        help=f"only runs that ended so: {', '.join(STATUSES)}; may be repeated",
+    )
+    argument.completer = lambda prefix, **_: [s for s in STATUSES if s.startswith(prefix)]  # type: ignore[attr-defined]
+    when = "2026-11-01, 2026-11-01T12:00, today, yesterday, 12h, 7d or 2w ago"
+    parser.add_argument("--since", metavar="WHEN", help=f"only runs that began then or later: {when}; in UTC")
+    parser.add_argument("--until", metavar="WHEN", help="only runs that began before")
+    parser.add_argument("--min-cost", type=float, metavar="USD", help="only runs that cost at least so much")
+    parser.add_argument("--max-cost", type=float, metavar="USD", help="only runs that cost at most so much")
+    argument = parser.add_argument(
+        "--sort",
+        default="-started",
+        metavar="COLUMN",
+        help=f"-COLUMN for the highest first (default: -started): {', '.join(SORTS)}",
+    )
+    argument.completer = lambda prefix, **_: [*SORTS, *(f"-{s}" for s in SORTS)]  # type: ignore[attr-defined]
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many (default: 20)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--by", metavar="WHAT", help=f"totals instead of runs, by {', '.join(BY)}")
+    how.add_argument(
         "--forecast", action="store_true", help="completed runs: what was forecast, what they took, and the error"
     )
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.limit < 1:
+    if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: must be at least 1")
-    rows = Ledger(recipe_home()).runs(limit=options.limit, recipe=options.recipe)
+    meant = filter_of(options, datetime.now(UTC))
+    order(options.sort)  # before the ledger is opened
+    ledger = Ledger(recipe_home())
+    if options.by is not None:
+        return _totals(ledger, meant, options)
+    rows = ledger.rows(meant, sort=options.sort, limit=20 if options.limit is None else options.limit)
     if options.forecast:
-        return _forecasts([row["result"] for row in rows if row["status"] == "completed" and row["result"]], options)
+        return _forecasts(list(ledger.results(row.run_id for row in rows if row.status == "completed")), options)
     if options.json:
-        print_json({"runs": [row["result"] or {k: v for k, v in row.items() if k != "result"} for row in rows]})
+        _print_results(ledger, rows)
     elif rows:
-        console().print(runs_table(rows))
+        so_far_usd = ledger.so_far_usd([row.run_id for row in rows if row.status in ("running", "lost")])
+        out = console()
+        if len(rows) > 200:
+            print("\n".join(map(str, runs_lines(rows, so_far_usd=so_far_usd, sort=options.sort))))
+        else:
+            for line in runs_lines(rows, so_far_usd=so_far_usd, sort=options.sort):
+                out.print(line)
     else:
-        print(f"no runs of {options.recipe}" if options.recipe else "no runs yet; try recipe up local-smoke")
+        print("\n".join(_nothing(ledger, meant, options)))
     return 0
+
+
+def filter_of(options: argparse.Namespace, now: datetime) -> Filter:
+    """What the options ask for. Raises UsageError."""
+    for status in options.status:
+        if status not in STATUSES:
+            from recipes.explain import did_you_mean
+
+            raise UsageError(f"--status {status}: no run ends so", advice=did_you_mean(status, STATUSES))
+    if options.min_cost is not None and options.max_cost is not None and options.min_cost > options.max_cost:
+        raise UsageError(f"--min-cost {options.min_cost:g} is above --max-cost {options.max_cost:g}: no run is both")
+    return Filter(
+        **{name: getattr(options, name) for name in _TEXTS},
+        tag=tuple(options.tag),
+        status=tuple(options.status),
+        since=_instant("--since", options.since, now),
+        until=_instant("--until", options.until, now),
+        min_cost=options.min_cost,
+        max_cost=options.max_cost,
+    )
+
+
+def _instant(option: str, text: str | None, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    from runners.terminal.moments import moment
+
+    found = moment(text, now)
+    if found is None:
+        raise UsageError(
+            f"{option} {text}: not a time", advice="write 2026-11-01, 2026-11-01T12:00, today, 12h, 7d or 2w"
+        )
+    return found
+
+
+def _print_results(ledger: Ledger, rows: Sequence[Row]) -> None:
+    """Each run's result on a line of its own, as the ledger has it: nothing is read that is only passed on."""
+
+    begin = '{"runs": [\n'
+    for row, text in zip(rows, ledger.result_texts(row.run_id for row in rows), strict=True):
+        print(begin, text or json.dumps(row.document(), ensure_ascii=False), sep="", end="")
+        begin = ",\n"
+    print("\n]}" if rows else '{"runs": []}')
+
+
+def _totals(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> int:
+    found, together = ledger.totals(options.by, meant)
+    shown = found if options.limit is None else found[-options.limit :]
+    if options.json:
+        rows = [total.document() for total in shown]
+        print_json({"by": options.by, "totals": rows, "total": together.document()})
+    elif together.runs:
+        for line in totals_lines(shown, together, options.by):
+            console().print(line)
+    else:
+        print("\n".join(_nothing(ledger, meant, options)))
+    return 0
+
+
+def _nothing(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> Iterator[str]:
+    """That there is no such run, what was asked for, and what may have been meant."""
+    asked = [f"--{name} {text}" for name in _TEXTS if (text := getattr(options, name)) is not None]
+    asked += [f"--tag {text}" for text in options.tag] + [f"--status {text}" for text in options.status]
+    asked += [f"--{name} {text}" for name in ("since", "until") if (text := getattr(options, name)) is not None]
+    for name in ("min_cost", "max_cost"):
+        if (usd := getattr(options, name)) is not None:
+            asked.append(f"--{name.replace('_', '-')} {usd:g}")
+    if not asked:
+        yield "no runs yet; try recipe up local-smoke"
+        return
+    yield f"no runs with {' '.join(asked)}"
+    from recipes.explain import did_you_mean
+
+    for name, text in [*((name, getattr(meant, name)) for name in _TEXTS), *(("tag", tag) for tag in meant.tags)]:
+        if text is not None and not ledger.rows(Filter(**{name: text}), limit=1):
+            hint = did_you_mean(text, ledger.values(name))
+            yield f"no run has {name} {text}" + (f"; {hint}" if hint else "")
 
 
 def _forecasts(results: list[dict[str, Any]], options: argparse.Namespace) -> int:
     """How far the forecasts were off, for the runs that had one."""
+    from runners.forecast.measured import accuracy
+    from runners.terminal.accuracy_view import accuracy_line, accuracy_table
+
     told = [result for result in results if result.get("forecast")]
     found = accuracy([result["forecast"] for result in told])
     if options.json:

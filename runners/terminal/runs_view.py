@@ -1,0 +1,142 @@
+"""The experiment log as people read it: a line for each run, or totals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from runners.ledger.rows import Row
+from runners.ledger.totals import TIMES, Total
+from runners.terminal.words import amount, clock_time, dollars, plural
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_FEW = 200
+"""More lines are not measured and folded for the terminal, so that a hundred thousand of them come at once."""
+_RIGHT = {"time", "cost", "prompt tok/s", "output tok/s", "docs", "idle $", "$/h", "$/doc", "prompt", "output", "Wh"}
+_SORTED_BY: Mapping[str, tuple[str, Callable[[Row], str]]] = {
+    "ended": ("ended", lambda row: _minute(row.ended_at)),
+    "started": ("started", lambda row: _minute(row.started_at)),
+    "idle": ("idle $", lambda row: dollars(row.idle_usd)),
+    "price": ("$/h", lambda row: dollars(row.price_usd_per_h)),
+    "prompt-tokens": ("prompt", lambda row: _count(row.prompt_tokens)),
+    "output-tokens": ("output", lambda row: _count(row.output_tokens)),
+    "usd/document": ("$/doc", lambda row: dollars(row.usd_per_document)),
+    "energy": ("Wh", lambda row: _figure(row.energy_wh, ",.2f")),
+    "provider": ("provider", lambda row: row.provider or ""),
+}
+"""What a list is sorted by, where its columns do not show it anyhow."""
+
+
+def runs_lines(
+    rows: Sequence[Row], *, so_far_usd: Mapping[str, float], sort: str = "-started", now: datetime | None = None
+) -> Iterator[RenderableType]:
+    """A line for each run. `so_far_usd` is what those have cost that have not ended."""
+    now = now or datetime.now(UTC)
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("run", lambda row: row.run_id),
+        ("status", _status),
+        ("time", lambda row: _time(row, now)),
+        ("cost", lambda row: _cost(row, so_far_usd)),
+        ("prompt tok/s", lambda row: _figure(row.prompt_tokens_per_s)),
+        ("output tok/s", lambda row: _figure(row.output_tokens_per_s)),
+        ("docs", _documents),
+    ]
+    by = sort.removeprefix("-")
+    if by in _SORTED_BY and by != "started":
+        columns.insert(4, _SORTED_BY[by])
+    if any(row.tags for row in rows):
+        columns.append(("tags", lambda row: " ".join(row.tags)))
+    if any(row.gpu for row in rows):
+        columns.append(("gpu", lambda row: f"{row.gpu} ×{row.gpu_count}" if row.gpu else ""))
+    columns += [("model", lambda row: row.model or ""), ("engine", lambda row: row.engine or "")]
+    header = [name for name, _ in columns]
+    yield from _table(header, [[cell(row) for _, cell in columns] for row in rows])
+
+
+def totals_lines(found: Sequence[Total], together: Total, by: str) -> Iterator[RenderableType]:
+    """A line for each, and one for all together; then what is to be known of them."""
+    shown = [*found, together]
+    header = [by, "runs", "failed", "hours", "cost", "docs", "$/doc", "prompt tokens", "output tokens"]
+    idle = any(total.idle_usd is not None for total in shown)
+    energy = any(total.energy_wh is not None for total in shown)
+    header[5:5] = ["idle $"] if idle else []
+    header += ["Wh"] if energy else []
+    rows = []
+    for total in shown:
+        name = "total" if total is together else total.key or f"(no {by})"
+        row = [name, f"{total.runs:,}", _count(total.failed + total.lost or None), f"{total.hours:,.2f}"]
+        row += [dollars(total.usd), *([_idle(total)] if idle else []), f"{total.documents:,}"]
+        row += [dollars(total.usd_per_document), amount(total.prompt_tokens), amount(total.output_tokens)]
+        rows.append([*row, *([_figure(total.energy_wh, ",.1f")] if energy else [])])
+    yield from _table(header, rows, right=header[1:])
+    yield from _notes(found, together, by)
+
+
+def _notes(found: Sequence[Total], together: Total, by: str) -> Iterator[str]:
+    if by in TIMES:
+        yield f"a run counts in the {by} in which it began, in UTC"
+    if by == "tag" and sum(total.runs for total in found) > together.runs:
+        yield "a run with several tags counts under each of them, and once in the total"
+    if together.lost:
+        yield f"failed runs include {plural(together.lost, 'lost run')}: recipe runs --status lost"
+    if together.running:
+        going = "1 run is" if together.running == 1 else f"{together.running:,} runs are"
+        yield f"{going} going on, and counted with the dollars so far"
+    if together.idle_usd is not None and together.idle_unknown:
+        yield f"≥: of {plural(together.idle_unknown, 'run')} it is not known what was paid for idling"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Iterator[RenderableType]:
+    to_the_right = right or [name for name in header if name in _RIGHT]
+    if len(rows) <= _FEW:
+        from runners.terminal.tables import aligned_table
+
+        yield aligned_table(header, rows, right=to_the_right)
+        return
+    widths = [max(len(name), *map(len, column)) for name, column in zip(header, zip(*rows, strict=True), strict=True)]
+    form = "  ".join(
+        f"{{:{'>' if name in to_the_right else '<'}{width}}}" for name, width in zip(header, widths, strict=True)
+    )
+    for row in (header, *rows):
+        yield form.format(*row).rstrip()
+
+
+def _status(row: Row) -> str:
+    return f"{row.status} in {row.phase}" if row.phase else row.status
+
+
+def _time(row: Row, now: datetime) -> str:
+    if row.seconds is not None:
+        return clock_time(row.seconds)
+    if row.status != "running":
+        return ""
+    return clock_time(max(0.0, (now - datetime.fromisoformat(row.started_at)).total_seconds()))
+
+
+def _cost(row: Row, so_far_usd: Mapping[str, float]) -> str:
+    return dollars(so_far_usd.get(row.run_id) if row.status in ("running", "lost") else row.total_usd)
+
+
+def _documents(row: Row) -> str:
+    return "" if row.documents_total is None else f"{row.documents_done or 0}/{row.documents_total}"
+
+
+def _idle(total: Total) -> str:
+    if total.idle_usd is None:
+        return ""
+    return f"{'≥ ' if total.idle_unknown else ''}{dollars(total.idle_usd)}"
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _figure(value: float | None, form: str = ",.0f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _minute(instant: str | None) -> str:
+    return "" if instant is None else instant[:16].replace("T", " ")
