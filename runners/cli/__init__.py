@@ -36,6 +36,7 @@ COMMANDS = {
     "runs": "the experiment log",
     "report": "what a run did, how fast, and what it cost",
     "logs": "a run's engine log, events or installation log",
+    "metrics": "runs for Prometheus and Grafana, live and afterwards",
     "doctor": "what is missing on this machine, and the command that mends it",
     "completion": "completion for bash, zsh or fish",
 }
