@@ -37,7 +37,7 @@ def forecast_lines(document: dict[str, Any], width: int | None) -> Iterator[Text
         yield Text(total.rstrip(), style="bold")
         yield from labelled("", bounds.strip(), width)
     yield from labelled("", f"drive from {_basis(forecast)}", width, style="dim")
-    offer = next(iter(document.get("offers") or ()), {})
+    offer: dict[str, Any] = next(iter(document.get("offers") or ()), {})
     if total_usd and offer.get("storage_usd_per_h"):
         disks = f"with {dollars(offer['storage_usd_per_h'])}/h for the disks: {offer['storage_basis']}"
         yield from labelled("", disks, width, style="dim")

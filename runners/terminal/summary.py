@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from recipes.errors import ExitCode
+from runners.terminal.cost_view import bill_lines, cost_parts, energy_lines, idle_lines
+from runners.terminal.cost_view import phase_table as phase_table
 from runners.terminal.load_view import is_load, load_lines
 from runners.terminal.tables import aligned_table as aligned_table
 from runners.terminal.words import clock_time, dollars, plural, rate, seconds, shortened
@@ -33,8 +33,10 @@ def summary_lines(result: dict[str, Any], folder: Path, width: int | None = None
         lines.append(_requests(result))
     lines += _taken_over(result)
     lines += [
+        *idle_lines(result),
+        *energy_lines(result),
         _machine(result),
-        *_bill(result),
+        *bill_lines(result),
         *_forced(result),
         *(f"warning      {message}" for message in result["warnings"]),
     ]
@@ -51,7 +53,8 @@ def brief_lines(result: dict[str, Any]) -> list[str]:
 
 def still_billing_lines(result: dict[str, Any]) -> list[str]:
     """The screen for a machine that was not proven gone."""
-    release, price = result["release"], result["cost"]["price_usd_per_h"]
+    release, cost = result["release"], result["cost"]
+    price = cost["price_usd_per_h"] and cost["price_usd_per_h"] + cost.get("storage_usd_per_h", 0.0)
     costs = f" may still be billing {dollars(price)}/h" if price else " may still be running"
     return [
         f"NOT PROVEN GONE   {release['name'] or result['run_id']}{costs}",
@@ -68,7 +71,7 @@ def _own_switch(result: dict[str, Any]) -> list[str]:
     if not lease or not lease["deadline"]:
         return []
     left_s = (datetime.fromisoformat(lease["deadline"]) - datetime.fromisoformat(result["ended_at"])).total_seconds()
-    price = lease["price_usd_per_h"]
+    price = lease["price_usd_per_h"] and lease["price_usd_per_h"] + lease.get("storage_usd_per_h", 0.0)
     more = f" (at most {dollars(price * max(0.0, left_s) / 3600)} more)" if price else ""
     return [f"                  its own switch ends it at {lease['deadline'][11:16]} UTC at the latest{more}"]
 
@@ -91,31 +94,15 @@ def report_lines(result: dict[str, Any], folder: Path, width: int | None = None)
         yield f"peak         {_peak(peak)}"
 
 
-def phase_table(result: dict[str, Any]) -> Table:
-    """Where the time and the money went."""
-    total = sum(phase["seconds"] for phase in result["phases"]) or 1.0
-    rows = [
-        [phase["name"], clock_time(phase["seconds"]), dollars(phase["usd"]), f"{phase['seconds'] / total:.0%}"]
-        for phase in result["phases"]
-    ]
-    rows.append(["total", clock_time(total), dollars(result["cost"]["total_usd"]), ""])
-    return aligned_table(("phase", "time", "cost", "share"), rows, right=("time", "cost", "share"))
-
-
 def _headline(result: dict[str, Any]) -> str:
-    cost, outcome = result["cost"], result["outcome"]
+    outcome = result["outcome"]
     took = clock_time(sum(phase["seconds"] for phase in result["phases"]))
     words = {
         "completed": f"done in {took}",
         "failed": f"failed in {outcome['phase']} after {took}",
         "interrupted": f"interrupted in {outcome['phase']} after {took}",
     }
-    parts = [words[outcome["status"]], dollars(cost["total_usd"]), f"useful {cost['useful_fraction']:.0%}"]
-    if cost["usd_per_document"] is not None:
-        parts.append(f"{dollars(cost['usd_per_document'])} per {_unit(result)}")
-    if cost["usd_per_million_prompt_tokens"] is not None:
-        parts.append(f"{dollars(cost['usd_per_million_prompt_tokens'])} per million prompt tokens")
-    return "   ".join(filter(None, parts))
+    return "   ".join([words[outcome["status"]], *cost_parts(result)])
 
 
 def _failure(result: dict[str, Any]) -> list[str]:
@@ -206,15 +193,6 @@ def _machine(result: dict[str, Any]) -> str:
     if release["state"] == "gone":
         return f"machine      gone, proven: {release['proof']}"
     return f"machine      NOT PROVEN GONE: {release['reason']}; {release['command']}"
-
-
-def _bill(result: dict[str, Any]) -> list[str]:
-    """The provider's own account, where it gives one."""
-    cost = result["cost"]
-    if cost.get("provider_usd") is None:
-        return []
-    ours = f"; by our count {dollars(cost['total_usd'])}" if cost["total_usd"] is not None else ""
-    return [f"bill         {result['offer']['provider']} says {dollars(cost['provider_usd'])} so far{ours}"]
 
 
 def _summaries(folder: Path) -> Iterator[str]:
