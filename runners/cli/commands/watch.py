@@ -61,13 +61,29 @@ def run(options: argparse.Namespace) -> int:
         return ExitCode.DONE
     try:
         if options.web is not None:
-            from runners.watch_page.server import serve
-
-            port, any_port = (PORT, True) if options.web < 0 else (options.web, False)
-            return serve(reader, home, port=port, any_port=any_port, opened=options.open)
+            return _serve(reader, options)
         return Watch(reader, only, until_done=options.until_done).run(console())
     except KeyboardInterrupt:
         return ExitCode.DONE  # of the looking; the runs go on
+
+
+def _serve(reader: Reader, options: argparse.Namespace) -> int:
+    """The page, until Ctrl-C."""
+    import asyncio
+
+    from runners.watch_page.server import serve
+
+    def tell(url: str) -> None:
+        print(f"{url}   Ctrl-C ends the page; the runs go on", flush=True)
+        if options.open:
+            import threading
+            import webbrowser
+
+            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
+
+    port, any_port = (PORT, True) if options.web < 0 else (options.web, False)
+    asyncio.run(serve(reader, recipe_home(), tell, port=port, any_port=any_port))
+    return ExitCode.DONE
 
 
 def _check(options: argparse.Namespace) -> None:

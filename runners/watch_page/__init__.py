@@ -1,0 +1,1 @@
+"""All that is going on as a page of this machine's own: `recipe watch --web`."""
