@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from recipes.errors import UsageError
-from recipes.explain import did_you_mean
 from runners.answers import Answers, Kept, rows_of
 from runners.records import RequestRecord
 
@@ -24,6 +23,9 @@ DRIVER_BEGUN = "driver.json"
 """That a driver was started: in the run's folder here, and in the one that the driver has on the machine."""
 CLIENT_LOG = "client.log"
 """What a client in the background printed."""
+_TAIL = len("-20261121-051203-9f3a")
+_COMPARED = 200
+"""So many names are compared with a misspelt one."""
 RUN_ID = re.compile(r"(?P<recipe>.+)-\d{8}-\d{6}-[0-9a-f]{4}")
 
 
@@ -54,7 +56,7 @@ class RunFolder:
         while True:
             tail = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             path = home / "runs" / f"{recipe_name}-{tail}"
-            if path.parent.is_dir() and any(other.name.endswith(tail) for other in path.parent.iterdir()):
+            if any(other.endswith(tail) for other in _folders(path.parent)):
                 continue  # the name of a machine may hold no more of a run's id than this tail
             try:
                 path.mkdir(parents=True)
@@ -67,20 +69,20 @@ class RunFolder:
     @classmethod
     def find(cls, home: Path, reference: str) -> RunFolder:
         """The run of this id, of this unique beginning, or the newest of this recipe. Raises UsageError."""
-        known = sorted(path.name for path in (home / "runs").glob("*") if path.is_dir())
-        of_recipe = [name for name in known if (m := RUN_ID.fullmatch(name)) and m["recipe"] == reference]
-        if reference in known:
-            return cls(home / "runs" / reference)
-        if of_recipe:
-            return cls(home / "runs" / _newest(of_recipe))
-        beginning = [name for name in known if name.startswith(reference)]
-        if len(beginning) == 1:
-            return cls(home / "runs" / beginning[0])
+        runs = home / "runs"
+        if RUN_ID.fullmatch(reference) and (runs / reference).is_dir():
+            return cls(runs / reference)
+        # Beyond here all names are looked at, once: there may be a hundred thousand.
+        beginning = [name for name in _folders(runs) if name.startswith(reference)]
+        if reference in beginning:
+            return cls(runs / reference)
+        of_recipe = [name for name in beginning if name[:-_TAIL] == reference and RUN_ID.fullmatch(name)]
+        if of_recipe or len(beginning) == 1:
+            return cls(runs / _newest(of_recipe or beginning))
         if beginning:
             advice = f"the newest is {_newest(beginning)}"
-            raise UsageError(f"{reference}: {len(beginning)} runs begin so", advice=advice)
-        hint = did_you_mean(reference, known) if known else "nothing has run yet; try recipe up local-smoke"
-        raise UsageError(f"{reference}: no such run", advice=hint or "see recipe runs")
+            raise UsageError(f"{reference}: {len(beginning):,} runs begin so", advice=advice)
+        raise UsageError(f"{reference}: no such run", advice=_meant(reference, runs))
 
     def write_json(self, name: str, data: Any) -> Path:
         return self.write_text(name, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
@@ -158,9 +160,35 @@ class RunFolder:
         ]
 
 
+def run_ids(beginning: str = "") -> list[str]:
+    """The runs whose ids begin so, for completion: the last in the alphabet first."""
+    return sorted((name for name in _folders(recipe_home() / "runs") if name.startswith(beginning)), reverse=True)
+
+
+def _folders(path: Path) -> list[str]:
+    """The names of the folders in it: asked for once, because a path for each of them takes ten times as long."""
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _meant(reference: str, runs: Path) -> str:
+    """What may have been meant: of so many names as one looks like, only recipes and the newest runs are compared."""
+    known = [name for name in _folders(runs) if RUN_ID.fullmatch(name)]
+    if not known:
+        return "nothing has run yet; try recipe up local-smoke"
+    from recipes.explain import did_you_mean  # it brings pydantic, which nobody else here needs
+
+    newest = sorted(known, key=lambda run_id: run_id[1 - _TAIL :])[-_COMPARED:]
+    recipes = {name[:-_TAIL] for name in known}
+    return did_you_mean(reference, {*newest, *sorted(recipes)[:_COMPARED]}) or "see recipe runs"
+
+
 def _newest(run_ids: Iterable[str]) -> str:
     """By the time in the id; two of one second by chance."""
-    return max(run_ids, key=lambda run_id: run_id[-20:])
+    return max(run_ids, key=lambda run_id: run_id[1 - _TAIL :])
 
 
 def _sha256(path: Path) -> str:
