@@ -201,21 +201,29 @@ class Ledger:
             return _with_results(db, _brief(db, newest, [*arguments, -1 if limit is None else limit]))
 
     def unfinished(self, recipe: str) -> list[str]:
-        """The runs of this recipe since the last that was completed, the newest first; none that is still going on."""
+        """The runs of this recipe since the last that was completed, the newest first; none that is still going on.
+
+        Only this machine's: another's answers are not taken for one's own.
+        """
         with self._open() as db:
-            completed = "SELECT max(started_at) FROM experiments WHERE recipe = ? AND status = 'completed'"
+            here = "recipe = ? AND origin IS NULL"
+            completed = f"SELECT max(started_at) FROM experiments WHERE {here} AND status = 'completed'"  # noqa: S608
             since = db.execute(completed, (recipe,)).fetchone()[0] or ""
             found = _brief(
-                db, "WHERE recipe = ? AND started_at >= ? ORDER BY started_at DESC, rowid DESC", [recipe, since]
+                db, f"WHERE {here} AND started_at >= ? ORDER BY started_at DESC, rowid DESC", [recipe, since]
             )
         statuses = [row["status"] for row in found]
         last = statuses.index("completed") if "completed" in statuses else len(found)
         return [row["run_id"] for row in found[:last] if row["status"] in UNFINISHED]
 
     def completed(self, *, model: str, engine: str, limit: int = 50) -> list[dict[str, Any]]:
-        """Results of the newest runs of this model and engine that were completed, the newest first."""
+        """Results of the newest runs of this model and engine that were completed, the newest first.
+
+        Another machine's CPU, of which no more than a name is known, says nothing of this one's.
+        """
         query = (
             "SELECT run_id FROM experiments WHERE status = 'completed' AND model = ? AND engine = ? "
+            "AND (origin IS NULL OR gpu IS NOT NULL) "
             "ORDER BY started_at DESC, rowid DESC LIMIT ?"
         )
         with self._open() as db:
