@@ -34,7 +34,7 @@ from runners.launch import Running  # noqa: E402
 from runners.masking import Mask  # noqa: E402
 from runners.plan import Plan  # noqa: E402
 from runners.run_folder import RunFolder  # noqa: E402
-from runners.telemetry import EngineLog  # noqa: E402
+from runners.telemetry import EngineLog, TelemetryFile  # noqa: E402
 from runners.workloads.summarize.documents import Document  # noqa: E402
 from tests.emulators.drives import plan_over, prose  # noqa: E402
 from tests.emulators.slots import SlotsDouble, slots_double  # noqa: E402
@@ -65,7 +65,16 @@ async def by_recipe(plan: Plan, url: str, home: Path) -> tuple[list[float], str]
     try:
         async with open_transport() as transport:
             running = Running(Endpoint(url, "double"), None, log, plan)
-            await drive(plan, running, transport, folder, measured, lambda _: None, lambda: None)
+            await drive(
+                plan,
+                running,
+                transport,
+                folder,
+                measured,
+                lambda _: None,
+                lambda: None,
+                TelemetryFile(folder.path / "telemetry.jsonl"),
+            )
     finally:
         log.close()
     offset = time.monotonic() - time.time()

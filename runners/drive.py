@@ -18,7 +18,7 @@ from typing import Any, Literal
 from provisioners.threads import in_thread
 from runners.client import Client, Transport
 from runners.engine import EngineSample, LogSample
-from runners.events import Answered, Driven, Listener, Noted, PageRead, Sampled
+from runners.events import Answered, Driven, Listener, Noted, PageRead
 from runners.launch import Running
 from runners.measurement import Timed
 from runners.plan import Plan
@@ -26,7 +26,7 @@ from runners.records import RequestRecord
 from runners.run_folder import Earlier, RecordFile, RunFolder
 from runners.schedule.concurrency import Concurrency
 from runners.schedule.schedule import Schedule
-from runners.telemetry import MetricsSampler
+from runners.telemetry import MetricsSampler, TelemetryFile
 from runners.thinning import Thinned
 from runners.workload import Means
 
@@ -53,9 +53,11 @@ class Measured:
     at: Literal["client", "host"] = "client"
     """Where the requests came from."""
     clock_offset_s: float = 0.0
-    """By how much the clock there, in which the records' times are, is ahead of this one's."""
+    """By how much the clock there is ahead of this one's, on which all times are."""
     concurrency: dict[str, Any] | None = None
     """How many requests were allowed to be under way at once; None if the workload sees to that itself."""
+    telemetry: dict[str, Any] | None = None
+    """The figures of the machine's samples and the engine's, as a result has them."""
 
 
 class DriveRecorder:
@@ -168,6 +170,7 @@ async def drive(
     measured: Measured,
     emit: Listener,
     usd: Callable[[], float | None],
+    telemetry: TelemetryFile,
 ) -> None:
     """Do the work. `measured` grows as it goes, so that it holds what there is whatever ends this.
 
@@ -192,10 +195,9 @@ async def drive(
     settings = plan.recipe.workload
     client = Client(transport, running.endpoint, settings, mask=running.log.mask)
     schedule = Schedule(Concurrency(settings.at_once, start=slots_of(plan)))
-    sampler = MetricsSampler(transport, running.endpoint, plan.engine, folder.path / "telemetry.jsonl")
+    sampler = MetricsSampler(transport, running.endpoint, plan.engine, telemetry)
     recorder.latest_sample = lambda: sampler.samples[-1].sample if sampler.samples else None
 
-    sampler.on_row = lambda row: emit(Sampled(row))
     sampler.on_page = lambda page: emit(PageRead(running.log.mask(page)))
     sampler.on_sample, sampler.on_look = recorder.show, schedule.looked
     sampler.look_again_s = lambda: schedule.concurrency.look_again_s

@@ -12,7 +12,7 @@ from runners.engine import EngineSample
 from runners.events import Advanced, Listener, Noted
 from runners.launch import Running
 from runners.run_folder import RunFolder
-from runners.telemetry import MetricsSampler
+from runners.telemetry import MetricsSampler, TelemetryFile
 from runners.terminal.words import clock_time, dollars
 
 IDLE_S = 1800.0
@@ -36,7 +36,12 @@ class Idleness:
 
 
 async def keep(
-    running: Running, folder: RunFolder, until: datetime | None, emit: Listener, usd: Callable[[], float | None]
+    running: Running,
+    folder: RunFolder,
+    until: datetime | None,
+    emit: Listener,
+    usd: Callable[[], float | None],
+    telemetry: TelemetryFile,
 ) -> None:
     """Return when a limit is reached; being cancelled is the usual end. Raises EngineFailed if the engine ends.
 
@@ -46,18 +51,23 @@ async def keep(
         emit(Noted("keep", "the endpoint is not this run's own: there is nothing to keep"))
         return
     emit(Noted("keep", _offer(running, folder, until)))
-    await running.while_alive(_watched(running, folder, until, emit, usd))
+    await running.while_alive(_watched(running, folder, until, emit, usd, telemetry))
 
 
 async def _watched(
-    running: Running, folder: RunFolder, until: datetime | None, emit: Listener, usd: Callable[[], float | None]
+    running: Running,
+    folder: RunFolder,
+    until: datetime | None,
+    emit: Listener,
+    usd: Callable[[], float | None],
+    telemetry: TelemetryFile,
 ) -> None:
     plan = running.plan
     limit_s = plan.recipe.limits.idle_duration or (IDLE_S if plan.provisioner.billable else None)
     idle = Idleness(time.monotonic())
     async with (
         open_transport() as transport,
-        MetricsSampler(transport, running.endpoint, plan.engine, folder.path / "telemetry.jsonl") as sampler,
+        MetricsSampler(transport, running.endpoint, plan.engine, telemetry) as sampler,
     ):
         while until is None or datetime.now(UTC) < until:
             await asyncio.sleep(_LOOK_S)

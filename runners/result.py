@@ -102,6 +102,7 @@ def build_result(
         },
         "throughput": {**throughput(records, measured.metrics, measured.log), **_taken_at(measured, facts.way)},
         "concurrency": measured.concurrency,
+        "telemetry": measured.telemetry,
         "latency": latency(records),
         "requests": {**request_counts(records), "resumed": measured.resumed},
         "taken_over": _taken_row(measured),

@@ -34,7 +34,8 @@ from runners.plan_document import document_of
 from runners.prepare import Prepared, prepare
 from runners.result import Facts, build_result, caveats, known
 from runners.run_folder import RunFolder
-from runners.telemetry import EngineLog
+from runners.telemetry import EngineLog, TelemetryFile
+from runners.telemetry.host import HostSampler, clock_offset
 from runners.watching import billed, taken_away, until_taken_away, without_machine
 
 
@@ -79,6 +80,8 @@ class Session:
         self._driver: HostDrive | None = None
         self._bill: Bill | None = None
         self._measured = Measured()
+        self._telemetry = TelemetryFile(folder.path / "telemetry.jsonl", lambda row: self._emit(events.Sampled(row)))
+        self._sampler = HostSampler(self._telemetry)
         self._warnings: list[str] = []
 
     async def run(self) -> dict[str, Any]:
@@ -188,9 +191,9 @@ class Session:
 
     async def _work(self) -> None:
         plan, folder, env = self._plan, self._folder, host_env(self._plan, self._env)
-        measured, emit, usd = self._measured, self._emit, self._clock.spent_usd
+        told = (folder, self._measured, self._emit, self._clock.spent_usd, self._telemetry)
         if plan.recipe.workload.where == "host":
-            self._driver = HostDrive(plan, folder, measured, emit, usd)
+            self._driver = HostDrive(plan, *told)
         driver = self._driver
         if self._signal is not None:
             raise asyncio.CancelledError
@@ -209,7 +212,7 @@ class Session:
                 await check.before_load(self._running)
             async with self._timed("drive"):
                 running = self._running
-                await (driver.drive() if driver else drive(plan, running, transport, folder, measured, emit, usd))
+                await (driver.drive() if driver else drive(plan, running, transport, *told))
 
     async def _provision(self) -> Host:
         plan = self._plan
@@ -231,6 +234,7 @@ class Session:
         self._host = host = await plan.provisioner.host(lease)
         self._acquisition.reached()
         self._mask = Mask([*self._secrets, host.key])
+        self._sampler.begin(host, clock_offset(self._folder, host))
         for note in host.notes:
             self._warn(note)
         if plan.provisioner.billable:
@@ -260,6 +264,7 @@ class Session:
                 await self._running.process.catch_up()
             if self._driver is not None:
                 await self._driver.catch_up()
+            await self._sampler.catch_up()
             for pattern in self._plan.recipe.collect:
                 found = await host.fetch(pattern, self._folder.path / "collected")
                 if not found:
@@ -270,7 +275,8 @@ class Session:
         self._phase = "keep"
         self._emit(events.PhaseStarted("keep"))
         until = self._deadline.work_until if self._deadline else None
-        ended = await self._attempt(keep(running, self._folder, until, self._emit, self._clock.spent_usd))
+        told = (self._emit, self._clock.spent_usd, self._telemetry)
+        ended = await self._attempt(keep(running, self._folder, until, *told))
         self._signal = None  # its end was wished for, not that of the work
         if isinstance(ended, Failed):
             self._warn(ended.error)
@@ -313,6 +319,7 @@ class Session:
             )
             if self._host is not None:
                 with suppress(Exception):
+                    await self._sampler.finish()
                     await asyncio.wait_for(self._host.close(), 5)
             return await destroying
         except (Exception, asyncio.CancelledError) as error:
@@ -320,7 +327,7 @@ class Session:
             return MayStillBill(f"{type(error).__name__}: {error}", provisioner.command_to_end(lease))
 
     def _close_log(self) -> None:
-        for file in (self._log, self._driver):
+        for file in (self._log, self._driver, self._telemetry):
             if file is not None:
                 file.close()
 
@@ -339,17 +346,9 @@ class Session:
             adopted=self._adopted is not None,
             prepared=self._prepared,
         )
-        result = build_result(
-            self._plan,
-            self._folder,
-            self._clock,
-            self._measured,
-            outcome,
-            release,
-            self._warnings,
-            facts,
-            exit_code=code,
-        )
+        self._measured.telemetry = self._telemetry.figures.row()
+        run = (self._plan, self._folder, self._clock, self._measured)
+        result = build_result(*run, outcome, release, self._warnings, facts, exit_code=code)
         self._folder.write_json("result.json", result)
         self._ledger.end(result)
         return result

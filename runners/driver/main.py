@@ -29,6 +29,7 @@ from runners.http.loop import run as run_in_loop
 from runners.launch import Running, until_ready
 from runners.masking import Mask
 from runners.run_folder import DRIVER_BEGUN, RunFolder
+from runners.telemetry import TelemetryFile
 
 _TOLD_EVERY_S = 0.1
 _DRIVEN_EVERY_S = 1.0
@@ -103,7 +104,9 @@ async def _run(order: DriveOrder, folder: RunFolder, measured: Measured, mirror:
             await _ready(running, transport, order.ready_within_s)
             plan = await running.while_alive(preparing)
             voice.say(ready=datetime.now(UTC).isoformat())
-            await drive(plan, running, transport, folder, measured, progress, lambda: None)
+            # Not thinned out: what is added to it is told as it comes.
+            telemetry = TelemetryFile(folder.path / "telemetry.jsonl", limit_bytes=None)
+            await drive(plan, running, transport, folder, measured, progress, lambda: None, telemetry)
     finally:
         preparing.cancel()
         telling.cancel()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
-from datetime import datetime
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +15,10 @@ from runners.answers import rows_of
 from runners.drive import Measured
 from runners.driver.mirror import FILES
 from runners.engine import EngineSample
+from runners.events import Answered, Listener
 from runners.measurement import Timed
 from runners.run_folder import Rows, RunFolder, record_of
+from runners.telemetry import TelemetryFile
 
 
 class Notes:
@@ -26,14 +28,26 @@ class Notes:
     holds: a row that is on disk already is not written again, and one that was heard already does not count again.
     """
 
-    def __init__(self, folder: RunFolder, measured: Measured) -> None:
-        """Open the files, and see what is in them. Raises OSError."""
-        self._folder, self._measured = folder, measured
+    def __init__(
+        self,
+        folder: RunFolder,
+        measured: Measured,
+        telemetry: TelemetryFile,
+        emit: Listener = lambda _: None,
+        *,
+        offset_s: float = 0.0,
+    ) -> None:
+        """Open the files, and see what is in them. Raises OSError.
+
+        The driver's times are moved back by `offset_s`, the same for every client of the run.
+        """
+        self._folder, self._measured, self._telemetry = folder, measured, telemetry
+        self._emit, self._offset_s = emit, offset_s
         self._heard: set[int] = set()
         self._outputs: dict[str, Path] = {}
         rows = rows_of(folder.path / "requests.jsonl", "id", "document", "started_at")
         measured.earlier = tuple(map(record_of, rows))
-        paths = {name: folder.path / f"{name}.jsonl" for name in FILES}
+        paths = {name: folder.path / f"{name}.jsonl" for name in FILES if name != "telemetry"}
         self._known = {name: _digests_in(path) for name, path in paths.items()}
         self._files = {name: Rows(path) for name, path in paths.items()}
         self._log: IO[bytes] = (folder.path / "driver.log").open("ab")
@@ -42,10 +56,14 @@ class Notes:
 
     def row(self, name: str, row: dict[str, Any]) -> None:
         """A row of one of the files. Raises OSError if it cannot be written."""
+        row = self._on_our_clock(row)
         digest = _digest(name, json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        if name not in self._files or digest in self._heard:
+        if name not in FILES or digest in self._heard:
             return
         self._heard.add(digest)
+        if name == "telemetry":
+            self._sampled(row)
+            return
         if name == "documents":
             path = self._outputs.get(row.get("output", ""))
             if path is None:
@@ -55,10 +73,28 @@ class Notes:
         if digest not in self._known[name]:
             self._files[name].append(row)
         if name == "requests":
-            self._measured.records.append(record_of(row))
-        elif name == "telemetry":
+            record = record_of(row)
+            self._measured.records.append(record)
+            self._emit(Answered(record))
+
+    def _on_our_clock(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self._offset_s:
+            for name in ("at", "started_at"):
+                if name in row:
+                    moment = datetime.fromisoformat(row[name]) - timedelta(seconds=self._offset_s)
+                    row = {**row, name: moment.isoformat()}
+        return row
+
+    def _sampled(self, row: Mapping[str, Any]) -> None:
+        """What the engine's page said there; an earlier client may have written it down."""
+        at, known = datetime.fromisoformat(row["at"]), self._telemetry.told_before(row)
+        if row["source"] == "engine":
             sample = EngineSample(**{field.name: row.get(field.name) for field in fields(EngineSample)})
-            self._measured.metrics.append(Timed(datetime.fromisoformat(row["at"]), sample))
+            self._measured.metrics.append(Timed(at, sample))
+            if not known:
+                self._telemetry.engine(at, asdict(sample))
+        elif row["source"] == "gap" and not known:
+            self._telemetry.gap(row["of"], at, row["seconds"], row["why"])
 
     def output(self, name: str, text: str) -> None:
         """An output's file: under its own name, or another's if this one holds something else."""

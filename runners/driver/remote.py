@@ -26,6 +26,8 @@ from runners.lines import LineBuffer
 from runners.plan import Plan
 from runners.prepare import RunJob
 from runners.run_folder import DRIVER_BEGUN, RunFolder, recipe_cache
+from runners.telemetry import TelemetryFile
+from runners.telemetry.host import clock_offset
 from runners.travel import archive
 
 DRIVE = "drive"
@@ -56,9 +58,16 @@ class HostDrive:
     """A drive that goes on on its machine. What it says is on disk here as soon as it is heard, each row once."""
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, measured: Measured, emit: Listener, usd: Callable[[], float | None]
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        measured: Measured,
+        emit: Listener,
+        usd: Callable[[], float | None],
+        telemetry: TelemetryFile,
     ) -> None:
         self._plan, self._folder, self._measured, self._emit, self._usd = plan, folder, measured, emit, usd
+        self._telemetry = telemetry
         self._lines = LineBuffer()
         self._place: _Place | None = None
         self._process: Process | None = None
@@ -82,8 +91,10 @@ class HostDrive:
         place, endpoint = self._place, running.endpoint
         assert place is not None
         self._host, self._running, self._sampled = host, running, len(running.log.samples)
-        self._measured.at, self._measured.clock_offset_s = "host", host.clock_offset_s
-        self._notes = await in_thread(Notes, self._folder, self._measured)
+        offset_s = clock_offset(self._folder, host)
+        self._measured.at, self._measured.clock_offset_s = "host", offset_s
+        heard = (self._folder, self._measured, self._telemetry, self._emit)
+        self._notes = await in_thread(Notes, *heard, offset_s=offset_s)
         order = DriveOrder(
             run_id=self._folder.run_id,
             recipe=relocated(self._plan.recipe, place.root),

@@ -1,8 +1,8 @@
 """Samples its machine once a second: `sample_host.py [PYNVML]`, where PYNVML is NVIDIA's pynvml.py, if there is one.
 
 Standard library only, and any Python from 3.6 on. Each line on standard output is one of these:
-- {"facts": {...}, "fields": [...], "gpu_fields": [...]}: what the machine is, and the order of what follows
-- {"lost": INDEX, "uuid", "why"}: a GPU that does not answer any more, and is in no later sample
+- {"facts": {...}, "at": T, "fields": [...], "gpu_fields": [...]}: what the machine is, and the order of what follows
+- {"lost": INDEX, "at", "uuid", "why"}: a GPU that does not answer any more, and is in no later sample
 - N,T,...: a sample; its number, the clock's seconds, the fields, and `;` before the fields of each GPU, its index
   first. What is empty is as it was in the line before, what is - is unknown.
 The number is that of the second, so that it grows across a restart as well. What cannot be read is unknown, and
@@ -44,7 +44,7 @@ def main(arguments):
     gpus, trouble = _gpus(arguments[0] if arguments else None)
     lines = Lines()
     facts = {**machine.facts(), "gpus": [gpu.facts for gpu in gpus], "gpus_unknown": trouble}
-    lines.say({"facts": facts, "fields": _FIELDS, "gpu_fields": _GPU_FIELDS})
+    lines.say({"facts": facts, "at": time.time(), "fields": _FIELDS, "gpu_fields": _GPU_FIELDS})
     clock = time.monotonic
     first, number = clock(), int(time.time())
     begin = number
@@ -53,7 +53,7 @@ def main(arguments):
         at = time.time()
         there = [(gpu.index, gpu.sample()) for gpu in gpus]
         for gpu in [gpu for gpu in gpus if gpu.lost]:
-            lines.say({"lost": gpu.index, "uuid": gpu.uuid, "why": gpu.lost})
+            lines.say({"lost": gpu.index, "at": at, "uuid": gpu.uuid, "why": gpu.lost})
             gpus.remove(gpu)
         lines.sample(number, at, sample, [one for one in there if one[1] is not None])
         # The next whole interval: what took too long leaves numbers out, and moves nothing.

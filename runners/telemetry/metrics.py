@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -12,15 +11,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from runners.client import Endpoint, Transport
 from runners.engine import Engine, EngineSample, LogSample
 from runners.lines import LineBuffer
 from runners.masking import Mask
 from runners.measurement import Timed
+from runners.telemetry.file import GAP_S, TelemetryFile
+from runners.telemetry.rows import INTERVAL_S
 
-INTERVAL_S = 1.0
 _PATIENCE_S = 5.0
 _WORTH = 4.0
 """A look is not repeated before so many times as long as it took: some engines need milliseconds to write the page."""
@@ -67,20 +67,21 @@ class MetricsSampler:
     Whoever steers by them may ask for more looks than are written: see `on_look` and `look_again_s`.
     """
 
-    def __init__(self, transport: Transport, endpoint: Endpoint, engine: Engine, path: Path) -> None:
-        self._transport, self._endpoint, self._path = transport, endpoint, path
+    def __init__(self, transport: Transport, endpoint: Endpoint, engine: Engine, file: TelemetryFile) -> None:
+        self._transport, self._endpoint, self._file = transport, endpoint, file
         self._page = Page(engine)
         self.samples: list[Timed[EngineSample]] = []
         """What was written, one a second."""
-        self.on_row: Callable[[dict[str, Any]], None] = lambda _: None
-        """Hears each row that was written."""
         self.on_page: Callable[[str], None] = lambda _: None
         """Hears the whole page, each time that a row is due."""
         self.on_sample: Callable[[], None] = lambda: None
         self.on_look: Callable[[EngineSample], None] = lambda _: None
         self.look_again_s: Callable[[], float] = lambda: INTERVAL_S
+        self._seen_at = datetime.now(UTC)
+        self._trouble = ""
 
     async def __aenter__(self) -> MetricsSampler:
+        self._seen_at = datetime.now(UTC)
         await self._look(write=True)
         self._task = asyncio.create_task(self._run())
         return self
@@ -89,6 +90,8 @@ class MetricsSampler:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._look(write=True)
+        if self._page.path is not None:
+            self._mark_gap(datetime.now(UTC))
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -113,22 +116,26 @@ class MetricsSampler:
                 self._endpoint.url + self._page.path, headers=self._endpoint.headers, timeout_s=_PATIENCE_S
             )
             at, page = datetime.now(UTC), body.decode("utf-8", "replace")
+            if status != HTTPStatus.OK:
+                self._trouble = f"the metrics page answered HTTP {status}"
             if write and status == HTTPStatus.OK:
                 self.on_page(page)
             if sample := self._page.read(status, page):
                 self.on_look(sample)
                 if write:
+                    self._mark_gap(at)
                     self.samples.append(Timed(at, sample))
-                    row = {"at": at.isoformat(timespec="milliseconds"), "source": "engine", **asdict(sample)}
-                    self._write(row)
-                    self.on_row(row)
-        except Exception:
+                    self._file.engine(at, asdict(sample))
+        except Exception as error:
+            self._trouble = f"the metrics page did not answer: {error or type(error).__name__}"
             logging.getLogger(__name__).debug("a gap in the telemetry", exc_info=True)
 
-    def _write(self, row: dict[str, Any]) -> None:
-        # Opened for each row, so that nothing is left open however the drive ends.
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+    def _mark_gap(self, at: datetime) -> None:
+        """If the last sample was long ago."""
+        missing_s, self._seen_at = (at - self._seen_at).total_seconds(), at
+        why, self._trouble = self._trouble or "the metrics page took long to answer", ""
+        if missing_s > GAP_S:
+            self._file.gap("engine", at, missing_s, why)
 
 
 class Page:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,9 @@ INTERVAL_S = 1.0
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Every row, as it was written; nothing where there is no such file. A row that was cut off is passed over."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
+    if not path.is_file():
         return
-    with file:
+    with path.open("rb") as file:
         for line in file:
             row = row_of(line)
             if row is not None:
@@ -31,3 +30,14 @@ def row_of(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) and "source" in row and "at" in row else None
+
+
+def line_of(row: Mapping[str, Any]) -> bytes:
+    """A row as it is written; what is None is left out."""
+    known = {name: value for name, value in row.items() if value is not None}
+    return json.dumps(known, separators=(",", ":")).encode() + b"\n"
+
+
+def instant(at: datetime) -> str:
+    """A moment as rows have it."""
+    return at.isoformat(timespec="milliseconds")

@@ -16,7 +16,7 @@ from runners.launch import Running
 from runners.masking import Mask
 from runners.plan import Plan
 from runners.run_folder import RunFolder
-from runners.telemetry import EngineLog
+from runners.telemetry import EngineLog, TelemetryFile
 from tests.emulators.engine import EngineDouble
 from tests.emulators.provisioner import COUNTER, ProvisionerDouble, plan_of
 
@@ -72,7 +72,16 @@ def driven(plan: Plan, engine: EngineDouble, folder: RunFolder) -> tuple[Measure
             log = EngineLog(folder.path / "engine.log", plan.engine, Mask())
             running = Running(Endpoint(engine.url, "double"), None, log, plan)
             try:
-                await drive(plan, running, transport, folder, measured, emit, lambda: None)
+                await drive(
+                    plan,
+                    running,
+                    transport,
+                    folder,
+                    measured,
+                    emit,
+                    lambda: None,
+                    TelemetryFile(folder.path / "telemetry.jsonl"),
+                )
             finally:
                 log.close()
 

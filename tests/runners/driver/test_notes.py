@@ -13,6 +13,7 @@ from recipes.errors import HostCommandFailed
 from runners.drive import Measured
 from runners.driver.notes import Notes
 from runners.run_folder import RunFolder
+from runners.telemetry import TelemetryFile
 
 AT = datetime(2026, 1, 2, tzinfo=UTC).isoformat()
 
@@ -27,13 +28,17 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path, "r")
 
 
+def noted(folder: RunFolder, measured: Measured, **how: Any) -> Notes:
+    return Notes(folder, measured, TelemetryFile(folder.path / "telemetry.jsonl"), **how)
+
+
 def rows(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder.path / f"{name}.jsonl").read_text().splitlines()]
 
 
 def test_what_is_heard_twice_is_written_and_counted_once(folder: RunFolder) -> None:
     measured = Measured()
-    notes = Notes(folder, measured)
+    notes = noted(folder, measured)
     for n in (0, 1, 0):
         notes.row("answers", {"id": f"a.txt/1/{n}", "key": "k", "text": "é\ud800"})
         notes.row("requests", request(n))
@@ -45,13 +50,13 @@ def test_what_is_heard_twice_is_written_and_counted_once(folder: RunFolder) -> N
 
 def test_what_another_client_wrote_counts_here_and_is_not_written_again(folder: RunFolder) -> None:
     """The driver has measured all of it; what was asked before it is the earlier client's."""
-    first = Notes(folder, Measured())
+    first = noted(folder, Measured())
     first.row("requests", request(0))
     first.close()
     with (folder.path / "requests.jsonl").open("a") as file:
         file.write(json.dumps(request(7, document="b.txt")) + "\n" + json.dumps(request(1))[:30])
     measured = Measured()
-    second = Notes(folder, measured)
+    second = noted(folder, measured)
     assert len(measured.earlier) == 2
     for n in (0, 1):
         second.row("requests", request(n))
@@ -64,7 +69,7 @@ def test_what_another_client_wrote_counts_here_and_is_not_written_again(folder: 
 
 def test_a_document_is_done_with_its_output(folder: RunFolder) -> None:
     measured = Measured()
-    notes = Notes(folder, measured)
+    notes = noted(folder, measured)
     notes.row("documents", {"document": "none.txt", "output": "none.json"})
     notes.output("a.json", "{}")
     notes.row("documents", {"document": "a.txt", "output": "a.json"})
@@ -75,7 +80,7 @@ def test_a_document_is_done_with_its_output(folder: RunFolder) -> None:
 
 def test_no_output_is_overwritten(folder: RunFolder) -> None:
     (folder.outputs / "a.json").write_text("another")
-    notes = Notes(folder, Measured())
+    notes = noted(folder, Measured())
     for _ in range(2):
         notes.output("a.json", "mine")
         notes.row("documents", {"document": "a.txt", "output": "a.json"})
@@ -86,7 +91,7 @@ def test_no_output_is_overwritten(folder: RunFolder) -> None:
 
 @pytest.mark.parametrize("name", ["../result.json", "/etc/motd", "sub/../../x"])
 def test_no_output_leads_out_of_its_folder(folder: RunFolder, name: str) -> None:
-    notes = Notes(folder, Measured())
+    notes = noted(folder, Measured())
     with pytest.raises(HostCommandFailed, match="leads out of its folder"):
         notes.output(name, "text")
     notes.close()
@@ -94,7 +99,7 @@ def test_no_output_leads_out_of_its_folder(folder: RunFolder, name: str) -> None
 
 def test_telemetry_counts_as_samples(folder: RunFolder) -> None:
     measured = Measured()
-    notes = Notes(folder, measured)
+    notes = noted(folder, measured)
     notes.row("telemetry", {"at": AT, "source": "engine", "running": 3.0, "unknown": 1})
     notes.row("elsewhere", {"at": AT})
     notes.close()
@@ -102,7 +107,7 @@ def test_telemetry_counts_as_samples(folder: RunFolder) -> None:
 
 
 def test_what_else_it_says_is_kept_and_its_last_words_are_known(folder: RunFolder) -> None:
-    notes = Notes(folder, Measured())
+    notes = noted(folder, Measured())
     for line in (b"Traceback", b"MemoryError", b""):
         notes.besides(line)
     notes.close()

@@ -18,7 +18,7 @@ from runners.engines.openai import PLUGIN as ENDPOINT
 from runners.launch import Running
 from runners.masking import Mask
 from runners.run_folder import RunFolder
-from runners.telemetry import EngineLog, Page
+from runners.telemetry import EngineLog, Page, TelemetryFile
 from tests.emulators.drives import plan_over, prose
 from tests.emulators.slots import slots_double
 
@@ -35,7 +35,16 @@ def driven(folder: Path, chunks: int, *behaviour: str, **workload: Any) -> tuple
         log = EngineLog(runs.path / "engine.log", plan.engine, Mask())
         async with open_transport() as transport:
             running = Running(Endpoint(url, "double"), None, log, plan)
-            await drive(plan, running, transport, runs, measured, lambda _: None, lambda: None)
+            await drive(
+                plan,
+                running,
+                transport,
+                runs,
+                measured,
+                lambda _: None,
+                lambda: None,
+                TelemetryFile(runs.path / "telemetry.jsonl"),
+            )
         log.close()
 
     with slots_double("--ttft", "0.2", "--per-token", "0.02", "--tokens", "8", *behaviour) as double:
