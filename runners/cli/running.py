@@ -16,6 +16,7 @@ from provisioners.journal import Entry
 from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
 from runners.cli.common import console, print_json
+from runners.cli.reports import write_comparison, write_run_report
 from runners.clock import Clock
 from runners.events import Event, Listener
 from runners.ledger import Ledger
@@ -160,8 +161,12 @@ class Runs:
                     await self._at_once(loaded, plans, shown)
             finally:
                 self._show_ends()
+                self._show_comparison()
         else:
-            await self._in_turn(loaded)
+            try:
+                await self._in_turn(loaded)
+            finally:
+                self._show_comparison()
 
     async def _planned(self, loaded: tuple[LoadedRecipe, ...]) -> dict[int, Plan] | None:
         """The plans, or the first of very many; None if one of them was refused."""
@@ -260,6 +265,8 @@ class Runs:
     def _show_ends(self, *, only: int | None = None) -> None:
         """How the runs ended; what still bills goes to standard error as well where standard output is JSON."""
         chosen = [r for i, r in sorted(self._results.items()) if only is None or i == only]
+        for result in chosen:
+            write_run_report(site().home, result)
         # Whoever reads this may have gone; how the runs ended stays as it is.
         with suppress(OSError):
             out = console(stderr=self._as_json)
@@ -270,6 +277,13 @@ class Runs:
                 for line in ["", *billing, *([] if self._as_json else lines)]:
                     out.print(line)
             sys.stdout.flush()
+
+    def _show_comparison(self) -> None:
+        """The page over all runs, if they are several."""
+        results = [result for _, result in sorted(self._results.items())]
+        if len(results) > 1 and (path := write_comparison(site().home, results)):
+            with suppress(OSError):
+                console(stderr=self._as_json).print(f"\nreport       {len(results)} runs compared: {path}")
 
     @staticmethod
     def _say(*lines: str | Text) -> None:

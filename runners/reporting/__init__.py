@@ -13,11 +13,16 @@ REPORT = "report.html"
 
 
 def report_html(
-    folders: Sequence[RunFolder], results: Sequence[Mapping[str, Any]] | None = None, *, title: str = ""
+    folders: Sequence[RunFolder],
+    results: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    beside: Path | None = None,
+    title: str = "",
 ) -> str:
     """The page: of one run all that it left, of several how they compare.
 
-    Raises UsageError for a run that has left no result. `results` saves reading them again.
+    Raises UsageError for a run that has left no result. `results` saves reading them again. `beside` is the folder
+    that the page will lie in.
     """
     from runners.reporting.reading import Run
 
@@ -29,7 +34,7 @@ def report_html(
         return run_page(runs[0])
     from runners.reporting.several import several_page
 
-    return several_page(runs, title)
+    return several_page(runs, beside or Path.cwd(), title)
 
 
 def write_report(
@@ -40,7 +45,7 @@ def write_report(
     title: str = "",
 ) -> Path:
     """Write the page whole, or not at all: one that is there already is replaced. Raises OSError and UsageError."""
-    html = report_html(folders, results, title=title)
+    html = report_html(folders, results, beside=path.parent, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -98,7 +98,7 @@ class Figures:
         value = at(self._result, path)
         if value is None:
             return Markup('<span class="muted">–</span>')
-        return self._marked(value, form, f"data-path={_quoted(path)}")
+        return self._marked(value, form, {"data-path": path})
 
     def known(self, path: str) -> bool:
         return at(self._result, path) is not None
@@ -109,24 +109,18 @@ class Figures:
         found = [value for row in rows if (value := row.get(name)) is not None]
         if not found:
             return Markup('<span class="muted">–</span>')
-        return self._marked(round(sum(found), 9), form, f"data-sum={_quoted(f'{many}.*.{name}')}")
+        return self._marked(round(sum(found), 9), form, {"data-sum": f"{many}.*.{name}"})
 
     def share_of(self, path: str, many: str, name: str) -> Markup:
         """What part of that sum a value is."""
         total = sum(row.get(name) or 0 for row in at(self._result, many) or [])
         value = (at(self._result, path) or 0) / total if total else 0.0
-        return self._marked(value, "share", f"data-share={_quoted(path)} data-of={_quoted(f'{many}.*.{name}')}")
+        return self._marked(value, "share", {"data-share": path, "data-of": f"{many}.*.{name}"})
 
-    def _marked(self, value: Any, form: str, where: str) -> Markup:
-        run = f" data-run={_quoted(self._run)}"
-        text = FORMS[form](value)
-        return Markup('<data value="{}" data-as="{}" {}{}>{}</data>').format(
-            value, form, Markup(where), Markup(run), text
-        )
-
-
-def _quoted(text: str) -> Markup:
-    return Markup('"{}"').format(text)
+    def _marked(self, value: Any, form: str, where: Mapping[str, str]) -> Markup:
+        attributes = {"value": value, "data-as": form, **where, "data-run": self._run}
+        written = Markup(" ").join(Markup('{}="{}"').format(*each) for each in attributes.items())
+        return Markup("<data {}>{}</data>").format(written, FORMS[form](value))
 
 
 def bounded(rows: Sequence[Any], most: int) -> tuple[Sequence[Any], int]:

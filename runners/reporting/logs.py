@@ -101,9 +101,7 @@ def _lines(path: Path) -> Iterator[LogLine]:
     """Of a very large file the beginning and the end."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        number = 0
-        for raw in file:
-            number += 1
+        for number, raw in enumerate(file, 1):
             yield _line(number, raw)
             if size > 2 * _LARGEST and file.tell() > _LARGEST and file.tell() < size - _LARGEST:
                 file.seek(size - _LARGEST)

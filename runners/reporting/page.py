@@ -25,7 +25,7 @@ _WEB = _HERE.parent / "web"
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
-"""Controls, and what turns the direction of the text around it: shown by name, so that nothing pretends to be another."""
+"""Controls, and what turns the direction of the text around it: shown by their number."""
 _SCRIPT_ENDS = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -49,21 +49,24 @@ class Run:
 
     folder: RunFolder
     result: Mapping[str, Any]
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    resolved: Mapping[str, Any] = field(default_factory=dict)
-    recipe_text: str = ""
 
     @classmethod
     def of(cls, folder: RunFolder, result: Mapping[str, Any] | None = None) -> Run:
         """Raises UsageError if the run has left no result."""
         found = folder.read_result() if result is None else result
-        return cls(
-            folder,
-            _whole({"run_id": folder.run_id, **found}),
-            _mapping(folder, "plan.json"),
-            _mapping(folder, "resolved.json"),
-            _text(folder.path / "recipe.yaml"),
-        )
+        return cls(folder, _whole({"run_id": folder.run_id, **found}))
+
+    @cached_property
+    def plan(self) -> Mapping[str, Any]:
+        return _mapping(self.folder, "plan.json")
+
+    @cached_property
+    def resolved(self) -> Mapping[str, Any]:
+        return _mapping(self.folder, "resolved.json")
+
+    @cached_property
+    def recipe_text(self) -> str:
+        return _text(self.folder.path / "recipe.yaml")
 
     @cached_property
     def requests(self) -> list[RequestRecord]:
@@ -131,7 +134,6 @@ def _mapping(folder: RunFolder, name: str) -> Mapping[str, Any]:
 
 
 def _text(path: Path) -> str:
-    with suppress(OSError):
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(_LARGEST_FILE)
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_LARGEST_FILE)
     return ""

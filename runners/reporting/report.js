@@ -167,10 +167,10 @@
   const BARS = { compareThroughput: "bars-throughput", compareCost: "bars-cost" };
 
   function barChart(id, chart) {
-    const { base, axis } = layout({ height: 60 + 26 * chart.names.length + 10 * chart.series.length * chart.names.length, margin: { l: 10, r: 60, t: 8, b: 40 }, barmode: "group" });
+    const { base, axis } = layout({ height: 60 + 26 * chart.names.length + 10 * chart.series.length * chart.names.length, margin: { l: 10, r: 76, t: 8, b: 12 }, barmode: "group" });
     const made = {
       ...base, showlegend: chart.series.length > 1, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal" }, bargap: 0.3,
-      xaxis: { ...axis, rangemode: "tozero", title: { text: chart.unit }, nticks: 5 },
+      xaxis: { ...axis, rangemode: "tozero", showticklabels: false, showgrid: false, zeroline: true },
       yaxis: { ...axis, autorange: "reversed", type: "category", gridcolor: "rgba(0,0,0,0)" },
     };
     if (chart.series.length > 1) made.margin = { ...made.margin, t: 34 };

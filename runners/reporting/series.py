@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -104,21 +104,21 @@ def _throughput(records: Sequence[RequestRecord], engine: Sequence[Row]) -> list
             for i, value in enumerate(per_s):
                 own.add(begin + i * rates.width_s * 1000, value)
             own.add(begin + len(per_s) * rates.width_s * 1000, per_s[-1])
-        metrics = Line("from metrics", "c2")
-        for x, value in _per_second(engine, f"{kind}_tokens_total"):
-            metrics.add(x, value)
+        metrics = _rates("from metrics", "c2", engine, f"{kind}_tokens_total")
         panels.append(Panel(kind, title, "tok/s", [own, metrics]))
     return panels
 
 
-def _per_second(rows: Sequence[Row], name: str) -> Iterable[tuple[float, float | None]]:
+def _rates(name: str, colour: str, rows: Sequence[Row], key: str, factor: float = 1.0) -> Line:
     """How fast a counter rose up to each row. One that fell was begun anew: nothing is known of that stretch."""
+    line = Line(name, colour)
     for before, after in pairwise(rows):
         elapsed_s = (after["ms"] - before["ms"]) / 1000
-        a, b = before.get(name), after.get(name)
+        a, b = before.get(key), after.get(key)
         if a is None or b is None or elapsed_s < _SHORTEST_S:
             continue
-        yield after["ms"], (b - a) / elapsed_s if b >= a else None
+        line.add(after["ms"], (b - a) / elapsed_s * factor if b >= a else None)
+    return line
 
 
 def _under_way(records: Sequence[RequestRecord]) -> Line:
@@ -172,18 +172,15 @@ def _gpus(host: Sequence[Row]) -> list[Panel]:
 
 
 def _traffic(host: Sequence[Row]) -> list[Line]:
-    lines = []
-    for name, colour, key in (
-        ("received", "c1", "net_received_bytes"),
-        ("sent", "c6", "net_sent_bytes"),
-        ("read", "c2", "disk_read_bytes"),
-        ("written", "c5", "disk_written_bytes"),
-    ):
-        line = Line(name, colour)
-        for x, value in _per_second(host, key):
-            line.add(x, None if value is None else value / 1e6)
-        lines.append(line)
-    return lines
+    return [
+        _rates(name, colour, host, key, 1e-6)
+        for name, colour, key in (
+            ("received", "c1", "net_received_bytes"),
+            ("sent", "c6", "net_sent_bytes"),
+            ("read", "c2", "disk_read_bytes"),
+            ("written", "c5", "disk_written_bytes"),
+        )
+    ]
 
 
 def time_chart(run: Run, panels: Sequence[Panel]) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from runners.comparing import METRICS, Comparison, Estimate, Group, Metric, compared, groups_of
 from runners.reporting.figures import FORMS, Figures, bounded
@@ -24,6 +27,8 @@ class RunView:
     """One of the runs, as the page shows it."""
 
     index: int
+    letter: str
+    """Of its group, as the sentences call it."""
     name: str
     r: Mapping[str, Any]
     n: Figures
@@ -32,17 +37,18 @@ class RunView:
     """Its length as a part of the longest run's."""
     phase_places: Mapping[str, Sequence[int]]
     machine: str
-    folder: str
+    report: str
+    """The way from this page to that of the run alone."""
 
 
-def several_page(runs: Sequence[Run], title: str = "") -> str:
-    """A page that answers which is faster, what each cost, and where the time went."""
+def several_page(runs: Sequence[Run], beside: Path, title: str = "") -> str:
+    """A page that answers which is faster, what each cost, and where the time went. `beside` is its folder."""
     shown, left_out = bounded(runs, MOST_RUNS)
     results = [run.result for run in shown]
     resolved = {run.result["run_id"]: run.resolved for run in shown if run.resolved}
     groups = groups_of(results, resolved=resolved) or groups_of(results, resolved=resolved, alone=True)
     comparison = compared(groups)
-    views = _views(shown, comparison.groups)
+    views = _views(shown, comparison.groups, beside)
     few = len(comparison.groups) <= _MOST_GROUPS
     statistics = _statistics(comparison) if few and any(len(group.results) > 1 for group in comparison.groups) else []
     pareto = _pareto_chart(comparison)
@@ -86,9 +92,10 @@ def several_page(runs: Sequence[Run], title: str = "") -> str:
     )
 
 
-def _views(runs: Sequence[Run], groups: Sequence[Group]) -> list[RunView]:
+def _views(runs: Sequence[Run], groups: Sequence[Group], beside: Path) -> list[RunView]:
     """The runs in the order in which they were named."""
     names = {run_id: _name(group, i) for group in groups for i, run_id in enumerate(reversed(group.run_ids))}
+    letters = {run_id: group.letter for group in groups for run_id in group.run_ids}
     longest = max((sum(p["seconds"] for p in run.result["phases"]) for run in runs), default=0.0) or 1.0
     views = []
     for index, run in enumerate(runs):
@@ -99,6 +106,7 @@ def _views(runs: Sequence[Run], groups: Sequence[Group]) -> list[RunView]:
         views.append(
             RunView(
                 index=index,
+                letter=letters.get(result["run_id"], ""),
                 name=names.get(result["run_id"], result["run_id"]),
                 r=result,
                 n=Figures(result),
@@ -106,10 +114,14 @@ def _views(runs: Sequence[Run], groups: Sequence[Group]) -> list[RunView]:
                 scale=sum(p["seconds"] for p in result["phases"]) / longest,
                 phase_places=places,
                 machine=machine_words(result),
-                folder=str(run.folder.path),
+                report=_link(run.folder.path / "report.html", beside),
             )
         )
     return views
+
+
+def _link(target: Path, beside: Path) -> str:
+    return quote(Path(os.path.relpath(target, beside)).as_posix())
 
 
 def _name(group: Group, number: int) -> str:
@@ -181,7 +193,7 @@ def _bars(
         values = [read(view.r) for view in views]
         labels = ["–" if value is None else FORMS[form](value) for value in values]
         lines.append({"name": name, "colour": colour, "values": values, "labels": labels})
-    return {"unit": unit, "names": [view.name for view in views], "series": lines}
+    return {"unit": unit, "names": [f"{view.letter}  {view.name}".strip() for view in views], "series": lines}
 
 
 def _pareto_chart(comparison: Comparison) -> dict[str, Any] | None:
@@ -191,7 +203,7 @@ def _pareto_chart(comparison: Comparison) -> dict[str, Any] | None:
     by_key = {metric.key: metric for metric in METRICS}
     speed, price = by_key["output_tokens_per_s"], by_key["usd_per_million_tokens"]
     points = [
-        {"name": group.label, "x": x, "y": y, "front": place.on_front}
+        {"name": f"{group.letter}  {group.label}", "x": x, "y": y, "front": place.on_front}
         for group, place in zip(comparison.groups, comparison.front.places, strict=True)
         if (x := group.median(speed)) is not None and (y := group.median(price)) is not None
     ]

@@ -88,7 +88,7 @@ def run_page(run: Run) -> str:
 def status_words(result: Mapping[str, Any]) -> str:
     """done in, failed in launch after."""
     outcome = result["outcome"]
-    return _WORDS.get(outcome["status"], outcome["status"]).format(phase=outcome.get("phase"))
+    return str(_WORDS.get(outcome["status"], outcome["status"])).format(phase=outcome.get("phase"))
 
 
 def machine_words(result: Mapping[str, Any]) -> str:

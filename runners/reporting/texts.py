@@ -124,7 +124,7 @@ def _document(number: int, name: str, path: Path, run: Run, summaries: _Room, tr
         data = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     if not isinstance(data, dict) or not isinstance(data.get("summary"), str):
         return _bare(name, path, "its output file is not there any more, or cannot be read")
-    slip = data.get("buck_slip") if isinstance(data.get("buck_slip"), dict) else {}
+    slip: Mapping[str, Any] = data["buck_slip"] if isinstance(data.get("buck_slip"), dict) else {}
     summaries.left -= _DOCUMENT
     summary, more = summaries.take(data["summary"], _LONGEST_SUMMARY)
     source = str(slip.get("document", ""))

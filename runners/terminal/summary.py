@@ -41,7 +41,8 @@ def summary_lines(result: dict[str, Any], folder: Path, width: int | None = None
         *(f"warning      {message}" for message in result["warnings"]),
     ]
     lines += list(_summaries(folder))
-    lines.append(f"report       recipe report {result['run_id']}")
+    page = folder / "report.html"
+    lines.append(f"report       {page}" if page.is_file() else f"report       recipe report {result['run_id']}")
     lines.append(f"files        {folder}")
     return lines
 

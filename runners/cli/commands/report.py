@@ -1,26 +1,83 @@
-"""What a run did, how fast, and what it cost."""
+"""What a run did, how fast, and what it cost: in the terminal, and as a page that needs no network.
+
+recipe report RUN                     in the terminal; writes the page anew and says where it is
+recipe report RUN --open              shows the page
+recipe report RUN RUN…                a page that holds the runs against each other
+recipe report RUN --html page.html    writes the page there; - for standard output
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from recipes.errors import UsageError
 from runners.cli.common import add_json, add_run, console, print_json
+from runners.cli.reports import comparison_path, write_run_report
 from runners.run_folder import RunFolder, recipe_home
 from runners.terminal.layout import width_of
 from runners.terminal.summary import phase_table, report_lines
 
+_STANDARD_OUTPUT = Path("-")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser, nargs="+")
+    where = "where the page is written; - for standard output (default: report.html in the run's folder)"
+    parser.add_argument("--html", type=Path, metavar="PATH", help=where)
+    parser.add_argument("--open", action="store_true", help="show the page in the browser")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    to_stdout = options.html == _STANDARD_OUTPUT
+    if to_stdout and (options.json or options.open):
+        other = "--json" if options.json else "--open"
+        raise UsageError(f"--html - and {other} do not go together", advice="write --html PATH")
     folders = [RunFolder.find(recipe_home(), reference) for reference in options.run]
+    folders = list({folder.run_id: folder for folder in folders}.values())
     results = [folder.read_result() for folder in folders]
+    if to_stdout:
+        from runners.reporting import report_html
+
+        sys.stdout.buffer.write(report_html(folders, results).encode("utf-8", "replace"))
+        return 0
+    page = _page(folders, results, options.html) if options.html or options.open or not options.json else None
     if options.json:
         print_json({"runs": results})
-        return 0
+    else:
+        _print(folders, results, page)
+    if options.open and page is not None:
+        webbrowser.open(page.as_uri())
+    return 0
+
+
+def _page(folders: Sequence[RunFolder], results: Sequence[dict[str, Any]], wanted: Path | None) -> Path | None:
+    """Write the page; where it was not asked for, that it can't be written is only a warning."""
+    from runners.reporting import write_report
+
+    home = recipe_home()
+    if len(folders) > 1:
+        for folder, result in zip(folders, results, strict=True):
+            if not (folder.path / "report.html").exists():  # the page leads there
+                write_run_report(home, result)
+    own = folders[0].path / "report.html" if len(folders) == 1 else comparison_path(home, results)
+    path = (wanted or own).absolute()
+    try:
+        return write_report(folders, path, results)
+    except OSError as error:
+        what = f"{path} cannot be written: {error.strerror or error}"
+        if wanted is not None:
+            raise UsageError(what, advice="name another place with --html PATH") from error
+        console(stderr=True).print(f"warning: {what}")
+        return None
+
+
+def _print(folders: Sequence[RunFolder], results: Sequence[dict[str, Any]], page: Path | None) -> None:
     out = console()
     for folder, result in zip(folders, results, strict=True):
         out.print(result["run_id"], style="bold")
@@ -28,4 +85,6 @@ def run(options: argparse.Namespace) -> int:
             out.print(line)
         out.print()
         out.print(phase_table(result))
-    return 0
+    if page is not None and (len(folders) > 1 or page != folders[0].path / "report.html"):
+        what = f"{len(folders)} runs compared: " if len(folders) > 1 else ""
+        out.print(f"\nreport       {what}{page}")
