@@ -26,6 +26,7 @@ from runners.forecast.measured import compared, work_row
 from runners.ledger import Known
 from runners.measurement import latency, request_counts, throughput
 from runners.outcome import Outcome, as_row
+from runners.peak_notes import peaks_note
 from runners.plan import Plan
 from runners.plan_document import SCHEMA_VERSION
 from runners.prepare import Prepared
@@ -100,7 +101,7 @@ def build_result(
             "forecast_usd": expected.total_usd.likely if expected and expected.total_usd else None,
             **bill_row(facts.bill, paid["total_usd"]),
         },
-        "throughput": {**throughput(records, measured.metrics, measured.log), **_taken_at(measured, facts.way)},
+        "throughput": {**_throughput_row(measured), **_taken_at(measured, facts.way)},
         "concurrency": measured.concurrency,
         "telemetry": measured.telemetry,
         "latency": latency(records),
@@ -144,6 +145,13 @@ def caveats(records: Sequence[RequestRecord], settings: Workload) -> Iterator[st
     empty = sum(record.error == EMPTY for record in records)
     if empty and settings.on_empty == "skip":
         yield f"{empty} of {len(records)} answers were empty: what they were asked about is missing (on_empty: skip)"
+
+
+def _throughput_row(measured: Measured) -> dict[str, Any]:
+    """With why the peaks differ, if they do."""
+    seen = (measured.records, measured.metrics, measured.log)
+    row = throughput(*seen)
+    return {**row, "peaks_note": peaks_note(*seen, row["peak_at"])}
 
 
 def _taken_at(measured: Measured, way: str | None) -> dict[str, Any]:
