@@ -14,32 +14,16 @@ from typing import Any
 
 from recipes.errors import UsageError
 from runners.cli.common import add_json, console, print_json
+from runners.cli.filters import TEXTS, add_filters, filter_of
 from runners.ledger import Filter, Ledger, Row
-from runners.ledger.filters import SORTS, STATUSES, order
+from runners.ledger.filters import SORTS, order
 from runners.ledger.totals import BY
 from runners.run_folder import recipe_home
 from runners.terminal.runs_view import runs_lines, totals_lines
 
-_TEXTS = ("recipe", "model", "gpu", "engine", "provider")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    for name in _TEXTS:
-        parser.add_argument(f"--{name}", metavar="NAME", help=f"only runs of this {name}")
-    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="only runs with it; may be repeated")
-    argument = parser.add_argument(
-        "--status",
-        action="append",
-        default=[],
-        metavar="STATUS",
-        help=f"only runs that ended so: {', '.join(STATUSES)}; may be repeated",
-    )
-    argument.completer = lambda prefix, **_: [s for s in STATUSES if s.startswith(prefix)]  # type: ignore[attr-defined]
-    when = "2026-11-01, 2026-11-01T12:00, today, yesterday, 12h, 7d or 2w ago"
-    parser.add_argument("--since", metavar="WHEN", help=f"only runs that began then or later: {when}; in UTC")
-    parser.add_argument("--until", metavar="WHEN", help="only runs that began before")
-    parser.add_argument("--min-cost", type=float, metavar="USD", help="only runs that cost at least so much")
-    parser.add_argument("--max-cost", type=float, metavar="USD", help="only runs that cost at most so much")
+    add_filters(parser)
     argument = parser.add_argument(
         "--sort",
         default="-started",
@@ -82,39 +66,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def filter_of(options: argparse.Namespace, now: datetime) -> Filter:
-    """What the options ask for. Raises UsageError."""
-    for status in options.status:
-        if status not in STATUSES:
-            from recipes.explain import did_you_mean
-
-            raise UsageError(f"--status {status}: no run ends so", advice=did_you_mean(status, STATUSES))
-    if options.min_cost is not None and options.max_cost is not None and options.min_cost > options.max_cost:
-        raise UsageError(f"--min-cost {options.min_cost:g} is above --max-cost {options.max_cost:g}: no run is both")
-    return Filter(
-        **{name: getattr(options, name) for name in _TEXTS},
-        tag=tuple(options.tag),
-        status=tuple(options.status),
-        since=_instant("--since", options.since, now),
-        until=_instant("--until", options.until, now),
-        min_cost=options.min_cost,
-        max_cost=options.max_cost,
-    )
-
-
-def _instant(option: str, text: str | None, now: datetime) -> datetime | None:
-    if text is None:
-        return None
-    from runners.terminal.moments import moment
-
-    found = moment(text, now)
-    if found is None:
-        raise UsageError(
-            f"{option} {text}: not a time", advice="write 2026-11-01, 2026-11-01T12:00, today, 12h, 7d or 2w"
-        )
-    return found
-
-
 def _print_results(ledger: Ledger, rows: Sequence[Row]) -> None:
     """Each run's result on a line of its own, as the ledger has it: nothing is read that is only passed on."""
 
@@ -141,7 +92,7 @@ def _totals(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> int:
 
 def _nothing(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> Iterator[str]:
     """That there is no such run, what was asked for, and what may have been meant."""
-    asked = [f"--{name} {text}" for name in _TEXTS if (text := getattr(options, name)) is not None]
+    asked = [f"--{name} {text}" for name in TEXTS if (text := getattr(options, name)) is not None]
     asked += [f"--tag {text}" for text in options.tag] + [f"--status {text}" for text in options.status]
     asked += [f"--{name} {text}" for name in ("since", "until") if (text := getattr(options, name)) is not None]
     for name in ("min_cost", "max_cost"):
@@ -153,7 +104,7 @@ def _nothing(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> Iter
     yield f"no runs with {' '.join(asked)}"
     from recipes.explain import did_you_mean
 
-    for name, text in [*((name, getattr(meant, name)) for name in _TEXTS), *(("tag", tag) for tag in meant.tags)]:
+    for name, text in [*((name, getattr(meant, name)) for name in TEXTS), *(("tag", tag) for tag in meant.tags)]:
         if text is not None and not ledger.rows(Filter(**{name: text}), limit=1):
             hint = did_you_mean(text, ledger.values(name))
             yield f"no run has {name} {text}" + (f"; {hint}" if hint else "")
