@@ -42,7 +42,8 @@ def _text_schema(pattern: str, *examples: str) -> WithJsonSchema:
 
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,79}$")]
+TAG = r"^[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,79}$"
+Tag = Annotated[str, StringConstraints(pattern=TAG)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 EnvText = Annotated[str, BeforeValidator(_env_text), WithJsonSchema({"type": ["string", "integer"]})]
 SizeBytes = Annotated[

@@ -19,6 +19,7 @@ from runners import registry
 from runners.engine import Engine
 from runners.environments import environment_name
 from runners.forecast.history import PastRun, past_run
+from runners.forecast.month import MonthBudget, month_findings
 from runners.ledger import Ledger
 from runners.masking import Mask
 from runners.models import ModelSource, resolve_model
@@ -33,12 +34,18 @@ from runners.workload import Estimate
 
 
 async def make_plan(
-    loaded: LoadedRecipe, env: Mapping[str, str], *, leased: Offer | None = None, forced: Sequence[str] = ()
+    loaded: LoadedRecipe,
+    env: Mapping[str, str],
+    *,
+    leased: Offer | None = None,
+    forced: Sequence[str] = (),
+    budget: MonthBudget | None = None,
 ) -> Plan:
     """Ask for offers, look the model up, read the inputs, and judge. Changes nothing and costs nothing.
 
-    No offers are asked for if one is `leased` already. Blocks with a `forced` code are let pass as warnings. Raises
-    Refused if the model cannot be had; every other block is a finding of the plan, whose verdict is then "refuse".
+    No offers are asked for if one is `leased` already. With a `budget` the forecast is held against it. Blocks with a
+    `forced` code are let pass as warnings. Raises Refused if the model cannot be had; every other block is a finding of
+    the plan, whose verdict is then "refuse".
     """
     recipe = loaded.recipe
     provisioner = registry.provisioner(recipe.resources.provisioner)
@@ -63,6 +70,7 @@ async def make_plan(
         *subject_findings(recipe, engine, model, uncounted, billable=provisioner.billable),
         *(chosen[0].findings if chosen else ()),
         *recipe_findings(recipe, env, billable=provisioner.billable, needless=needless_secrets(model)),
+        *_of_the_month(budget, chosen, recipe, provisioner),
     ]
     if judged and not passed and leased is None:
         findings = await _with_remedies(findings, question, judged[0], provisioner)
@@ -83,6 +91,15 @@ async def make_plan(
         no_machine=no_machine,
         mask=Mask(env.get(name, "") for name in (*recipe.secrets, *provisioner.secrets)),
     )
+
+
+def _of_the_month(
+    budget: MonthBudget | None, chosen: Sequence[Judged], recipe: Recipe, provisioner: Provisioner
+) -> Iterator[Finding]:
+    if budget is not None and chosen:
+        forecast = chosen[0].forecast
+        usd = forecast.total_usd if forecast else None
+        yield from month_findings(budget, usd, recipe.limits, billable=provisioner.billable)
 
 
 async def _question(

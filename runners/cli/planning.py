@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
+from recipes.ranges import Range
 from runners import registry
 from runners.cli.common import console, print_json
 from runners.plan_document import document_of, refused_document
@@ -17,16 +18,29 @@ from runners.preflight.explanations import explanation
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from runners.forecast.month import MonthBudget
+
 
 async def plan_all(
-    loaded: tuple[LoadedRecipe, ...], *, as_json: bool, forced: Sequence[str] = (), explained: Sequence[str] = ()
+    loaded: tuple[LoadedRecipe, ...],
+    *,
+    as_json: bool,
+    forced: Sequence[str] = (),
+    explained: Sequence[str] = (),
+    budget: MonthBudget | None = None,
 ) -> int:
     """Plan every recipe, also after one that is refused, and show them. Returns the first exit code that is not 0.
+
+    The runs of all of them together are held against the `budget`.
 
     Raises UsageError for a word of `explained` that nobody explains, before anything is planned.
     """
     told = [(word, [_explanation(word, one) for one in loaded]) for word in explained]
-    documents = [await plan_document(one, forced) for one in loaded]
+    documents = []
+    for one in loaded:
+        documents.append(await plan_document(one, forced, budget))
+        if budget and (usd := (documents[-1]["forecast"] or {}).get("total_usd")):
+            budget = budget.after(Range(**usd), one.recipe.limits)
     if as_json:
         notes = [{"code": word, "texts": sorted(set(texts))} for word, texts in told]
         print_json({"plans": documents, **({"explanations": notes} if notes else {})})
@@ -40,10 +54,12 @@ async def plan_all(
     return next((code for code in codes if code), ExitCode.DONE)
 
 
-async def plan_document(one: LoadedRecipe, forced: Sequence[str] = ()) -> dict[str, Any]:
+async def plan_document(
+    one: LoadedRecipe, forced: Sequence[str] = (), budget: MonthBudget | None = None
+) -> dict[str, Any]:
     """A recipe's plan as plain data, also where its model cannot be had."""
     try:
-        return document_of(await make_plan(one, os.environ, forced=forced))
+        return document_of(await make_plan(one, os.environ, forced=forced, budget=budget))
     except Refused as error:
         return refused_document(one, error, os.environ)
 

@@ -104,6 +104,14 @@ GENERIC = {
         "high end above 20 times its low one).\n"
         "Source: --explain forecast; limits.max_cost"
     ),
+    "budget-month": (
+        "What this calendar month has cost (UTC, by the log of this machine), what runs that are going on are likely "
+        "to cost or have cost by now, what machines without a living run have cost, and the forecast of this run and "
+        "of those before it in the same command, against --budget-month. A likely cost above it is refused; a high "
+        "one is warned of, and so is a likely one from 80 % of the budget on. A run counts in the month in which it "
+        "began, at most with its limits.max_cost.\n"
+        "Source: --budget-month, or RECIPE_BUDGET_MONTH; recipe runs --by month; --explain forecast"
+    ),
     "duration": (
         "The forecast's time against limits.max_duration, as for budget; counted from when a machine is asked for.\n"
         "Source: --explain forecast; limits.max_duration"

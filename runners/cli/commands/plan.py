@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from runners.cli.budget import add_budget, budget_usd, month_budget
 from runners.cli.common import add_force, add_json, add_recipes, complete_codes, forced_codes, load_recipes
 from runners.cli.planning import plan_all
+from runners.run_folder import recipe_home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the formula, the figures and the sources of a check, of memory or of forecast",
     )
     argument.completer = complete_codes  # type: ignore[attr-defined]
+    add_budget(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     loaded = load_recipes(options)
-    return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options), explained=options.explain))
+    budget = month_budget(budget_usd(options), recipe_home())
+    forced = forced_codes(options)
+    return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced, explained=options.explain, budget=budget))
