@@ -15,10 +15,12 @@ from rich.text import Text
 from provisioners.journal import Entry
 from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
+from runners.cli.budget import month_budget
 from runners.cli.common import console, print_json
 from runners.cli.reports import write_comparison, write_run_report
 from runners.clock import Clock
 from runners.events import Event, Listener
+from runners.forecast.month import MonthBudget
 from runners.ledger import Ledger
 from runners.live import LiveFile, LiveRun
 from runners.machines import journalled
@@ -58,12 +60,14 @@ class Runs:
         keep: bool = False,
         detachment: Detachment | None = None,
         watchers: Sequence[Callable[[LiveRun], Listener]] = (),
+        budget_usd: float | None = None,
     ) -> None:
         """`fresh`: nothing is taken over from unfinished runs of the recipe. `keep`: machines stay after the work.
 
         With a `detachment` the terminal is left once every plan has passed. Each of the `watchers` is shown every run
-        before it begins, and says what is to hear its events.
+        before it begins, and says what is to hear its events. `budget_usd` is what a calendar month may cost.
         """
+        self._budget_usd = budget_usd
         self._detachment, self._watchers = detachment, watchers
         self._as_json, self._parallel, self._forced, self._fresh, self._keep = as_json, parallel, forced, fresh, keep
         self._results: dict[int, dict[str, Any]] = {}
@@ -171,8 +175,11 @@ class Runs:
     async def _planned(self, loaded: tuple[LoadedRecipe, ...]) -> dict[int, Plan] | None:
         """The plans, or the first of very many; None if one of them was refused."""
         kept: dict[int, Plan] = {}
+        budget = self._budget()
         for i, one in enumerate(loaded):
-            plan = await make_plan(one, os.environ, forced=self._forced)
+            plan = await make_plan(one, os.environ, forced=self._forced, budget=budget)
+            if budget and plan.forecast:
+                budget = budget.after(plan.forecast.total_usd, plan.recipe.limits)
             if plan.no_machine is not None and plan.exit_code == ExitCode.NO_MACHINE:
                 raise plan.no_machine
             if plan.verdict == "refuse":
@@ -182,12 +189,16 @@ class Runs:
                 kept[i] = plan
         return None if self._refused else kept
 
+    def _budget(self, times: int = 1) -> MonthBudget | None:
+        """With what has been spent by now."""
+        return month_budget(self._budget_usd, site().home, times=times)
+
     async def _in_turn(self, loaded: tuple[LoadedRecipe, ...]) -> None:
         """Planned again one by one: so much may have changed meanwhile, and many prepared inputs need much memory."""
         for i, one in enumerate(loaded):
             clock = Clock()
             try:
-                plan = await make_plan(one, os.environ, forced=self._forced)
+                plan = await make_plan(one, os.environ, forced=self._forced, budget=self._budget())
                 with following(console(stderr=True)) as listener:
                     await self._run_one(i, plan, clock, listener)
                 self._show_ends(only=i)
@@ -208,7 +219,7 @@ class Runs:
                 try:
                     plan = plans.pop(i, None)
                     if plan is None and not self._stopped:
-                        plan = await make_plan(loaded[i], os.environ, forced=self._forced)
+                        plan = await make_plan(loaded[i], os.environ, forced=self._forced, budget=self._budget())
                     if plan is None or self._stopped:
                         self._codes.append((i, ExitCode.INTERRUPTED))
                         return

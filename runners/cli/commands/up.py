@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recipes.errors import UsageError
+from recipes.fields import TAG
 from recipes.load import LoadedRecipe
+from runners.cli.budget import add_budget, budget_usd, month_budget
 from runners.cli.common import add_force, add_json, add_recipes, console, forced_codes, load_recipes, port, positive
 from runners.cli.running import Runs
 from runners.http.loop import run as run_in_loop
@@ -43,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", action="store_true", help="keep machine and engine after the work, for recipe chat; Ctrl-C lets go"
     )
     parser.add_argument("--max-cost", type=float, metavar="USD", help="sets limits.max_cost")
+    add_budget(parser)
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="TAG", help="add it to the recipe's tags; may be repeated"
+    )
     parser.add_argument(
         "--metrics-port", type=port, metavar="N", help="serve a page for Prometheus there; 0: any port that is free"
     )
@@ -52,11 +60,19 @@ def run(options: argparse.Namespace) -> int:
     if options.max_cost is not None and not options.max_cost >= 0:
         raise UsageError(f"--max-cost {options.max_cost}: not a sum of money", advice="write --max-cost 10")
     extra = [] if options.max_cost is None else [f"limits.max_cost={options.max_cost}"]
-    loaded = load_recipes(options, extra)
+    budget = budget_usd(options)
+    loaded = tagged(load_recipes(options, extra), options.tag)
     if options.dry_run:
         from runners.cli.planning import plan_all
 
-        return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced_codes(options)))
+        return asyncio.run(
+            plan_all(
+                loaded,
+                as_json=options.json,
+                forced=forced_codes(options),
+                budget=month_budget(budget, recipe_home()),
+            )
+        )
     if options.keep and len(loaded) > 1:
         raise UsageError(f"--keep holds one machine, and these are {len(loaded)} runs", advice="run them one by one")
     if options.detach:
@@ -64,6 +80,18 @@ def run(options: argparse.Namespace) -> int:
 
         return detached(lambda detachment: _run(options, loaded, detachment), as_json=options.json)
     return _run(options, loaded)
+
+
+def tagged(loaded: tuple[LoadedRecipe, ...], tags: Sequence[str]) -> tuple[LoadedRecipe, ...]:
+    """The recipes with these tags besides their own. Raises UsageError for what is none."""
+    for tag in tags:
+        if not re.fullmatch(TAG, tag):
+            advice = "write letters, digits and . _ : / = + -, at most 80, the first a letter or a digit"
+            raise UsageError(f"--tag {tag}: not a tag", advice=advice)
+    return tuple(
+        replace(one, recipe=one.recipe.model_copy(update={"tags": tuple(dict.fromkeys([*one.recipe.tags, *tags]))}))
+        for one in loaded
+    )
 
 
 def _run(options: argparse.Namespace, loaded: tuple[LoadedRecipe, ...], detachment: Detachment | None = None) -> int:
@@ -76,6 +104,7 @@ def _run(options: argparse.Namespace, loaded: tuple[LoadedRecipe, ...], detachme
             keep=options.keep,
             detachment=detachment,
             watchers=watchers,
+            budget_usd=budget_usd(options),
         )
         return run_in_loop(runs.run_all(loaded))
 
