@@ -1,0 +1,96 @@
+"""recipe check, on a real run: 0 if all is met, 8 with each reason if not, 2 for nonsense."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def ran(recipe: Command) -> Command:
+    assert recipe("up", "local-smoke").returncode == 0
+    return recipe
+
+
+def test_a_run_is_held_against_what_is_asked_of_it(ran: Command) -> None:
+    result = json.loads((ran.run_folder() / "result.json").read_text())
+    plain = ran("check", "local-smoke")
+    assert (plain.returncode, plain.stderr) == (0, "")
+    assert plain.stdout.splitlines()[0] == f"{result['run_id']}   met"
+    met = ran("check", result["run_id"], "--min-output-tokens-per-s", "1", "--max-cost", "1", "--max-duration", "5m")
+    assert met.returncode == 0, met.stderr
+    broken = ran("check", "local-smoke", "--max-cost", "0", "--max-e2e-p99", "0s", "--require", "documents.done>3")
+    assert broken.returncode == 8
+    assert "NOT MET: 3 of 6 conditions" in broken.stdout
+    for reason in ("max-cost", "max-e2e-p99", "documents.done 3, not > 3"):
+        assert reason in broken.stderr
+    assert f"next:  recipe report {result['run_id']}" in broken.stderr
+
+
+def test_one_json_document_says_it_all(ran: Command) -> None:
+    ended = ran("check", "local-smoke", "--max-cost", "0", "--json")
+    said = json.loads(ended.stdout)
+    assert (ended.returncode, said["met"], said["baseline"]) == (8, False, None)
+    checks = {check["name"]: check for check in said["runs"][0]["checks"]}
+    assert [name for name, check in checks.items() if not check["met"]] == ["max-cost"]
+    result = json.loads((ran.run_folder() / "result.json").read_text())
+    assert checks["max-cost"]["value"] == result["cost"]["total_usd"]
+
+
+def test_a_baseline_is_a_run_or_its_file_from_wherever_it_was_kept(ran: Command, tmp_path: Path) -> None:
+    folder = ran.run_folder()
+    kept = tmp_path / "baseline.json"
+    shutil.copy(folder / "result.json", kept)
+    for baseline in (folder.name, str(folder), str(kept)):
+        ended = ran("check", "local-smoke", "--baseline", baseline, "--tolerance", "0%")
+        assert ended.returncode == 0, ended.stderr
+        assert f"beside {folder.name}" in ended.stdout
+    faster = json.loads(kept.read_text())
+    faster["throughput"]["output_tokens_per_s"] *= 2
+    kept.write_text(json.dumps(faster))
+    worse = ran("check", "local-smoke", "--baseline", str(kept))
+    assert worse.returncode == 8
+    assert "baseline output_tokens_per_s" in worse.stderr
+    assert "worse by 50.0%" in worse.stderr
+    assert ran("check", "local-smoke", "--baseline", str(kept), "--metric", "prompt_tokens_per_s").returncode == 0
+
+
+def test_a_run_that_was_not_completed_never_passes(recipe: Command) -> None:
+    assert recipe("up", "local-smoke", "--set", "limits.deadlines.launch=1ms").returncode == 6
+    ended = recipe("check", "local-smoke", "--max-failed", "100")
+    assert ended.returncode == 8
+    assert "failed in launch" in ended.stderr
+    nothing = recipe("check", "local-smoke", "--baseline", "local-smoke")
+    assert (nothing.returncode, "that run was failed" in nothing.stderr) == (2, True)
+    (recipe.run_folder() / "result.json").unlink()
+    lost = recipe("check", "local-smoke")
+    assert (lost.returncode, "there is no result" in lost.stderr) == (8, True)
+
+
+NONSENSE = (
+    ["no-such-run"],
+    ["local-smoke", "--max-cost", "nan"],
+    ["local-smoke", "--max-ttft-p99", "12"],
+    ["local-smoke", "--tolerance", "10%"],
+    ["local-smoke", "--baseline", "no-such-run"],
+    ["local-smoke", "--baseline", "pyproject.toml"],
+    ["local-smoke", "--baseline", "local-smoke", "--tolerance", "200%"],
+    ["local-smoke", "--baseline", "local-smoke", "--metric", "beauty"],
+    ["local-smoke", "--require", "cost.beauty>1"],
+    ["local-smoke", "--require", "cost"],
+)
+
+
+def test_nonsense_is_a_wrong_command_line(ran: Command) -> None:
+    (ran.cwd / "pyproject.toml").write_text("[project]\n")
+    for arguments in NONSENSE:
+        ended = ran("check", *arguments)
+        assert (ended.returncode, ended.stdout) == (2, ""), arguments
+        assert ended.stderr.startswith("error: ")
