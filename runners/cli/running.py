@@ -17,6 +17,7 @@ from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
 from runners.cli.budget import month_budget
 from runners.cli.common import console, print_json
+from runners.cli.repeating import compare_lines, money_line
 from runners.cli.reports import write_comparison, write_run_report
 from runners.clock import Clock
 from runners.events import Event, Listener
@@ -58,18 +59,21 @@ class Runs:
         forced: Sequence[str] = (),
         fresh: bool = False,
         keep: bool = False,
+        repeat: int = 1,
         detachment: Detachment | None = None,
         watchers: Sequence[Callable[[LiveRun], Listener]] = (),
         budget_usd: float | None = None,
     ) -> None:
         """`fresh`: nothing is taken over from unfinished runs of the recipe. `keep`: machines stay after the work.
+        `repeat`: each recipe so many times, all of them in turn, so that what drifts meets all alike; always fresh.
 
         With a `detachment` the terminal is left once every plan has passed. Each of the `watchers` is shown every run
         before it begins, and says what is to hear its events. `budget_usd` is what a calendar month may cost.
         """
         self._budget_usd = budget_usd
         self._detachment, self._watchers = detachment, watchers
-        self._as_json, self._parallel, self._forced, self._fresh, self._keep = as_json, parallel, forced, fresh, keep
+        self._as_json, self._parallel, self._forced, self._keep = as_json, parallel, forced, keep
+        self._repeat, self._fresh = repeat, fresh or repeat > 1
         self._results: dict[int, dict[str, Any]] = {}
         self._refused: list[dict[str, Any]] = []
         self._codes: list[tuple[int, int]] = []
@@ -150,6 +154,9 @@ class Runs:
         if plans is None:
             self._codes.append((0, ExitCode.REFUSED))
             return
+        if self._repeat > 1:
+            self._say(money_line(list(plans.values()), loaded, self._repeat))
+        loaded *= self._repeat
         if self._detachment is not None:
             self._detachment.leave_terminal(runs=len(loaded))
             self._as_json = False  # whoever asked for it is told by the process that waits
@@ -290,11 +297,15 @@ class Runs:
             sys.stdout.flush()
 
     def _show_comparison(self) -> None:
-        """The page over all runs, if they are several."""
+        """How to compare the runs, if they are several, and the page over all of them."""
         results = [result for _, result in sorted(self._results.items())]
+        if not self._as_json:
+            with suppress(OSError):
+                for line in compare_lines(results):
+                    console().print(line)
         if len(results) > 1 and (path := write_comparison(site().home, results)):
             with suppress(OSError):
-                console(stderr=self._as_json).print(f"\nreport       {len(results)} runs compared: {path}")
+                console(stderr=self._as_json).print(f"report       {len(results)} runs compared: {path}")
 
     @staticmethod
     def _say(*lines: str | Text) -> None:

@@ -36,7 +36,7 @@ class Change:
         return tuple(map(value_told, self.values))
 
     def row(self) -> dict[str, Any]:
-        return {"path": self.path, "values": list(self.values)}
+        return {"path": self.path, "values": list(self.values), "told": list(self.told)}
 
 
 def recipe_changes(groups: Sequence[Group]) -> tuple[Change, ...]:

@@ -72,15 +72,18 @@ def _difference(groups: Sequence[Group], found: Difference, topic: Topic) -> str
     first, second = groups[found.b], groups[found.a]
     ratio, bounds = found.ratio, found.interval
     figures = [found.after.median, found.before.median]
-    if topic == "speed" and ratio is not None and 0 < ratio < 1:
+    decided = found.verdict not in ("within noise", "the same")
+    if topic == "speed" and decided and ratio is not None and 0 < ratio < 1:
         first, second, ratio = second, first, 1 / ratio
         bounds = bounds.turned if bounds else None
         figures.reverse()
     one, other = _plain(found.metric, figures[0]), _figure(found.metric, figures[1], second)
-    if found.verdict in ("within noise", "the same"):
-        what = "speed" if topic == "speed" else "cost"
+    if not decided:
         beyond = "is the same" if found.verdict == "the same" else "does not differ by more than noise"
-        return f"The {what} {beyond}: {first.letter} {one}, {second.letter} {other}."
+        within = _sure(bounds) if found.verdict == "within noise" else ""
+        # Both by their letters, the first group first.
+        one, other = _plain(found.metric, figures[1]), _figure(found.metric, figures[0], first)
+        return f"The {topic} {beyond}: {second.letter} {one}, {first.letter} {other}{within}."
     sure = found.verdict == "more than noise"
     against = f"{one} against {other}"
     if ratio is None:

@@ -46,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="keep machine and engine after the work, for recipe chat; Ctrl-C lets go"
     )
+    parser.add_argument(
+        "--repeat",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="run each recipe N times, in turn, none from another's answers; 5 tell a difference from noise",
+    )
     parser.add_argument("--max-cost", type=float, metavar="USD", help="sets limits.max_cost")
     add_budget(parser)
     parser.add_argument(
@@ -73,8 +80,9 @@ def run(options: argparse.Namespace) -> int:
                 budget=month_budget(budget, recipe_home()),
             )
         )
-    if options.keep and len(loaded) > 1:
-        raise UsageError(f"--keep holds one machine, and these are {len(loaded)} runs", advice="run them one by one")
+    count = len(loaded) * options.repeat
+    if options.keep and count > 1:
+        raise UsageError(f"--keep holds one machine, and these are {count} runs", advice="run them one by one")
     if options.detach:
         from runners.cli.detach import detached
 
@@ -101,6 +109,7 @@ def _run(options: argparse.Namespace, loaded: tuple[LoadedRecipe, ...], detachme
             parallel=options.parallel,
             forced=forced_codes(options),
             fresh=options.fresh,
+            repeat=options.repeat,
             keep=options.keep,
             detachment=detachment,
             watchers=watchers,

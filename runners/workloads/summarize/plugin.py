@@ -73,10 +73,12 @@ class Summarize(Workload):
             )
 
     def figures(self, prepared: Prepared, records: Sequence[RequestRecord]) -> Mapping[str, Any] | None:
-        """The strategy, and how far it had to go."""
+        """The strategy, of which texts, and how far it had to go."""
         return {
             "kind": self.name,
             "strategy": prepared.recipe.workload.strategy,
+            "inputs_digest": digest_of(sorted(document.digest.hex() for document in prepared.documents)),
+            "prompt_digest": digest_of(prepared.template.text),
             "chunks": sum(document.chunks for document in prepared.documents),
             "levels": max((record.level for record in records), default=0),
             "empty": sum(record.error == EMPTY for record in records),
