@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from recipes.errors import UsageError
 from runners.exporting.contract import ExportedRun
 from runners.ledger import Filter, Ledger, Row
-from runners.run_folder import RunFolder
+from runners.run_folder import RUN_ID, RunFolder
 
 _AT_ONCE = 100
 
@@ -22,17 +23,23 @@ def chosen_rows(home: Path, ledger: Ledger, references: Sequence[str], meant: Fi
     """
     if not references:
         return ledger.rows(meant, sort="started")
-    rows = {row.run_id: row for row in ledger.rows(meant)}
-    wanted = dict.fromkeys(_run_id(home, rows, reference) for reference in references)
-    missing = [run_id for run_id in wanted if run_id not in rows and ledger.run(run_id) is None]
-    if missing:
-        advice = f"recipe import {home / 'runs' / missing[0]}"
-        raise UsageError(f"{missing[0]} has a folder, and is not in {ledger.path}", advice=advice)
+    wanted = dict.fromkeys(RunFolder.find(home, reference).run_id for reference in references)
+    rows = {row.run_id: row for row in _near(ledger, wanted, meant)}
+    for run_id in wanted:
+        if run_id not in rows and ledger.run(run_id) is None:
+            folder = home / "runs" / run_id
+            raise UsageError(f"{folder} is not in {ledger.path}", advice=f"recipe import {folder}")
     return [rows[run_id] for run_id in wanted if run_id in rows]
 
 
-def _run_id(home: Path, rows: dict[str, Row], reference: str) -> str:
-    return reference if reference in rows else RunFolder.find(home, reference).run_id
+def _near(ledger: Ledger, wanted: Iterable[str], meant: Filter) -> Iterator[Row]:
+    """The rows that are meant, of the recipes that these runs are of: not all that there are."""
+    if meant.recipe is not None:
+        yield from ledger.rows(meant)
+        return
+    recipes = {found["recipe"] if (found := RUN_ID.fullmatch(run_id)) else None for run_id in wanted}
+    for recipe in recipes:
+        yield from ledger.rows(replace(meant, recipe=recipe))
 
 
 def exported_runs(home: Path, ledger: Ledger, rows: Sequence[Row]) -> Iterator[ExportedRun]:

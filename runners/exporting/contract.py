@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 from recipes.errors import UsageError
+from runners.comparing.groups import base_of
 from runners.ledger import Row
 
 What = Literal["runs", "requests", "telemetry"]
@@ -25,6 +26,11 @@ class ExportedRun:
     @property
     def run_id(self) -> str:
         return self.row.run_id
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name; of a run of a matrix that of the matrix."""
+        return base_of(self.row.recipe, self.row.variant)
 
 
 @runtime_checkable
@@ -52,7 +58,7 @@ class Tracking:
     uri: str | None = None
     """The tracker's address; None for what its own client is set to."""
     group: str | None = None
-    """Its experiment or project; None for one of each recipe's name."""
+    """Its experiment or project; None for one of each recipe's name. All runs of a matrix are of one recipe."""
     outputs: bool = False
     """Whether the outputs' files go with the run."""
     again: bool = False

@@ -5,6 +5,9 @@ recipe export -o runs.parquet --since 30d                the last month's runs a
 recipe export RUN --what requests -o requests.csv        a row for each request
 recipe export RUN… --format markdown                     a table for a README or a pull request
 recipe export --recipe NAME --format mlflow              to MLflow, as its client is set up
+
+Of runs, CSV and Parquet have a column for each value of result.json, named by its path: cost.total_usd. JSON lines have
+everything as it lies on disk. A name (--recipe, --model, …) is a whole one, else a part or a glob, as in recipe runs.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes.errors import UsageError
 from runners.cli.common import add_run
-from runners.ledger import Filter, Ledger
+from runners.cli.filters import add_filters, filter_of
+from runners.ledger import Ledger
 from runners.run_folder import recipe_home
 from runners.terminal.words import plural
 
@@ -36,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="jsonl, csv, parquet, markdown, mlflow or wandb (default: as -o is named, else jsonl)",
     )
     form.completer = _complete_formats  # type: ignore[attr-defined]
+    add_filters(parser)
     parser.add_argument("--what", choices=_WHATS, default="runs", help="a row for each run, request or sample")
     parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="a file (default: standard output)")
     parser.add_argument("-f", "--force", action="store_true", help="write what is there already anew")
@@ -56,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     from runners.exporting.chosen import chosen_rows, exported_runs
     from runners.exporting.contract import FileTarget
 
+    meant = filter_of(options, datetime.now(UTC))
     name = options.format or formats.format_of(options.output)
     target = formats.target(name)
     if isinstance(target, FileTarget):
@@ -64,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         _check_tracker(options, name)
     home = recipe_home()
     ledger = Ledger(home)
-    rows = chosen_rows(home, ledger, options.run, Filter())
+    rows = chosen_rows(home, ledger, options.run, meant)
     runs = exported_runs(home, ledger, rows)
     if not rows:
         print("no runs are meant; recipe runs lists what there is", file=sys.stderr)

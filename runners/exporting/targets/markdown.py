@@ -18,8 +18,9 @@ from runners.terminal.words import clock_time, dollars, plural, seconds, shorten
 
 _LONGEST = 120
 _LONGEST_REASON = 400
-_PLAIN = re.compile(r"(?!www)[A-Za-z0-9$<–][A-Za-z0-9 ×.,%/$–-]*")
-"""What no renderer takes for anything but text, unless it holds "//"."""
+_PLAIN = re.compile(r"[A-Za-z0-9$](?:[A-Za-z0-9 ×.,%/$–-]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9]))*")
+_LINKS = ("//", "www.")
+"""What no renderer takes for anything but text, unless one of these is in it."""
 _RIGHT = frozenset({"output tok/s", "TTFT p50", "$/document", "$/Mtok", "cost", "time"})
 _ALWAYS = frozenset({"run", "status"})
 _COLUMNS = _RIGHT | _ALWAYS | {"model", "engine", "hardware"}
@@ -108,9 +109,9 @@ def _settings(run: ExportedRun, axes: Sequence[str]) -> dict[str, str]:
 
 def _names(runs: Sequence[ExportedRun], axes: Sequence[str]) -> list[str]:
     """The recipe's name where that and the settings tell runs apart, else each run's id."""
-    told = [(run.row.recipe, *(str(run.row.variant.get(path)) for path in axes)) for run in runs]
+    told = [(run.recipe, *(str(run.row.variant.get(path)) for path in axes)) for run in runs]
     times = Counter(told)
-    return [code(run.row.recipe if times[tell] == 1 else run.run_id) for run, tell in zip(runs, told, strict=True)]
+    return [code(run.recipe if times[tell] == 1 else run.run_id) for run, tell in zip(runs, told, strict=True)]
 
 
 def _reasons(names: Sequence[str], runs: Sequence[ExportedRun]) -> Iterator[str]:
@@ -128,7 +129,7 @@ def _line(cells: Iterable[str]) -> str:
 
 def _text(text: str) -> str:
     """As it is where that is plain, else as code."""
-    return text if not text or (_PLAIN.fullmatch(text) and "//" not in text) else code(text)
+    return text if not text or (_PLAIN.fullmatch(text) and not any(link in text for link in _LINKS)) else code(text)
 
 
 def code(value: Any, longest: int = _LONGEST) -> str:

@@ -26,7 +26,7 @@ _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE = 1000, 100
 """MLflow's limits, as its documentation of `log_batch` has them, and mlflow.utils.validation."""
 _FOREIGN = re.compile(r"[^\w\-. :/]")
 _STATUS = {"completed": "FINISHED", "running": "RUNNING", "interrupted": "KILLED"}
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """Nothing goes anywhere but to the tracking server, and one that is not there is known within seconds."""
 
 
@@ -81,7 +81,7 @@ class _Log:
 
 
 def _send(log: _Log, run: ExportedRun, tracking: Tracking, uri: str) -> Sent:
-    experiment = log.experiment(tracking.group or run.row.recipe)
+    experiment = log.experiment(tracking.group or run.recipe)
     digest = digest_of(run.result)
     there = log.runs_of(experiment, run.run_id)
     complete = [one for one in there if one.data.tags.get(_EXPORTED) == digest]
@@ -121,7 +121,7 @@ def _tags(run: ExportedRun) -> dict[str, str]:
     own = {f"recipe.{'name' if name == 'recipe' else name}": text for name, text in facts(run).items()}
     words = {f"tag.{word}": "true" for word in run.row.tags}
     commit = run.result.get("git_commit")
-    source = {"mlflow.source.name": run.row.recipe, "mlflow.source.type": "LOCAL"}
+    source = {"mlflow.source.name": run.recipe, "mlflow.source.type": "LOCAL"}
     git = {"mlflow.source.git.commit": commit.rstrip("+")} if isinstance(commit, str) else {}
     return {**own, **words, **source, **git}
 
@@ -149,7 +149,8 @@ def _explained(mlflow: Any) -> Iterator[None]:
         yield
     except mlflow.exceptions.MlflowException as error:
         message = " ".join(str(error).split())
-        raise NoMachine(f"MLflow: {message}", advice="see --tracking-uri and MLFLOW_TRACKING_URI") from error
+        advice = "--tracking-uri or MLFLOW_TRACKING_URI says where it is"
+        raise NoMachine(f"MLflow: {message}", advice=advice) from error
     except ImportError as error:
         raise UsageError(
             f"MLflow: {error}", advice="this store needs more of it: pip install 'gpu-recipe[mlflow]'"

@@ -6,6 +6,7 @@ A run's id there is its id here, so that one that is exported again takes the pl
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -33,6 +34,7 @@ that a run that is synchronised later needs no folder of ours."""
 
 class Wandb:
     def send(self, runs: Iterable[ExportedRun], tracking: Tracking) -> Iterator[Sent]:
+        os.environ.setdefault("WANDB_SILENT", "true")
         wandb = imported(lambda: importlib.import_module("wandb"), "wandb", "wandb")
         settings = _known(wandb, {**_SETTINGS, **({"base_url": tracking.uri} if tracking.uri else {})})
         for run in runs:
@@ -45,7 +47,7 @@ def _write(wandb: Any, settings: Mapping[str, Any], run: ExportedRun, tracking: 
     made = wandb.init(
         id=run.run_id,
         name=run.run_id,
-        project=tracking.group or run.row.recipe,
+        project=tracking.group or run.recipe,
         group=run.row.recipe_digest,
         tags=[tag[:_LONGEST_TAG] for tag in run.row.tags],
         config={**facts(run), **parameters(run)},
@@ -58,7 +60,7 @@ def _write(wandb: Any, settings: Mapping[str, Any], run: ExportedRun, tracking: 
     for path, _ in files(run, outputs=tracking.outputs):
         made.save(str(path), base_path=str(run.folder), policy="now")
     made.finish(exit_code=0 if run.row.status == "completed" else 1)
-    where = made.url or f"wandb sync {Path(made.dir).parent}"
+    where = f"wandb sync {Path(made.dir).parent}" if made.offline else made.url
     return Sent(run.run_id, new=True, where=where)
 
 
