@@ -124,7 +124,7 @@ class LiveRun:
     def document(self) -> dict[str, Any]:
         """What live.json holds. Instants are UTC; `usd` and `left_s` are as of `at`."""
         plan, now = self.plan, datetime.now(UTC)
-        left, spent, price = self.left_s(now), self.clock.spent_usd(), self.clock.price_usd_per_h
+        left, spent, rate = self.left_s(now), self.clock.spent_usd(), self.clock.usd_per_h
         return {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.folder.run_id,
@@ -149,12 +149,13 @@ class LiveRun:
             ],
             "stopping": None if self.stopping is None else {"now": self.stopping.second},
             "usd": spent,
-            "price_usd_per_h": price,
+            "price_usd_per_h": self.clock.price_usd_per_h,
+            "usd_per_h": rate,
             "billing": self.leased,
             "max_cost_usd": plan.recipe.limits.max_cost,
             "deadline": self.started.deadline if self.started else None,
             "left_s": None if left is None else round(left, 1),
-            "usd_at_end": None if None in (left, spent, price) else spent + price * left / 3600,  # type: ignore[operator]
+            "usd_at_end": None if left is None or spent is None or rate is None else spent + rate * left / 3600,
             "driven": None if self.driven is None else _fields(self.driven),
             "rates": self.rates.document(now),
             "samples": self.samples,

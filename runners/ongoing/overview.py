@@ -14,6 +14,7 @@ SCHEMA_VERSION = 1
 ENDED_SHOWN_S = 600.0
 """So long a run that has ended is still told of."""
 _MOST_ENDED = 20
+_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
 _SILENT_S = 5.0
 """A client writes every second; one that has not for so long is told to be silent."""
 _FRESH_S = 15.0
@@ -72,7 +73,7 @@ class State:
 def overview(state: State) -> dict[str, Any]:
     """The document. Figures that grow are reckoned up to `at`; what is unknown is None."""
     runs = [_run(found, state.at) for found in state.found if found.lives or found.machine]
-    machines = [machine.row() for machine in state.alone]
+    machines = [_lease(machine, state.at) for machine in state.alone]
     midnight = state.at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     today = state.ended_today_usd + sum(run["usd"] or 0.0 for run in runs if _instant(run["started_at"]) >= midnight)
     return {
@@ -80,8 +81,8 @@ def overview(state: State) -> dict[str, Any]:
         "at": state.at.isoformat(timespec="milliseconds"),
         "home": state.home,
         "only": state.only,
-        "usd_per_h": sum(run["price_usd_per_h"] or 0.0 for run in runs if run["billing"])
-        + sum(row["price_usd_per_h"] or 0.0 for row in machines),
+        "usd_per_h": sum(run["usd_per_h"] or 0.0 for run in runs if run["billing"])
+        + sum(row["usd_per_h"] or 0.0 for row in machines),
         "usd_today": today,
         "runs": runs,
         "machines": machines,
@@ -144,7 +145,7 @@ def _run(found: Found, at: datetime) -> dict[str, Any]:
         "model": live.get("model"),
         "engine": live.get("engine"),
         "machine": live.get("machine"),
-        "phase": _phase(live, at),
+        "phase": _phase(live, at if found.lives or seen is None else seen),
         "phases": live.get("phases") or [],
         "stopping": live.get("stopping"),
         **_money(found, live, billing, age_s or 0.0, at),
@@ -155,7 +156,7 @@ def _run(found: Found, at: datetime) -> dict[str, Any]:
         "host": _host(live, seen),
         "gpus": _gpus(live, seen),
         "warnings": live.get("warnings") or [],
-        "lease": None if found.lives or found.machine is None else found.machine.row(),
+        "lease": None if found.lives or found.machine is None else _lease(found.machine, at),
     }
 
 
@@ -172,6 +173,7 @@ def _seen(found: Found) -> datetime | None:
 
 
 def _phase(live: Mapping[str, Any], at: datetime) -> dict[str, Any] | None:
+    """The one that is on at this moment."""
     phase = live.get("phase")
     if not phase:
         return None
@@ -182,14 +184,14 @@ def _money(
     found: Found, live: Mapping[str, Any], billing: bool, age_s: float, at: datetime
 ) -> dict[str, float | bool | None]:
     """So far, up to this moment. Without a client the journal knows since when its machine bills."""
-    price, usd = live.get("price_usd_per_h"), live.get("usd")
+    rate, usd = live.get("usd_per_h"), live.get("usd")
     if not found.lives and found.machine is not None:
-        price, usd = found.machine.lease.price_usd_per_h, found.machine.usd(at)
-    elif billing and price is not None and usd is not None:
-        usd += price * age_s / 3600
+        rate, usd = found.machine.lease.usd_per_h, found.machine.usd(at)
+    elif billing and rate is not None and usd is not None:
+        usd += rate * age_s / 3600
     return {
         "usd": usd,
-        "price_usd_per_h": price,
+        "usd_per_h": rate,
         "billing": billing,
         "max_cost_usd": live.get("max_cost_usd"),
         "usd_at_end": live.get("usd_at_end") if found.lives else None,
@@ -199,6 +201,10 @@ def _money(
 def _left(found: Found, live: Mapping[str, Any], age_s: float) -> float | None:
     left = live.get("left_s")
     return None if left is None or not found.lives else round(max(0.0, left - age_s), 1)
+
+
+def _lease(machine: Machine, at: datetime) -> dict[str, Any]:
+    return {**machine.row(), "usd_per_h": machine.lease.usd_per_h, "usd": machine.usd(at)}
 
 
 def _deadline(machine: Machine | None) -> str | None:
@@ -253,11 +259,11 @@ def _instant(at: str | datetime) -> datetime:
 
 
 def cleaned(value: Any) -> Any:
-    """What any reader of JSON takes: no figure that is none, no half characters."""
+    """What any reader of JSON and any terminal takes: no figure that is none, no half characters, no control ones."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+        return (value if value.isascii() else value.encode("utf-8", "replace").decode()).translate(_CONTROLS)
     if isinstance(value, Mapping):
         return {str(key): cleaned(each) for key, each in value.items()}
     if isinstance(value, Iterable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -18,6 +18,8 @@ HINT = "q leaves; the runs go on"
 NOTHING = "nothing is going on; try recipe up local-smoke"
 _INDENT = 13
 _MONEY = 11
+_ENDED = 2
+"""So many runs that have ended are told of, however much there is of those that go on."""
 _RECENT_S = 5
 """The rate that is told is that of so many of the last seconds."""
 _CURVE = 60
@@ -28,13 +30,15 @@ def screen(document: Mapping[str, Any], width: int, height: int) -> list[Text]:
     """The lines, none wider and not more of them than the terminal has."""
     runs, machines, ended = document["runs"], document["machines"], document["ended"]
     head = [_heading(document), Text()]
-    tail: list[Text] = [*chain.from_iterable(map(_alone, machines)), *map(_ended, ended)]
+    unminded = list(chain.from_iterable(map(alone, machines)))
+    tail = [*unminded, *map(_ended, ended)]
     room = height - len(head) - 2
-    tail = tail[: max(len(machines) * 2, room // 3, room - 12 * len(runs))]
-    blocks = _blocks(runs, width, room - len(tail) - bool(tail))
+    kept = min(len(tail), len(unminded) + _ENDED)
+    blocks = _blocks(runs, width, room - kept - bool(kept))
+    tail = tail[: max(kept, room - len(blocks) - 1)]
     nothing = [Text(NOTHING)] if not runs and not machines else []
     lines = [*head, *nothing, *blocks, *([Text()] if blocks and tail else []), *tail]
-    lines = [*lines[: height - 2], Text(), Text(HINT, "dim")]
+    lines = [*lines[: max(1, height - 2)], Text(), Text(HINT, "dim")][:height]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines
@@ -59,7 +63,7 @@ def _blocks(runs: Sequence[Mapping[str, Any]], width: int, room: int) -> list[Te
         lines = [line for i, block in enumerate(shown) for line in ([Text()] if i else []) + block]
         if len(lines) <= room:
             return lines
-    lines = list(_table(runs, width))
+    lines = list(_table(runs, width)) if runs else []
     if len(lines) <= room:
         return lines
     fitting = max(0, room - 1)
@@ -76,30 +80,29 @@ def _whole(run: Mapping[str, Any], width: int) -> list[Text]:
         )
     lines += _present(run, width)
     lines += [Text(f"warning: {shortened(message, width - 9)}", "yellow") for message in run["warnings"]]
-    return [*lines, *_way_out(run)]
+    return [*lines, *way_out(run)]
 
 
 def _brief(run: Mapping[str, Any], width: int) -> list[Text]:
-    """Its headline, its phases on a line, and how it goes on."""
-    ended = "  ".join(
-        f"{'✓' if each['ok'] else '✗'} {each['name']} {clock_time(each['seconds'])}" for each in run["phases"]
-    )
-    now = run["phase"]
-    line = Text(ended, "dim")
+    """Its headline, its phases on a line with the one that is on before those that were, and how fast it goes."""
+    now, line = run["phase"], Text()
     if now:
-        line.append(f"  ▸ {now['name']} {whole_seconds(now['seconds'])}", "bold")
-        line.append(f"  {_advance(run, 12) or shortened(now['doing'], 60)}")
+        line.append(f"▸ {now['name']} {whole_seconds(now['seconds'])}  ", "bold")
+        line.append(f"{_advance(run, 12) or shortened(now['doing'], 60)}  ".lstrip())
+    marks = (f"{'✓' if each['ok'] else '✗'} {each['name']} {clock_time(each['seconds'])}" for each in run["phases"])
+    line.append("  ".join(marks), "dim")
     curve = _both_rates(run, max(8, (width - 50) // 2)) if run["rates"] else None
-    return [*_headlines(run, width), line, *([curve] if curve else []), *_way_out(run)]
+    return [*_headlines(run, width), line, *([curve] if curve else []), *way_out(run)]
 
 
 def _headlines(run: Mapping[str, Any], width: int) -> list[Text]:
     """Which run, what it has cost, how long it takes; on as many lines as it needs."""
-    lines = in_parts([run["run_id"], *_money_and_time(run)], width)
+    lines = in_parts([run["run_id"], *money_and_time(run)], width)
     return [Text(line, style="bold") for line in lines]
 
 
-def _money_and_time(run: Mapping[str, Any]) -> Iterator[str]:
+def money_and_time(run: Mapping[str, Any]) -> Iterator[str]:
+    """What a run has cost and takes; an empty text for what is unknown."""
     spent = dollars(run["usd"])
     yield f"{spent} of {dollars(run['max_cost_usd'])}" if run["max_cost_usd"] and spent else spent
     yield whole_seconds(run["seconds"])
@@ -170,7 +173,7 @@ def _rates(run: Mapping[str, Any], width: int) -> Iterator[Text]:
     """A curve each for prompt and output."""
     for kind, colour in (("prompt", "cyan"), ("output", "green")):
         values = (run["rates"] or {}).get(f"{kind}_tokens_per_s") or []
-        now = _recent(run, kind)
+        now = recent(run, kind)
         line = Text(f"{'':{_INDENT}}{kind} {rate(now):>14}  ")
         if len(values) > 1:
             line.append(spark(values, min(_CURVE, width - 50)), colour)
@@ -181,7 +184,7 @@ def _rates(run: Mapping[str, Any], width: int) -> Iterator[Text]:
 def _both_rates(run: Mapping[str, Any], curve: int) -> Text:
     line = Text("")
     for kind, colour in (("prompt", "cyan"), ("output", "green")):
-        line.append(f"{'   ' if line else ''}{kind} {rate(_recent(run, kind))} ")
+        line.append(f"{'   ' if line else ''}{kind} {rate(recent(run, kind))} ")
         line.append(spark(run["rates"][f"{kind}_tokens_per_s"], min(30, curve)), colour)
     if run["gpus"]:
         used = " ".join("lost" if gpu["lost"] else _percent(gpu["utilization"]) for gpu in run["gpus"])
@@ -189,7 +192,7 @@ def _both_rates(run: Mapping[str, Any], curve: int) -> Text:
     return line
 
 
-def _recent(run: Mapping[str, Any], kind: str) -> float | None:
+def recent(run: Mapping[str, Any], kind: str) -> float | None:
     """Tokens per second of late; where nothing is counted by the second, since the drive began."""
     values = (run["rates"] or {}).get(f"{kind}_tokens_per_s") or []
     if len(values) > 1:
@@ -243,29 +246,31 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def _way_out(run: Mapping[str, Any]) -> list[Text]:
+def way_out(run: Mapping[str, Any]) -> list[Text]:
     """What to do where nobody minds a run any more."""
     if run["client"] != "gone":
         return []
     heard = f", last heard of {whole_seconds(run['seen_s'])} ago" if run["seen_s"] is not None else ""
     where = f" in {run['phase']['name']}" if run["phase"] else ""
     lease = run["lease"]
-    bills = f"its machine may be billing {dollars(lease['price_usd_per_h'])}/h" if lease["price_usd_per_h"] else ""
+    bills = f"its machine may be billing {dollars(lease['usd_per_h'])}/h" if lease["usd_per_h"] else ""
     first = f"its client is gone{heard}{where}; {bills or 'what it started may still run'}"
-    return [Text(first, "bold red"), Text(f"next: {ways_out(lease)}")]
+    return [Text(first, "bold red"), *_commands(lease)]
 
 
-def ways_out(lease: Mapping[str, Any]) -> str:
-    """The commands for a machine that nobody minds."""
-    end = f"recipe down {lease['run_id']} ends it"
-    return end if lease["provider"] == "local" else f"recipe attach {lease['run_id']} goes on there; {end}"
+def _commands(lease: Mapping[str, Any]) -> Iterator[Text]:
+    """For a machine that nobody minds; what ran here died with its client."""
+    if lease["provider"] != "local":
+        yield Text(f"next: recipe attach {lease['run_id']} goes on there")
+    yield Text(f"{'next:' if lease['provider'] == 'local' else '  or:'} recipe down {lease['run_id']} ends it")
 
 
-def _alone(machine: Mapping[str, Any]) -> list[Text]:
-    price = f" {dollars(machine['price_usd_per_h'])}/h" if machine["price_usd_per_h"] else ""
+def alone(machine: Mapping[str, Any]) -> list[Text]:
+    """A machine that belongs to no run that is going on."""
+    price = f" {dollars(machine['usd_per_h'])}/h" if machine["usd_per_h"] else ""
     spent = f", {dollars(machine['usd'])} so far" if machine["usd"] else ""
     what = f"{machine['name']} at {machine['provider']} may be billing{price}{spent}; nobody minds it"
-    return [Text(what, "bold red"), Text(f"next: {ways_out(machine)}")]
+    return [Text(what, "bold red"), *_commands(machine)]
 
 
 def _table(runs: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
@@ -282,7 +287,7 @@ def _table(runs: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
             f"{whole_seconds(run['seconds']):>7}",
             f"{dollars(run['usd']):>9}",
             f"{_share(run):>5}",
-            f"out {rate(_recent(run, 'output'))}" if run["driven"] else "",
+            f"out {rate(recent(run, 'output'))}" if run["driven"] else "",
             f"{about(run['left_s'])} left" if run["left_s"] is not None else "",
         ]
         yield Text.assemble(mark, " ", "  ".join(cells).rstrip())
@@ -337,59 +342,3 @@ def about(seconds: float) -> str:
         return f"about {minutes} min"
     hours, minutes = divmod(10 * round(minutes / 10), 60)
     return f"about {hours:,} h {minutes} min" if minutes else f"about {hours:,} h"
-
-
-def plain(before: Mapping[str, Any] | None, now: Mapping[str, Any], *, progress_due: bool) -> Iterator[str]:
-    """What has changed since the last document, as lines; how far each run is, if that is due."""
-    known = {run["run_id"]: run for run in before["runs"]} if before else {}
-    ended = {run["run_id"] for run in before["ended"]} if before else set()
-    alone = {machine["name"] for machine in before["machines"]} if before else set()
-    if not now["runs"] and not now["machines"] and (before is None or known):
-        yield NOTHING
-    for run in now["runs"]:
-        yield from _plain_run(known.get(run["run_id"]), run, progress_due=progress_due)
-    for machine in now["machines"]:
-        if machine["name"] not in alone:
-            yield from map(str, _alone(machine))
-    for run in reversed(now["ended"]):
-        if run["run_id"] not in ended:
-            yield ended_words(run)
-
-
-def _plain_run(before: Mapping[str, Any] | None, run: Mapping[str, Any], *, progress_due: bool) -> Iterator[str]:
-    run_id, phases = run["run_id"], run["phases"]
-    for phase in phases[len(before["phases"]) if before else 0 :]:
-        state = "done" if phase["ok"] else "FAILED"
-        took = f"{phase['name']:<10} {state:<6} {clock_time(phase['seconds']):>8}"
-        yield f"{run_id}   " + "  ".join(filter(None, [took, dollars(phase["usd"]), phase["note"]]))
-    for message in run["warnings"]:
-        if before is None or message not in before["warnings"]:
-            yield f"{run_id}   warning: {message}"
-    if before is None or before["client"] != run["client"]:
-        yield from (f"{run_id}   {line}" for line in _way_out(run))
-    turned = before is None or (before["phase"] or {}).get("name") != (run["phase"] or {}).get("name")
-    if turned or progress_due or (before or {}).get("client") != run["client"]:
-        yield f"{run_id}   {'  '.join(_stand(run))}"
-
-
-def _stand(run: Mapping[str, Any]) -> Iterator[str]:
-    now, driven = run["phase"], run["driven"]
-    if now:
-        yield f"{now['name']:<10} {whole_seconds(now['seconds']):>8}"
-        if now["name"] == "drive" and driven:
-            yield f"{driven['done']:,}/{driven['expected']:,} requests"
-            yield from (f"{kind} {rate(_recent(run, kind))}" for kind in ("prompt", "output"))
-        elif now["doing"]:
-            yield now["doing"]
-    yield from (part for part in _money_and_time(run) if part)
-
-
-def left_behind(document: Mapping[str, Any], met: Collection[str]) -> Iterator[str]:
-    """What the terminal keeps when somebody leaves: how each run stands that was seen, on a line."""
-    for run in document["runs"]:
-        yield f"{run['run_id']}   {'  '.join(_stand(run))}"
-    for run in reversed(document["ended"]):
-        if run["run_id"] in met or document["only"]:
-            yield ended_words(run)
-            if run["report"]:
-                yield f"report   {run['report']}"

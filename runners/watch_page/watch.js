@@ -230,7 +230,7 @@
 
   function gone(run) {
     if (run.client !== "gone" || !run.lease) return null;
-    const price = run.lease.price_usd_per_h;
+    const price = run.lease.usd_per_h;
     const heard = run.seen_s === null ? "" : `; last heard of ${wholeSeconds(run.seen_s)} ago`;
     const bills = price ? `its machine may be billing ${dollars(price)}/h` : "what it started may still run";
     return el("div", { class: "notice bad", "data-key": "gone" }, el("p", {}, `Its client is gone${heard}; ${bills}.`), wayOut(run.lease));
@@ -238,7 +238,7 @@
 
   function card(run) {
     const limit = run.max_cost_usd ? `of at most ${dollars(run.max_cost_usd)}` : "";
-    const price = run.price_usd_per_h === null ? "" : `${dollars(run.price_usd_per_h)}/h`;
+    const price = run.usd_per_h === null ? "" : `${dollars(run.usd_per_h)}/h`;
     const left = run.left_s === null || stateOf(run) ? "" : about(run.left_s);
     const inAll = run.usd_at_end ? `about ${dollars(run.usd_at_end)} in all` : "";
     return el("article", { class: run.client === "gone" ? "run gone" : "run", "data-key": run.run_id, "aria-label": run.run_id },
@@ -256,7 +256,7 @@
   }
 
   function machine(row) {
-    const price = row.price_usd_per_h ? ` ${dollars(row.price_usd_per_h)}/h` : "";
+    const price = row.usd_per_h ? ` ${dollars(row.usd_per_h)}/h` : "";
     const spent = row.usd ? `, ${dollars(row.usd)} so far` : "";
     return el("div", { class: "notice bad", "data-key": `machine ${row.name}` },
       el("p", {}, `${row.name} at ${row.provider} may be billing${price}${spent}; nobody minds it.`), wayOut(row));

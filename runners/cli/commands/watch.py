@@ -9,6 +9,7 @@ import argparse
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from recipes.errors import ExitCode, UsageError
@@ -104,13 +105,30 @@ class Watch:
         self._reader, self._only, self._until_done = reader, only, until_done
         self._met: dict[str, int | None] = {}
         """Runs that were seen going on, with their clients."""
+        self._since = datetime.now(UTC)
 
     def run(self, out: Console) -> int:
         shown = self._in_terminal(out) if out.is_terminal else self._in_lines(out)
         document: Mapping[str, Any] = {"runs": [], "ended": []}
         for document in shown:  # noqa: B007 (the last one is what matters)
             pass
-        return _exit_code(document, self._met) if self._until_done else ExitCode.DONE
+        return self._exit_code(document) if self._until_done else ExitCode.DONE
+
+    def _ended(self, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Runs that ended while this looked, in the order in which they did; and the one that was asked for."""
+        return [
+            run
+            for run in reversed(document["ended"])
+            if run["run_id"] in self._met or self._only or datetime.fromisoformat(run["ended_at"]) >= self._since
+        ]
+
+    def _exit_code(self, document: Mapping[str, Any]) -> int:
+        """As `recipe up` ends: what may still be billing first, then what was interrupted, then what failed first."""
+        ended = self._ended(document)
+        codes = [ExitCode.INTERRUPTED if run["exit_code"] is None else run["exit_code"] for run in ended]
+        codes += [ExitCode.STILL_BILLING for _ in document["runs"]]
+        worst = [code for code in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if code in codes]
+        return int((worst or [code for code in codes if code] or [ExitCode.DONE])[0])
 
     def _look(self) -> dict[str, Any]:
         document = overview(self._reader.read())
@@ -131,7 +149,8 @@ class Watch:
         from rich.live import Live
 
         from runners.terminal.keys import keys
-        from runners.terminal.watch_view import left_behind, screen
+        from runners.terminal.watch_lines import left_behind
+        from runners.terminal.watch_view import screen
 
         document = self._look()
         with suppress(KeyboardInterrupt), keys() as pressed, Live(console=out, screen=True, auto_refresh=False) as live:
@@ -141,12 +160,12 @@ class Watch:
                 if self._over(document) or pressed.wait(_EVERY_S) in _LEAVE:
                     break
                 document = self._look()
-        for line in left_behind(document, self._met):
+        for line in left_behind(document, self._ended(document)):
             out.print(line)
         yield document
 
     def _in_lines(self, out: Console) -> Iterator[dict[str, Any]]:
-        from runners.terminal.watch_view import plain
+        from runners.terminal.watch_lines import plain
 
         before: dict[str, Any] | None = None
         due = 0.0
@@ -171,15 +190,3 @@ def _lives(pid: int | None) -> bool:
         return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def _exit_code(document: Mapping[str, Any], met: Mapping[str, int | None]) -> int:
-    """As `recipe up` ends: what may still be billing first, then what was interrupted, then what failed first."""
-    codes = [
-        ExitCode.INTERRUPTED if run["exit_code"] is None else run["exit_code"]
-        for run in reversed(document["ended"])
-        if run["run_id"] in met or document["only"]
-    ]
-    codes += [ExitCode.STILL_BILLING for _ in document["runs"]]
-    worst = [code for code in (ExitCode.STILL_BILLING, ExitCode.INTERRUPTED) if code in codes]
-    return int((worst or [code for code in codes if code] or [ExitCode.DONE])[0])
