@@ -216,7 +216,6 @@ def _variables() -> list[dict[str, Any]]:
             "label": "Run",
             "type": "query",
             "datasource": DATASOURCE,
-            "definition": query,
             "query": {"query": query, "refId": "run"},
             "refresh": 2,
             "sort": 2,

@@ -33,7 +33,7 @@ def states(folder: RunFolder, step_s: float) -> Iterator[tuple[float, RunState]]
     told = _told(folder, result)
     state: RunState | None = None
     due, last = 0.0, 0.0
-    for at, _, change in merge(_events(folder, result), _requests(folder, told), _samples(folder), key=_order):
+    for at, _, change in merge(_events(folder, result), _requests(folder), _samples(folder), key=_order):
         if state is not None:
             while due <= at:
                 yield due, state
@@ -65,7 +65,6 @@ def _told(folder: RunFolder, result: dict[str, Any]) -> Told:
     offer = result.get("offer") or _first_offer(folder)
     engine, model = result.get("engine") or plan.get("engine") or {}, result.get("model") or plan.get("model") or {}
     resolved = folder.read_json("resolved.json") or {}
-    throughput = result.get("throughput") or {}
     return Told(
         run_id=folder.run_id,
         recipe=result.get("recipe") or resolved.get("name") or "",
@@ -76,7 +75,6 @@ def _told(folder: RunFolder, result: dict[str, Any]) -> Told:
         accelerators=accelerators(offer.get("accelerator"), offer.get("count") or 0),
         documents=(result.get("documents") or {}).get("total") or 0,
         budget_usd=(resolved.get("limits") or {}).get("max_cost"),
-        clock_offset_s=throughput.get("clock_offset_s") or 0.0,
     )
 
 
@@ -123,14 +121,14 @@ def _phase_ended(
         state.documents_done = result["documents"]["done"]
 
 
-def _requests(folder: RunFolder, told: Told) -> Iterator[Happened]:
+def _requests(folder: RunFolder) -> Iterator[Happened]:
     """Requests as they ended, and with the last of a document the document."""
     done = {row["document"] for row in rows_of(folder.path / "documents.jsonl", "document")}
     found = []
     last: dict[str, float] = {}
     for row in rows_of(folder.path / "requests.jsonl", "id", "document", "started_at"):
         record = record_of({**row, "itl_s": ()})
-        at = record.ended_at.timestamp() - told.clock_offset_s
+        at = record.ended_at.timestamp()
         found.append(Happened(at, 1, lambda state, record=record: state.answered(record)))  # type: ignore[misc]
         if record.document in done:
             last[record.document] = max(at, last.get(record.document, 0.0))

@@ -58,15 +58,16 @@ class MetricsPage:
         self.runs = [run for run in self.runs if run.ended_at is None or now - run.ended_at < KEPT_S]
         return text_of(Series(run.read() for run in self.runs))
 
-    def scraped(self) -> None:
+    def scraped(self, began: float) -> None:
+        """Somebody has had the page, as it was at a moment of the monotonic clock."""
         with self._again:
-            self._scraped.append(time.monotonic())
+            self._scraped.append(began)
             self._again.notify_all()
 
     @property
     def wait_s(self) -> float:
         """How long the next scrape may take, by those before; 0 if none is to be expected."""
-        times = list(self._scraped)
+        times = sorted(self._scraped)
         if len(times) < 2:
             return 0.0
         usual_s = statistics.median(b - a for a, b in pairwise(times))
@@ -74,8 +75,10 @@ class MetricsPage:
         return due_s if 0 < due_s <= _LONGEST_WAIT_S else 0.0
 
     def wait_for_scrape(self, seconds: float) -> None:
+        """Return when somebody has had the page as it is now, or later."""
+        now = time.monotonic()
         with self._again:
-            self._again.wait(seconds)
+            self._again.wait_for(lambda: self._scraped[-1] >= now, seconds)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -95,11 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         from runners.metrics.page import CONTENT_TYPE
 
-        path = self.path.partition("?")[0]
+        path, began = self.path.partition("?")[0], time.monotonic()
         if path == _PATH:
             self._answer(200, CONTENT_TYPE, self._page.text())
             if self.command == "GET":
-                self._page.scraped()
+                self._page.scraped(began)
         elif path == "/":
             self._answer(200, "text/plain; charset=utf-8", _ABOUT)
         else:

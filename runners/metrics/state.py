@@ -28,8 +28,6 @@ class Told:
     accelerators: str = ""
     documents: int = 0
     budget_usd: float | None = None
-    clock_offset_s: float = 0.0
-    """By how much the clock of the requests' times is ahead of the run's."""
 
 
 @dataclass

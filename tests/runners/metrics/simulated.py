@@ -149,10 +149,8 @@ def record(
 ) -> RequestRecord:
     """A request that has ended now."""
     began = datetime.now(UTC) - timedelta(seconds=e2e_s)
-    given = {"prompt_tokens": 100, "output_tokens": 30, "tpot_s": 0.011, "started_at": began, **others}
-    return RequestRecord(
-        id=name, document="d", level=1, index=0, status=status, tries=1, ttft_s=ttft_s, e2e_s=e2e_s, **given
-    )
+    given = {"prompt_tokens": 100, "output_tokens": 30, "tpot_s": 0.011, "started_at": began, "tries": 1, **others}
+    return RequestRecord(id=name, document="d", level=1, index=0, status=status, ttft_s=ttft_s, e2e_s=e2e_s, **given)
 
 
 def vllm_page(running: float, done: int) -> str:
