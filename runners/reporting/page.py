@@ -36,7 +36,20 @@ def visible(text: str) -> str:
 
 def script_json(data: Any) -> Markup:
     """Data for a <script type="application/json">: nothing in it can end the script."""
-    return Markup(json.dumps(data, separators=(",", ":"), allow_nan=False).translate(_SCRIPT_ENDS))  # noqa: S704
+    text = json.dumps(_visible_in(data), separators=(",", ":"), allow_nan=False)
+    return Markup(text.translate(_SCRIPT_ENDS))  # noqa: S704
+
+
+def _visible_in(data: Any) -> Any:
+    match data:
+        case str():
+            return visible(data)
+        case Mapping():
+            return {key: _visible_in(value) for key, value in data.items()}
+        case list():
+            return [_visible_in(value) for value in data]
+        case _:
+            return data
 
 
 def rendered(template: str, *, title: str, charts: Mapping[str, Any], **context: Any) -> str:

@@ -12,7 +12,7 @@ from runners.reporting.reading import Run
 from runners.reporting.series import latency_charts, moments_table, panels_of, time_chart
 from runners.reporting.texts import Texts, texts_of
 
-PHASES = ("plan", "provision", "prepare", "launch", "drive", "keep", "collect", "release")
+PHASES = ("before", "plan", "provision", "prepare", "launch", "drive", "keep", "collect", "release")
 CAUSES = (
     ("boot", "starting the machine"),
     ("download", "download"),
