@@ -25,6 +25,7 @@ from runners.forecast.month import MonthBudget
 from runners.ledger import Ledger
 from runners.live import LiveFile, LiveRun
 from runners.machines import journalled
+from runners.metrics.own_pages import PageRecorder
 from runners.plan import Plan
 from runners.plan_document import document_of
 from runners.planning import make_plan
@@ -263,7 +264,8 @@ class Runs:
 
         live = LiveRun(plan, folder, clock)
         live_file = LiveFile(live)
-        listeners = [listener, to_ledger, live.heard, live_file.heard, *(watch(live) for watch in self._watchers)]
+        listeners = [listener, to_ledger, live.heard, live_file.heard, PageRecorder(folder.path).heard]
+        listeners += [watch(live) for watch in self._watchers]
         if self._detachment is not None:
             listeners.append(self._detachment.heard)
         session = Session(plan, folder, clock, ledger, os.environ, *listeners, adopted=adopted, keep=self._keep)

@@ -18,13 +18,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from runners.metrics.families import FAMILIES
+from runners.metrics.own_pages import of_engine
 from runners.metrics.series import Point
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _OWN = frozenset(family.name for family in FAMILIES)
 _NAME = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
-_PROCESS = re.compile(r"(python|process|http)_")
-"""What servers say of themselves as processes, which would be mixed up with other processes."""
 _LONGEST_PAGE = 4_000_000
 
 
@@ -41,7 +40,7 @@ class Series(Collector):
         for found, page, run in self._read:
             for point in found:
                 own[point.family.name].add_sample(point.name, dict(point.labels), point.value)
-            for metric in _passed_through(page, run):
+            for metric in passed_through(page, run):
                 known = engines.setdefault(metric.name, metric)
                 if known is not metric:
                     known.samples.extend(metric.samples)
@@ -55,7 +54,7 @@ def text_of(series: Series) -> bytes:
     return exposition.generate_latest(series, escaping=ALLOWUTF8)
 
 
-def _passed_through(page: str, run: tuple[str, str]) -> Iterator[Metric]:
+def passed_through(page: str, run: tuple[str, str]) -> Iterator[Metric]:
     """An engine's own series with the labels run_id and recipe; its own labels of these names are renamed.
 
     A page that is none, or only up to somewhere, gives what could be read: it is not ours to judge.
@@ -64,7 +63,7 @@ def _passed_through(page: str, run: tuple[str, str]) -> Iterator[Metric]:
         return
     try:
         for metric in text_string_to_metric_families(page):
-            if not _NAME.fullmatch(metric.name) or metric.name in _OWN or _PROCESS.match(metric.name):
+            if not _NAME.fullmatch(metric.name) or metric.name in _OWN or not of_engine(metric.name):
                 continue
             metric.samples = [
                 sample._replace(labels=_labels(sample.labels, run), timestamp=None) for sample in metric.samples
