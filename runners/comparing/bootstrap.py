@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist, median
@@ -49,7 +50,9 @@ def interval_of_median(values: Sequence[float]) -> Interval | None:
     """
     if len(values) < 2:
         return None
-    return _middle(medians(values, 0), len(values), level_of_median(len(values)))
+    ordered = sorted(values)
+    drawn = [((ordered[i] + ordered[j]) / 2, often) for (i, j), often in _how_often(len(values)).items()]
+    return _middle(drawn, len(values), level_of_median(len(values)))
 
 
 def interval_of_ratio(below: Sequence[float], above: Sequence[float]) -> Interval | None:
@@ -58,7 +61,7 @@ def interval_of_ratio(below: Sequence[float], above: Sequence[float]) -> Interva
     if fewest < 3 or min(below) <= 0:
         return None
     ratios = [b / a for a, b in zip(medians(below, 0), medians(above, 1), strict=True)]
-    return _middle(ratios, fewest, LEVEL if fewest > 3 else _LEVEL_OF_THREE)
+    return _middle([(ratio, 1) for ratio in ratios], fewest, LEVEL if fewest > 3 else _LEVEL_OF_THREE)
 
 
 def medians(values: Sequence[float], stream: int) -> list[float]:
@@ -87,14 +90,33 @@ def _middle_places(count: int, stream: int) -> tuple[tuple[int, int], ...]:
     return tuple(places)
 
 
-def _middle(drawn: list[float], count: int, level: float) -> Interval:
-    """What is left when the tails are cut off: the expanded percentile interval, which makes up for how much narrower
+@lru_cache(maxsize=256)
+def _how_often(count: int) -> Counter[tuple[int, int]]:
+    return Counter(_middle_places(count, 0))
+
+
+def _middle(drawn: Sequence[tuple[float, int]], count: int, level: float) -> Interval:
+    """What is left of values, each drawn so often, when the tails are cut off: the expanded percentile interval, which makes up for how much narrower
     resamples of few values are (Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 4.4).
     """
     ordered = sorted(drawn)
-    tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * _student_quantile(count - 1))
-    cut = int(len(ordered) * tail)
-    return Interval(ordered[cut], ordered[-1 - cut], level)
+    cut = int(DRAWS * _tail(count))
+    return Interval(_beyond(ordered, cut), _beyond(reversed(ordered), cut), level)
+
+
+def _beyond(ordered: Iterable[tuple[float, int]], cut: int) -> float:
+    """The first value after so many draws."""
+    passed = 0
+    for value, often in ordered:
+        passed += often
+        if passed > cut:
+            return value
+    raise AssertionError(f"fewer than {cut} draws")
+
+
+@lru_cache(maxsize=256)
+def _tail(count: int) -> float:
+    return NormalDist().cdf(-math.sqrt(count / (count - 1)) * _student_quantile(count - 1))
 
 
 def _student_quantile(freedom: int) -> float:

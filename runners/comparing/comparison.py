@@ -13,6 +13,7 @@ from runners.comparing.groups import Group, axes_of
 from runners.comparing.metrics import Metric, metrics_of
 from runners.comparing.noise import ALPHA
 from runners.comparing.pareto import Front, pareto
+from runners.comparing.places import at
 from runners.comparing.sentences import answer
 
 _MOST_IN_FULL = 12
@@ -42,7 +43,10 @@ class Comparison:
     def row(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "groups": [{**group.row(), "figures": dict(self._figures(group))} for group in self.groups],
+            "groups": [
+                {**group.row(), "settings": dict(self._settings(group)), "figures": dict(self._figures(group))}
+                for group in self.groups
+            ],
             "metrics": [
                 {"key": m.key, "name": m.name, "unit": m.unit, "better": m.better, "part": m.part} for m in self.metrics
             ],
@@ -55,6 +59,11 @@ class Comparison:
             "answer": list(self.answer),
             "caveats": list(self.caveats),
         }
+
+    def _settings(self, group: Group) -> Iterator[tuple[str, Any]]:
+        """What the axes are in this group, also if it is not of the matrix itself."""
+        for path in self.axes:
+            yield path, group.variant[path] if path in group.variant else at(group.resolved or {}, *path.split("."))
 
     def _figures(self, group: Group) -> Iterator[tuple[str, Any]]:
         for metric in self.metrics:

@@ -27,8 +27,11 @@ class Estimate:
     values: tuple[float, ...]
     """In the order of the runs."""
     median: float
-    interval: Interval | None
-    """None for a single run."""
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """Of the median; None for a single run."""
+        return interval_of_median(self.values)
 
     @property
     def count(self) -> int:
@@ -98,7 +101,7 @@ class Group:
         """None where no run has the figure."""
         if metric.key not in self._kept:
             values = tuple(value for result in self.results if (value := metric.of(result)) is not None)
-            found = Estimate(values, middle_of(values), interval_of_median(values)) if values else None
+            found = Estimate(values, middle_of(values)) if values else None
             self._kept[metric.key] = found
         return self._kept[metric.key]
 
@@ -111,6 +114,7 @@ class Group:
             "letter": self.letter,
             "label": self.label,
             "recipe": self.recipe,
+            "base": base_of(self.recipe, self.variant),
             "recipe_digest": self.digest,
             "variant": dict(self.variant),
             "machine": self.machine,
@@ -135,12 +139,18 @@ def why_left_out(result: Result) -> str | None:
 
 
 def kind_of(result: Result) -> tuple[Any, ...]:
-    """Equal for runs that are repetitions of each other: recipe, texts, model, engine's release and machine."""
-    offer, engine, model, workload = (result.get(name) or {} for name in ("offer", "engine", "model", "workload"))
+    """Equal for runs that are repetitions of each other, if their texts are: recipe, model, engine and machine."""
+    offer, engine, model = (result.get(name) or {} for name in ("offer", "engine", "model"))
     machine = tuple(offer.get(name) for name in ("provider", "id", "accelerator", "count", "cpus", "spot"))
-    texts = (workload.get("inputs_digest"), workload.get("prompt_digest"))
     made_by = (engine.get("name"), engine.get("version"), model.get("identifier"), model.get("commit"))
-    return (result.get("recipe_digest"), *texts, *made_by, *machine)
+    return (result.get("recipe_digest"), *made_by, *machine)
+
+
+def _texts_of(result: Result) -> tuple[Any, Any] | None:
+    """Digests of what was read and asked; None where the run does not say."""
+    workload = result.get("workload") or {}
+    digest = workload.get("inputs_digest")
+    return None if digest is None else (digest, workload.get("prompt_digest"))
 
 
 def groups_of(
@@ -151,21 +161,29 @@ def groups_of(
     `resolved` holds resolved.json by run. `alone`: every run is a group of its own, however it ended. Runs that are no
     repetitions are left out, and named in the group of their recipe; a recipe that has no other has no group.
     """
-    found: dict[tuple[Any, ...], list[Result]] = {}
+    found: dict[tuple[Any, ...], dict[Any, list[Result]]] = {}
     left: dict[str, list[Left]] = {}
     for i, result in enumerate(results):
         why = None if alone else why_left_out(result)
         if why is None:
-            found.setdefault((i,) if alone else kind_of(result), []).append(result)
+            kind = found.setdefault((i,) if alone else kind_of(result), {})
+            kind.setdefault(_texts_of(result), []).append(result)
         else:
             left.setdefault(str(result.get("recipe_digest")), []).append(Left(str(result["run_id"]), why))
     groups = []
-    for kept in found.values():
+    for kept in (same for kind in found.values() for same in _by_texts(kind)):
         newest = tuple(sorted(kept, key=lambda result: str(result["started_at"]), reverse=True))
         texts = next((resolved[r["run_id"]] for r in newest if r["run_id"] in resolved), None) if resolved else None
         out = left.pop(str(newest[0].get("recipe_digest")), ())
         groups.append(Group(results=newest, left_out=tuple(out), resolved=texts))
     return named(groups)
+
+
+def _by_texts(kind: dict[Any, list[Result]]) -> list[list[Result]]:
+    """Apart by what was read; runs that do not say are taken to have read what the only others did."""
+    if None in kind and len(kind) == 2:
+        return [[result for same in kind.values() for result in same]]
+    return list(kind.values())
 
 
 def named(groups: Sequence[Group]) -> list[Group]:

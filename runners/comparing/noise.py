@@ -24,8 +24,8 @@ from typing import Literal
 ALPHA = 0.05
 FEWEST = 3
 """Runs a side from which on something can be said."""
-_MOST_ARRANGEMENTS = 2000
-_SAMPLED = 2000
+_MOST_ARRANGEMENTS = 1000
+_SAMPLED = 1000
 _SEED = 20232
 _NOTHING = 1e-12
 _FAR = 1e6

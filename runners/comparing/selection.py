@@ -87,7 +87,7 @@ class Selector:
         known = self._ledger.values("recipe")
         hint = did_you_mean(reference, known) if known else "nothing has run yet; try recipe up local-smoke"
         bounded = f" since {self._since.isoformat(timespec='minutes')}" if self._since else ""
-        what = f"{reference}: no run, and no recipe that has run{bounded}"
+        what = f"{reference}: no such run, and no recipe of this name has run{bounded}"
         return UsageError(what, advice=hint if hint.startswith(("did", "nothing")) else "see recipe runs")
 
     def _rows(self, **meant: Any) -> list[Row]:
@@ -149,6 +149,7 @@ class Selector:
     def _newest(self, rows: Sequence[Row], found: _Found) -> None:
         """The repetitions of the newest run that counts; runs that end later and do not count are named."""
         groups = self._groups(_of_digest(rows, _newest_digest(rows)))
+        found.notes += _not_the_newest(rows)
         if not groups:
             raise _nothing(rows[0].recipe, rows[0])
         found.groups.append(groups[0])
@@ -157,7 +158,8 @@ class Selector:
     def _versions(self, rows: Sequence[Row], found: _Found) -> None:
         """A recipe alone: on each kind of machine that it ran on; on one, as it is now and as it was before."""
         digests = list(dict.fromkeys(row.recipe_digest for row in rows if row.status == "completed"))
-        groups = self._groups(_of_digest(rows, digests[0] if digests else rows[0].recipe_digest))
+        groups = self._groups(_of_digest(rows, _newest_digest(rows)))
+        found.notes += _not_the_newest(rows)
         if not groups:
             raise _nothing(rows[0].recipe, rows[0])
         if len(groups) > 1 or len(digests) < 2:
@@ -244,6 +246,18 @@ def _newest_digest(rows: Sequence[Row]) -> str:
     return next((row.recipe_digest for row in rows if row.status == "completed"), rows[0].recipe_digest)
 
 
+def _not_the_newest(rows: Sequence[Row]) -> list[str]:
+    """That the newest version of a recipe has no completed run."""
+    newest = rows[0]
+    if newest.recipe_digest == _newest_digest(rows):
+        return []
+    return [f"{newest.run_id}, of a newer version, is not compared: {_end(newest)}"]
+
+
+def _end(run: Row) -> str:
+    return f"failed in {run.phase}" if run.status == "failed" and run.phase else run.status
+
+
 def _of_digest(rows: Sequence[Row], digest: str) -> list[Row]:
     return [row for row in rows if row.recipe_digest == digest]
 
@@ -251,13 +265,20 @@ def _of_digest(rows: Sequence[Row], digest: str) -> list[Row]:
 def _elsewhere(group: Group, others: Sequence[Group]) -> list[str]:
     """Runs of the same recipe that are no repetitions of these."""
     return [
-        f"{len(other.results)} of {group.recipe} on {other.machine} with {other.engine} not counted: name one of them"
+        f"{plural(len(other.results), 'run')} of {group.recipe} {_how_else(group, other)} not counted: "
+        f"{other.run_ids[0]}{' …' if len(other.results) > 1 else ''}"
         for other in others
     ]
 
 
+def _how_else(group: Group, other: Group) -> str:
+    if other.machine != group.machine:
+        return f"on {other.machine}"
+    return f"with {other.engine}" if other.engine != group.engine else "of other texts, another model or offer"
+
+
 def _nothing(reference: str, run: Row, why: str = "") -> UsageError:
-    how = f"failed in {run.phase}" if run.status == "failed" and run.phase else run.status
+    how = _end(run)
     name = RUN_ID.fullmatch(reference)
     told = f"{reference} {why or how}" if name else f"{reference}: no completed run; the newest, {run.run_id}, {how}"
     return UsageError(f"{told}: nothing to compare", advice=f"recipe report {run.run_id}")

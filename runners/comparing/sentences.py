@@ -11,7 +11,7 @@ from runners.comparing.differences import Difference, Pair, pair_of
 from runners.comparing.groups import Estimate, Group
 from runners.comparing.metrics import Metric
 from runners.comparing.noise import ALPHA, method_for
-from runners.terminal.words import dollars, plural
+from runners.terminal.words import exact_dollars, plural
 
 _SPEED = "output_tokens_per_s"
 _COSTS = {"usd_per_document": "per {unit}", "usd_per_million_tokens": "per million tokens"}
@@ -30,6 +30,8 @@ def answer(groups: Sequence[Group], metrics: Sequence[Metric], pairs: Sequence[P
 
 def times(ratio: float) -> str:
     """1.42, 12.3, 140."""
+    if ratio < 0.0995:
+        return f"{ratio:.2g}"
     return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
 
 
@@ -169,12 +171,12 @@ def _figure(metric: Metric, value: float, group: Group) -> str:
     """The figure with what it is of."""
     if metric.unit == "usd":
         unit = (group.newest.get("documents") or {}).get("unit") or "document"
-        return f"{dollars(value)} {_COSTS.get(metric.key, '').format(unit=unit)}".strip()
+        return f"{exact_dollars(value)} {_COSTS.get(metric.key, '').format(unit=unit)}".strip()
     return f"{_plain(metric, value)} {metric.name} tok/s" if metric.unit == "tok/s" else _plain(metric, value)
 
 
 def _plain(metric: Metric, value: float) -> str:
-    return dollars(value) if metric.unit == "usd" else f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
+    return exact_dollars(value) if metric.unit == "usd" else f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
 CONFIDENCE = share(1 - ALPHA)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from runners.terminal.layout import columns, in_parts, labelled, table, width_of
-from runners.terminal.words import dollars, plural, seconds
+from runners.terminal.words import exact_dollars, plural, seconds
 
 __all__ = ["comparison_lines", "figure", "width_of"]
 
@@ -36,6 +36,8 @@ def comparison_lines(document: Document, width: int | None, *, sort: str = "") -
     yield Text()
     groups = document["groups"]
     if len(groups) > 2:
+        yield from labelled("", "   ".join(_in_common(groups)), width, indent=0)
+        yield Text()
         yield from _table(document, width, sort)
     else:
         yield from _legend(groups, width)
@@ -52,7 +54,7 @@ def figure(unit: str, value: float | None) -> str:
         return "–"
     match unit:
         case "usd":
-            return dollars(value)
+            return exact_dollars(value)
         case "s":
             return seconds(value)
         case "share":
@@ -71,6 +73,17 @@ def _legend(groups: Sequence[Document], width: int | None) -> Iterator[Text]:
     for letter, *parts in rows:
         for i, line in enumerate(in_parts(parts, width - 4)):
             yield Text(f"{letter if i == 0 else '':<4}{line}")
+
+
+def _in_common(groups: Sequence[Document]) -> Iterator[str]:
+    """How many repetitions, and what is the same for all groups."""
+    counts = sorted({len(group["runs"]) for group in groups})
+    told = plural(counts[0], "run") if len(counts) == 1 else f"{counts[0]} to {plural(counts[-1], 'run')}"
+    yield f"{told} each"
+    for name in ("machine", "engine"):
+        values = {group[name] for group in groups}
+        if len(values) == 1:
+            yield values.pop()
 
 
 def _changes(document: Document, width: int | None) -> Iterator[Text]:
@@ -190,6 +203,8 @@ def _style(found: Document | None) -> str:
 
 
 def _times(ratio: float) -> str:
+    if ratio < 0.0995:
+        return f"{ratio:.2g}"
     return f"{ratio:.2f}" if ratio < 99.95 else f"{ratio:,.0f}"
 
 
@@ -199,11 +214,14 @@ def _table(document: Document, width: int | None, sort: str) -> Iterator[Text]:
     units = {metric["key"]: metric["unit"] for metric in document["metrics"]}
     keys = [key for key in _MATRIX if key in units]
     axes = document["axes"]
-    header = ["", *(_axis_heads(axes) if axes else ["recipe"]), "runs", *(_HEADS[key] for key in keys), "of A", "front"]
+    mixed = not axes or len({group["base"] for group in groups}) > 1
+    heads = [*(["recipe"] if mixed else []), *_axis_heads(axes)]
+    header = ["", *heads, "runs", *(_HEADS[key] for key in keys), "of A", "front"]
     rows = []
     for i in ordered(document, sort):
         group = groups[i]
-        names = [_told(group["variant"].get(axis)) for axis in axes] if axes else [group["label"]]
+        names = [group["base"] if axes else group["label"]] if mixed else []
+        names += [_told(group["settings"].get(axis)) for axis in axes]
         figures = [_median(group, {"key": key, "unit": units[key]}) for key in keys]
         cells = [group["letter"], *names, str(len(group["runs"])), *figures, _of_first(document, i)]
         rows.append((i, [*cells, _place(front["places"][i], groups)]))
@@ -242,9 +260,9 @@ def _readers(document: Document) -> dict[str, Callable[[Document], Any]]:
         return lambda group: group["figures"][key]["median"] if key in group["figures"] else None
 
     def of_axis(path: str) -> Callable[[Document], Any]:
-        values = [group["variant"].get(path) for group in document["groups"]]
+        values = [group["settings"].get(path) for group in document["groups"]]
         numbers = all(isinstance(value, int | float) for value in values if value is not None)
-        return lambda group: group["variant"].get(path) if numbers else _told(group["variant"].get(path))
+        return lambda group: group["settings"].get(path) if numbers else _told(group["settings"].get(path))
 
     axes = {word: of_axis(path) for path in document["axes"] for word in (path, path.rpartition(".")[2])}
     return {**axes, **{metric["key"]: of_figure(metric["key"]) for metric in document["metrics"]}}
@@ -309,7 +327,8 @@ def _method(document: Document) -> str:
     methods = {row["method"] for row in document["tests"]} - {None}
     if not methods:
         return ""
-    tests = {"permutation": "permutation test", "student": "t test of logarithms (too few runs for another)"}
+    tests = {"permutation": "a permutation test", "student": "a t test of logarithms (3 runs allow no other)"}
     alpha = document["tests"][0]["alpha"]
     told = " or ".join(tests[name] for name in sorted(methods))
-    return f"{told}; with at most {100 * alpha:.0f} % the headline, the other figures or the phases hold one by luck; intervals by bootstrap"
+    blocks = "the headline, the other figures, the phases"
+    return f"told by {told}, which is wrong in at most {100 * alpha:.0f} % for each of {blocks}; intervals by bootstrap"

@@ -30,6 +30,13 @@ def dollars(usd: float | None) -> str:
     return f"${Decimal(f'{usd:.2g}'):f}"
 
 
+def exact_dollars(usd: float | None) -> str:
+    """$2.20, and below a dollar three significant digits: for sums that stand beside each other."""
+    if usd is None or usd == 0 or usd >= 0.9995:
+        return dollars(usd)
+    return f"${Decimal(f'{usd:#.3g}'):f}"
+
+
 def rate(tokens_per_s: float | None) -> str:
     """2,911 tok/s."""
     return "–" if tokens_per_s is None else f"{tokens_per_s:,.0f} tok/s"
