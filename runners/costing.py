@@ -132,7 +132,7 @@ def cost(
         "useful_seconds": useful_ms / 1000,
         "useful_usd": _usd(useful_units),
         "idle_seconds": {cause: ms / 1000 for cause, ms in idle_ms.items()},
-        "idle_usd": {cause: _usd(idle_units[cause]) if idle_units else None for cause in CAUSES},
+        "idle_usd": {cause: _usd(idle_units[cause]) for cause in CAUSES} if idle_units else None,
         "usd_per_million_prompt_tokens": _each(total, prompt / 1e6),
         "usd_per_million_output_tokens": _each(total, output / 1e6),
         "usd_per_million_tokens": _each(total, (prompt + output) / 1e6),

@@ -84,7 +84,7 @@ async def _watched(
 
 
 def _offer(running: Running, folder: RunFolder, until: datetime | None) -> str:
-    price = running.plan.offer.price_usd_per_h
+    price = running.plan.offer.usd_per_h
     parts = [
         f"recipe chat {folder.run_id} talks to it",
         f"{dollars(price)}/h" if price else "",
