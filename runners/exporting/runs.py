@@ -47,12 +47,15 @@ float throughput.seconds throughput.prompt_tokens_per_s throughput.output_tokens
 float throughput.peak_prompt_tokens_per_s throughput.peak_output_tokens_per_s
 text throughput.measured_at throughput.through
 float {" ".join(f"latency.{name}.{s}" for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s") for s in _STATISTICS)}
-float cost.price_usd_per_h cost.billed_seconds cost.total_usd cost.forecast_usd cost.useful_fraction
+text cost.priced_by
+float cost.price_usd_per_h cost.storage_usd_per_h cost.billed_seconds
+float cost.total_usd cost.forecast_usd cost.useful_fraction
 float cost.usd_per_document cost.usd_per_million_prompt_tokens cost.usd_per_million_output_tokens
 float cost.usd_per_million_tokens cost.compute_usd cost.storage_usd cost.useful_seconds cost.useful_usd
 float {" ".join(f"cost.idle_seconds.{cause} cost.idle_usd.{cause}" for cause in _IDLE)}
-float cost.provider_usd cost.provider_seconds cost.difference_usd
+float cost.provider_usd cost.provider_seconds cost.difference_usd cost.difference_share
 float cost.energy.gpu_wh cost.energy.cpu_wh cost.energy.total_wh cost.energy.usd cost.energy.covered_seconds
+text cost.energy.source
 float telemetry.cpu.mean telemetry.cpu.max telemetry.ram_used_mib.mean telemetry.ram_used_mib.max
 """
 _TAIL = """

@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="jsonl, csv, parquet, markdown, mlflow or wandb (default: as -o is named, else jsonl)",
     )
     form.completer = _complete_formats  # type: ignore[attr-defined]
-    add_filters(parser)
     parser.add_argument("--what", choices=_WHATS, default="runs", help="a row for each run, request or sample")
     parser.add_argument("-o", "--output", type=Path, metavar="PATH", help="a file (default: standard output)")
     parser.add_argument("-f", "--force", action="store_true", help="write what is there already anew")
+    add_filters(parser)
     trackers = parser.add_argument_group("MLflow and Weights & Biases")
     trackers.add_argument("--tracking-uri", metavar="URI", help="its address (default: as its own client is set up)")
     trackers.add_argument(

@@ -119,8 +119,8 @@ def _reasons(names: Sequence[str], runs: Sequence[ExportedRun]) -> Iterator[str]
         error = at(run.result, "outcome.error")
         if run.row.status not in ("completed", "running") and error:
             advice = at(run.result, "outcome.advice")
-            next_step = f" Next: {code(advice, _LONGEST_REASON)}" if advice else ""
-            yield f"- {name} {_text(run.row.status)}: {code(error, _LONGEST_REASON)}{next_step}"
+            next_step = f" Next: {span(advice)}" if advice else ""
+            yield f"- {name} {_text(run.row.status)}: {span(error)}{next_step}"
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -133,12 +133,17 @@ def _text(text: str) -> str:
 
 
 def code(value: Any, longest: int = _LONGEST) -> str:
-    """A code span that holds in a table: on one line, between more backticks than it has in a row."""
+    """A code span for a cell of a table."""
+    # Renderers differ in whether a backslash before this one would count; an odd number of them does for all.
+    return _PIPES.sub(_escaped, span(value, longest))
+
+
+def span(value: Any, longest: int = _LONGEST_REASON) -> str:
+    """A code span: on one line, between more backticks than it has in a row."""
     text = shortened(printable(" ".join(str(value).split())), longest) or " "
     ticks = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     edge = " " if text[0] == "`" or text[-1] == "`" else ""
-    # Renderers differ in whether a backslash before this one would count; an odd number of them does for all.
-    return f"{ticks}{edge}{_PIPES.sub(_escaped, text)}{edge}{ticks}"
+    return f"{ticks}{edge}{text}{edge}{ticks}"
 
 
 _PIPES = re.compile(r"\\*\|")
