@@ -34,6 +34,7 @@ from runners.run_folder import RunFolder
 LIVE = "live.json"
 """There while a run goes on; nobody needs it afterwards."""
 SCHEMA_VERSION = 1
+_SHOWN = ("machine", "host", "engine")
 _WARNINGS = 5
 _LONGEST = 500
 """Characters of a message: who watches has one line for it."""
@@ -158,7 +159,7 @@ class LiveRun:
             "usd_at_end": None if left is None or spent is None or rate is None else spent + rate * left / 3600,
             "driven": None if self.driven is None else _fields(self.driven),
             "rates": self.rates.document(now),
-            "samples": self.samples,
+            "samples": {source: row for source, row in self.samples.items() if source in _SHOWN},
             "lost_gpus": [{"index": index, "why": why} for index, why in sorted(self.lost_gpus.items())],
             "warnings": list(self.warnings),
         }
