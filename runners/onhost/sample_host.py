@@ -49,6 +49,8 @@ def main(arguments):
     first, number = clock(), int(time.time())
     begin = number
     while True:
+        # What comes late leaves numbers out, and moves nothing.
+        number = max(number, begin + int((clock() - first) / INTERVAL_S))
         sample = machine.sample((number - begin) % _SLOW_EVERY == 0)
         at = time.time()
         there = [(gpu.index, gpu.sample()) for gpu in gpus]
@@ -56,8 +58,7 @@ def main(arguments):
             lines.say({"lost": gpu.index, "at": at, "uuid": gpu.uuid, "why": gpu.lost})
             gpus.remove(gpu)
         lines.sample(number, at, sample, [one for one in there if one[1] is not None])
-        # The next whole interval: what took too long leaves numbers out, and moves nothing.
-        number = max(number + 1, begin + int((clock() - first) / INTERVAL_S) + 1)
+        number += 1
         time.sleep(max(0.0, first + (number - begin) * INTERVAL_S - clock()))
 
 

@@ -1,0 +1,202 @@
+"""The sampler as a process: what it says of this machine and of GPUs, how often, and what that costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runners.telemetry.host import SCRIPT
+from runners.telemetry.wire import Facts, Lost, Sample, Wire
+from tests.emulators.nvml import Gpus, gpus
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="what a machine says is read from /proc"),
+]
+
+Said = Facts | Lost | Sample
+
+
+class Sampling:
+    """A sampler that runs, and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process, self.said, self.bytes = process, list[Said](), list[int]()
+        self._wire, self._new = Wire(), threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            said = self._wire.read(line.rstrip())
+            assert said is not None, line
+            with self._new:
+                self.said.append(said)
+                self.bytes.append(len(line))
+                self._new.notify_all()
+
+    @property
+    def samples(self) -> list[Sample]:
+        return [said for said in self.said if isinstance(said, Sample)]
+
+    def until(self, enough: Callable[[], object]) -> None:
+        with self._new:
+            assert self._new.wait_for(enough, 30), self.said
+
+    def cpu_s(self) -> float:
+        """By the scheduler's own count, in nanoseconds."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+@contextmanager
+def sampling(**env: str) -> Iterator[Sampling]:
+    library = find_spec("pynvml")
+    assert library is not None
+    assert library.origin is not None
+    argv = [sys.executable, "-IS", str(SCRIPT), library.origin]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, **env}) as process:
+        try:
+            yield Sampling(process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Gpus:
+    return gpus(tmp_path / "nvml")
+
+
+def test_a_machine_says_what_it_is_and_how_it_is() -> None:
+    began = time.time()
+    with sampling() as sampler:
+        sampler.until(lambda: len(sampler.samples) >= 2)
+        facts = sampler.said[0]
+        assert isinstance(facts, Facts)
+        memory = psutil.virtual_memory()
+        assert facts.facts["ram_total_mib"] <= memory.total / 2**20 + 1
+        assert facts.facts["cpus"] <= (os.cpu_count() or 1)
+        first, second = sampler.samples[:2]
+    assert began - 1 <= first.at <= time.time()
+    assert second.number == first.number + 1
+    assert 0 <= second.values["cpu"] <= 1
+    assert "cpu" not in first.values, "a share needs two looks"
+    assert 0 < second.values["ram_used_mib"] < facts.facts["ram_total_mib"]
+    assert second.values["load_1m"] >= 0
+    for counter in ("net_received_bytes", "net_sent_bytes", "disk_read_bytes", "disk_written_bytes"):
+        if counter in first.values:
+            assert second.values[counter] >= first.values[counter]
+    assert second.values["disk_free_mib"] > 0
+
+
+def test_it_says_what_gpus_say(double: Gpus) -> None:
+    with sampling(**double.environment(2)) as sampler:
+        sampler.until(lambda: len(sampler.samples) >= 3)
+        facts, samples = sampler.said[0], sampler.samples
+    assert isinstance(facts, Facts)
+    assert facts.facts["gpus"] == [
+        {
+            "index": index,
+            "uuid": f"GPU-d0b1e000-0000-0000-0000-00000000000{index}",
+            "name": "Double A100-SXM4-80GB",
+            "memory_total_mib": 81920,
+            "power_limit_w": 400,
+        }
+        for index in range(2)
+    ]
+    one, other = samples[1].values["gpus"]
+    assert (one["index"], other["index"]) == (0, 1)
+    assert (one["memory_used_mib"], other["memory_used_mib"]) == (1024, 2048)
+    assert 0.9 <= one["utilization"] < 1
+    assert (one["memory_utilization"], one["power_w"], one["sm_mhz"], one["memory_mhz"]) == (0.4, 300, 1410, 1593)
+    assert [sample.values["gpus"][0]["energy_j"] for sample in samples[:3]] == [300, 600, 900]
+    assert {tuple(sample.values["gpus"][0]["throttle"]) for sample in samples[:3]} == {(), ("sw_power_cap",)}
+
+
+def test_a_lost_gpu_is_told_of_once_and_has_no_samples_any_more(double: Gpus) -> None:
+    with sampling(**double.environment(2)) as sampler:
+        sampler.until(lambda: sampler.samples)
+        double.fault("lost 1")
+        sampler.until(lambda: any(isinstance(said, Lost) for said in sampler.said))
+        told = len(sampler.samples)
+        sampler.until(lambda: len(sampler.samples) >= told + 2)
+        lost = [said for said in sampler.said if isinstance(said, Lost)]
+        indexes = [[gpu["index"] for gpu in sample.values["gpus"]] for sample in sampler.samples]
+    assert [(said.gpu, said.uuid[-1], "lost" in said.why.lower()) for said in lost] == [(1, "1", True)]
+    assert indexes[0] == [0, 1]
+    assert indexes[told:][:2] == [[0], [0]]
+
+
+def test_what_a_gpu_does_not_support_is_unknown_and_nothing_else(double: Gpus) -> None:
+    double.fault("no-energy")
+    with sampling(**double.environment(1)) as sampler:
+        sampler.until(lambda: len(sampler.samples) >= 2)
+        gpu = sampler.samples[1].values["gpus"][0]
+    assert "energy_j" not in gpu
+    assert gpu["power_w"] == 300
+
+
+def test_a_driver_that_cannot_be_asked_is_named(tmp_path: Path, double: Gpus) -> None:
+    """Its library is there, and lacks what is called."""
+    empty = tmp_path / "empty.c"
+    empty.write_text("int nothing;")
+    library = double.folder / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(empty)], check=True)
+    with sampling(**double.environment(1)) as sampler:
+        sampler.until(lambda: sampler.samples)
+        facts = sampler.said[0]
+    assert isinstance(facts, Facts)
+    assert facts.facts["gpus"] == []
+    assert "NVML" in facts.facts["gpus_unknown"]
+
+
+def test_samples_come_on_the_second_and_do_not_drift() -> None:
+    """What keeps it off the CPU for a while costs the samples of that while, and moves no other."""
+    with sampling() as sampler:
+        sampler.until(lambda: len(sampler.samples) >= 2)
+        psutil.Process(sampler.process.pid).suspend()
+        time.sleep(2.6)
+        psutil.Process(sampler.process.pid).resume()
+        before = len(sampler.samples)
+        sampler.until(lambda: len(sampler.samples) >= before + 3)
+        samples = sampler.samples
+    first = samples[0]
+    assert max(b.at - a.at for a, b in pairwise(samples)) > 2.5
+    for sample in samples:
+        assert -0.1 < sample.at - first.at - (sample.number - first.number) < 0.9
+    assert samples[-1].at - samples[-2].at == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize("count", [0, 8])
+def test_it_costs_less_than_a_hundredth_of_a_core(double: Gpus, count: int) -> None:
+    with sampling(**(double.environment(count) if count else {})) as sampler:
+        sampler.until(lambda: len(sampler.samples) >= 1)
+        began, cpu_s, told = time.monotonic(), sampler.cpu_s(), len(sampler.samples)
+        sampler.until(lambda: len(sampler.samples) >= told + 10)
+        share = (sampler.cpu_s() - cpu_s) / (time.monotonic() - began)
+    assert share < 0.01
+
+
+def test_what_it_says_in_a_day_is_small(double: Gpus) -> None:
+    with sampling(**double.environment(8)) as sampler:
+        sampler.until(lambda: len(sampler.samples) >= 6)
+        most = max(sampler.bytes[2:])
+    assert most * 86_400 < 32e6, "with eight GPUs of which everything changes each second"
+
+
+def test_it_ends_when_nobody_can_hear_it() -> None:
+    process = subprocess.Popen([sys.executable, "-IS", str(SCRIPT)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(10) == 0
