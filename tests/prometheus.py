@@ -97,9 +97,11 @@ def queries(dashboard: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield panel["title"], expression
 
 
-def empty_panels(server: Prometheus, dashboard: dict[str, Any], *, seconds: float = 15) -> list[str]:
-    """The panels of which a query has no value in the last seconds."""
-    end = time.time()
+def empty_panels(
+    server: Prometheus, dashboard: dict[str, Any], *, seconds: float = 15, end: float | None = None
+) -> list[str]:
+    """The panels of which a query has no value in the seconds before a moment, or now."""
+    end = end or time.time()
     return [
         f"{title}: {query}"
         for title, query in queries(dashboard)

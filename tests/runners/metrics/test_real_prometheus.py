@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from runners.metrics.server import MetricsPage
 from runners.metrics.stack import write
 from runners.metrics.targets import announced
 from tests.conftest import Command, eventually
+from tests.emulators.nvml import gpus
 from tests.emulators.slots import slots_double
 from tests.prometheus import Prometheus, empty_panels, installed, prometheus, promtool
 from tests.runners.metrics.simulated import Simulated, live, simulate
@@ -32,7 +34,6 @@ workload:
   traffic: {synthetic: {input_tokens: 100, output_tokens: 32}, concurrency: [4], duration: 16s}
 limits: {max_cost: 1, max_duration: 30m}
 """
-ONLY_WITH_GPU = ("GPU ",)
 ONLY_OF_VLLM = ("vLLM: prefix", "vLLM: time", "vLLM: inter")
 """What the engine's double does not say."""
 
@@ -66,14 +67,14 @@ def test_a_run_is_scraped_and_afterwards_backfilled_the_same(recipe: Command, tm
     folder = write(tmp_path / "stack", recipe.home, interval_s=1)
     (recipe.cwd / "load.yaml").write_text(LOAD.replace("TOKENIZER", str(TOKENIZER)))
     answering = ("--slots", "4", "--ttft", "0.1", "--per-token", "0.01", "--tokens", "32", "--spread", "0.5")
+    panels = _without(*ONLY_OF_VLLM)
     with prometheus(folder / "prometheus.yml", tmp_path / "data") as server:
         with slots_double(*answering, "--metrics", "vllm") as double:
-            up = recipe.start(
-                "up", "load.yaml", "--set", f"engine.url={double.url}/v1", "--metrics-port", "0", "--json"
-            )
+            argv = ["up", "load.yaml", "--set", f"engine.url={double.url}/v1", "--metrics-port", "0", "--json"]
+            up = recipe.start(*argv, env=gpus(tmp_path / "nvml").environment(2))
             eventually(lambda: server.value("sum(recipe_requests_total)"), seconds=60, what="a scrape of the load")
             time.sleep(7)  # what is asked for are rates over several scrapes
-            empty = empty_panels(server, _without(*ONLY_WITH_GPU, *ONLY_OF_VLLM), seconds=7)
+            empty = empty_panels(server, panels, seconds=7)
             out, err = up.communicate(timeout=60)
         assert up.returncode == 0, err
         assert empty == []
@@ -87,10 +88,10 @@ def test_a_run_is_scraped_and_afterwards_backfilled_the_same(recipe: Command, tm
     (tmp_path / "run.om").write_text(text)
     made = promtool("tsdb", "create-blocks-from", "openmetrics", str(tmp_path / "run.om"), str(tmp_path / "later"))
     assert made.returncode == 0, made.stdout + made.stderr
-    empty_config = tmp_path / "empty.yml"
-    empty_config.write_text("scrape_configs: []\n")
+    (tmp_path / "empty.yml").write_text("scrape_configs: []\n")
     with prometheus(tmp_path / "empty.yml", tmp_path / "later") as later, _again(folder, tmp_path) as server:
         assert _sums(later, result) == pytest.approx(_sums_of(result))
+        assert empty_panels(later, panels, seconds=8, end=_end(result) - 2) == []
         _same_curves(server, later, result)
 
 
@@ -137,8 +138,6 @@ def _sums_of(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _end(result: dict[str, Any]) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(result["ended_at"]).timestamp()
 
 
@@ -150,10 +149,18 @@ def _same_curves(server: Prometheus, later: Prometheus, result: dict[str, Any]) 
         "sum(rate(recipe_engine_output_tokens_total[5s]))",
         "histogram_quantile(0.5, sum by (le) (rate(recipe_e2e_request_latency_seconds_bucket[5s])))",
         "histogram_quantile(0.9, sum by (le) (rate(recipe_time_to_first_token_seconds_bucket[5s])))",
+        "sum(rate(vllm:generation_tokens_total[5s]))",
+        "max(vllm:num_requests_running)",
         "max(recipe_cost_usd)",
+        "count(gpu_utilization)",
+        "min(gpu_memory_total)",
+        "sum(recipe_host_memory_bytes)",
     ):
         assert later.value(query, middle) == pytest.approx(server.value(query, middle), rel=0.3), query
-    assert {frozenset(s["metric"].items()) for s in later.curve("recipe_run_info", middle, middle)} == {
-        frozenset((k, v) for k, v in s["metric"].items() if k not in ("job", "instance"))
-        for s in server.curve("recipe_run_info", middle, middle)
-    }
+    assert _series(later, middle) == _series(server, middle)
+
+
+def _series(server: Prometheus, at: float) -> set[frozenset[tuple[str, str]]]:
+    """Everything that has a value at a moment, without what Prometheus adds to what it scrapes."""
+    found = server.ask("query", query='{run_id!=""}', time=at)["result"]
+    return {frozenset((k, v) for k, v in s["metric"].items() if k not in ("job", "instance")) for s in found}
