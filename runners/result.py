@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, assert_never
@@ -99,7 +99,7 @@ def build_result(
         "cost": {
             **(paid := _paid(spent, measured)),
             "forecast_usd": expected.total_usd.likely if expected and expected.total_usd else None,
-            **bill_row(facts.bill, paid["total_usd"]),
+            **bill_row(facts.bill, paid["total_usd"], datetime.now(UTC)),
         },
         "throughput": {**_throughput_row(measured), **_taken_at(measured, facts.way)},
         "concurrency": measured.concurrency,
@@ -220,12 +220,13 @@ def _paid(spent: Spent, measured: Measured) -> dict[str, Any]:
     )
 
 
-def bill_row(bill: Bill | None, ours_usd: float | None) -> dict[str, Any]:
+def bill_row(bill: Bill | None, ours_usd: float | None, asked_at: datetime) -> dict[str, Any]:
     """The provider's own account beside ours, and by how much it differs; None where it gives none."""
     usd = bill.usd if bill else None
     difference = None if usd is None or ours_usd is None else usd - ours_usd
     return {
         "provider_usd": None if usd is None else round(usd, 6),
+        "provider_asked_at": None if bill is None else asked_at.isoformat(timespec="seconds"),
         "provider_seconds": None if bill is None or bill.seconds is None else round(bill.seconds, 3),
         "difference_usd": None if difference is None else round(difference, 6),
         "difference_share": None if difference is None or not ours_usd else round(difference / ours_usd, 4),

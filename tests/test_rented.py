@@ -254,3 +254,29 @@ def test_a_kept_machine_is_talked_to_through_a_tunnel_of_the_chats_own(
     status, out, err = send(process, signal.SIGINT)
     assert status == 0, err
     assert "gone, proven" in out
+
+
+def test_a_bill_that_comes_late_is_asked_for_again(recipe: Command, runpod: RunPod) -> None:
+    runpod.inject(billing_lag_s=3600)
+    ended = recipe(*UP, env=runpod.env)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    before = result_of(recipe)
+    assert before["cost"]["provider_usd"] is None
+    silent = recipe("bill", "2xA100-airoboros-70b", env=runpod.env)
+    assert (silent.returncode, "says nothing of it" in silent.stdout) == (0, True), silent.stderr
+    assert result_of(recipe) == before
+    keyless = recipe("bill", "2xA100-airoboros-70b", env=dict.fromkeys(runpod.env, ""))
+    assert (keyless.returncode, "RUNPOD_API_KEY" in keyless.stderr) == (4, True), keyless.stderr
+    runpod.inject(billing_lag_s=0)
+    told = json.loads(recipe("bill", "2xA100-airoboros-70b", "--json", env=runpod.env).stdout)
+    (pod,) = runpod.ledger()
+    after = result_of(recipe)
+    cost = after["cost"]
+    assert told["runs"][0]["provider_usd"] == cost["provider_usd"] == pytest.approx(pod["usd"], abs=1e-6)
+    assert cost["difference_usd"] == pytest.approx(cost["provider_usd"] - cost["total_usd"], abs=1e-6)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"cost"}
+    assert {name for name in cost if cost[name] != before["cost"][name]} == {
+        *("provider_usd", "provider_seconds", "provider_asked_at", "difference_usd", "difference_share")
+    }
+    assert json.loads(recipe("runs", "--json").stdout)["runs"] == [after]

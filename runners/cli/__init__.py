@@ -36,7 +36,7 @@ COMMANDS = {
     "runs": "the experiment log",
     "report": "what a run did, how fast, and what it cost",
     "compare": "what differed between runs, what came of it, and whether that is more than noise",
-    "compare": "what differed between runs, what came of it, and whether that is more than noise",
+    "bill": "what the provider says by now that a run has cost",
     "check": "whether a run is what was asked of it, for CI",
     "export": "runs as JSON lines, CSV, Parquet or Markdown; to MLflow or Weights & Biases",
     "import": "runs of another machine into this experiment log",
