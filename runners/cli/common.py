@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from recipes.load import LoadedRecipe
+    from recipes.spec import Metrics
 
 
 def add_recipes(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,25 @@ def port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text}: write a port, 0 to 65535")
     return int(text)
+
+
+def add_metrics_port(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics-port", type=port, metavar="N", help="serve a page for Prometheus there; 0: any port that is free"
+    )
+
+
+def watched(work: Callable[..., int], metrics: Sequence[Metrics | None], metrics_port: int | None) -> int:
+    """A command's exit code; what it runs is on the metrics pages that its recipes or its command line ask for.
+
+    `work` is given what is to be shown every run, if there are such. Raises UsageError if a port is taken.
+    """
+    if metrics_port is None and not any(metrics):
+        return work()
+    from runners.metrics.serving import pages_of, with_pages
+    from runners.run_folder import recipe_home
+
+    return with_pages(work, pages_of(metrics, metrics_port), recipe_home(), say=console(stderr=True).print)
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

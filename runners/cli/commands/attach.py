@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Sequence
 
 from provisioners.contract import Offer
 from provisioners.journal import Entry, Journal
 from recipes.errors import NoMachine, UsageError
+from recipes.load import LoadedRecipe
 from runners import registry
-from runners.cli.common import add_json, add_run
+from runners.cli.common import add_json, add_metrics_port, add_run, watched
 from runners.cli.running import Runs
+from runners.events import Listener
 from runners.http.loop import run as run_in_loop
 from runners.ledger import Ledger
+from runners.live import LiveRun
 from runners.planning import make_plan
 from runners.reaching import recipe_of
 from runners.run_folder import RunFolder, recipe_home
@@ -22,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     add_json(parser)
     parser.add_argument("--keep", action="store_true", help="keep machine and engine after the work; Ctrl-C lets go")
+    add_metrics_port(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,18 +47,29 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{folder.run_id} has no machine to go on with{proof}", advice=f"{again} goes on from its answers"
         )
-    return run_in_loop(_attach(options, folder, entry))
+    loaded = recipe_of(folder)
+
+    def work(*watchers: Callable[[LiveRun], Listener]) -> int:
+        return run_in_loop(_attach(options, folder, entry, loaded, watchers))
+
+    return watched(work, [loaded.recipe.metrics], options.metrics_port)
 
 
-async def _attach(options: argparse.Namespace, folder: RunFolder, entry: Entry) -> int:
+async def _attach(
+    options: argparse.Namespace,
+    folder: RunFolder,
+    entry: Entry,
+    loaded: LoadedRecipe,
+    watchers: Sequence[Callable[[LiveRun], Listener]],
+) -> int:
     seen = await registry.provisioner(entry.lease.provider).observe(entry.lease)
     if seen.state in ("stopped", "failed", "gone"):
         raise NoMachine(
             f"{folder.run_id} has no machine to go on with: {seen.message or seen.state}",
             advice=f"recipe down {folder.run_id} proves it; then recipe up goes on from its answers",
         )
-    plan = await make_plan(recipe_of(folder), os.environ, leased=_offer(folder, entry))
-    return await Runs(as_json=options.json, keep=options.keep).adopt(plan, folder, entry)
+    plan = await make_plan(loaded, os.environ, leased=_offer(folder, entry))
+    return await Runs(as_json=options.json, keep=options.keep, watchers=watchers).adopt(plan, folder, entry)
 
 
 def _offer(folder: RunFolder, entry: Entry) -> Offer:

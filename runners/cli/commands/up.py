@@ -13,7 +13,16 @@ from recipes.errors import UsageError
 from recipes.fields import TAG
 from recipes.load import LoadedRecipe
 from runners.cli.budget import add_budget, budget_usd, month_budget
-from runners.cli.common import add_force, add_json, add_recipes, console, forced_codes, load_recipes, port, positive
+from runners.cli.common import (
+    add_force,
+    add_json,
+    add_metrics_port,
+    add_recipes,
+    forced_codes,
+    load_recipes,
+    positive,
+    watched,
+)
 from runners.cli.running import Runs
 from runners.http.loop import run as run_in_loop
 from runners.run_folder import recipe_home
@@ -58,9 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tag", action="append", default=[], metavar="TAG", help="add it to the recipe's tags; may be repeated"
     )
-    parser.add_argument(
-        "--metrics-port", type=port, metavar="N", help="serve a page for Prometheus there; 0: any port that is free"
-    )
+    add_metrics_port(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -117,9 +124,4 @@ def _run(options: argparse.Namespace, loaded: tuple[LoadedRecipe, ...], detachme
         )
         return run_in_loop(runs.run_all(loaded))
 
-    wanted = [one.recipe.metrics for one in loaded]
-    if options.metrics_port is None and not any(wanted):
-        return work()
-    from runners.metrics.serving import pages_of, with_pages
-
-    return with_pages(work, pages_of(wanted, options.metrics_port), recipe_home(), say=console(stderr=True).print)
+    return watched(work, [one.recipe.metrics for one in loaded], options.metrics_port)
