@@ -14,7 +14,7 @@ def plain(before: Mapping[str, Any] | None, now: Mapping[str, Any], *, progress_
     known = {run["run_id"]: run for run in before["runs"]} if before else {}
     ended = {run["run_id"] for run in before["ended"]} if before else set()
     machines = {machine["name"] for machine in before["machines"]} if before else set()
-    if not now["runs"] and not now["machines"] and (before is None or known):
+    if not now["runs"] and not now["machines"] and not now["only"] and (before is None or known):
         yield NOTHING
     for run in now["runs"]:
         yield from _plain_run(known.get(run["run_id"]), run, progress_due=progress_due)

@@ -36,7 +36,7 @@ def screen(document: Mapping[str, Any], width: int, height: int) -> list[Text]:
     kept = min(len(tail), len(unminded) + _ENDED)
     blocks = _blocks(runs, width, room - kept - bool(kept))
     tail = tail[: max(kept, room - len(blocks) - 1)]
-    nothing = [Text(NOTHING)] if not runs and not machines else []
+    nothing = [Text(NOTHING)] if not runs and not machines and not document["only"] else []
     lines = [*head, *nothing, *blocks, *([Text()] if blocks and tail else []), *tail]
     lines = [*lines[: max(1, height - 2)], Text(), Text(HINT, "dim")][:height]
     for line in lines:

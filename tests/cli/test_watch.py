@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -82,8 +81,7 @@ class Screen:
         while True:
             try:
                 block = os.read(self.terminal, 65536)
-            except OSError as error:
-                assert error.errno == errno.EIO
+            except OSError:  # the other end is closed
                 break
             if not block:
                 break
@@ -224,8 +222,8 @@ def test_who_watches_one_run_leaves_with_it(recipe: Command) -> None:
     run_id = recipe.run_folder().name
     watched = recipe("watch", "local-smoke")
     assert watched.returncode == 0
-    assert watched.stdout.startswith("nothing is going on") is False
-    assert f"{run_id}   done in" in watched.stdout
+    (line,) = watched.stdout.splitlines()
+    assert line.startswith(f"{run_id}   done in")
     screen = Screen(recipe, run_id)
     status, left = screen.end()
     assert status == 0
