@@ -35,7 +35,7 @@ def states(folder: RunFolder, step_s: float) -> Iterator[tuple[float, RunState]]
     due, last = 0.0, 0.0
     for at, _, change in merge(_events(folder, result), _requests(folder), _samples(folder), key=_order):
         if state is not None:
-            while due <= at:
+            while due < at:
                 yield due, state
                 due += step_s
         if change is None:
@@ -45,7 +45,7 @@ def states(folder: RunFolder, step_s: float) -> Iterator[tuple[float, RunState]]
             change(state)
         last = max(last, at)
     if state is not None:
-        yield max(last, due - step_s + 0.001), state
+        yield last, state
 
 
 def _order(happened: Happened) -> tuple[float, int]:
