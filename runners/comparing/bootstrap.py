@@ -96,8 +96,10 @@ def _how_often(count: int) -> Counter[tuple[int, int]]:
 
 
 def _middle(drawn: Sequence[tuple[float, int]], count: int, level: float) -> Interval:
-    """What is left of values, each drawn so often, when the tails are cut off: the expanded percentile interval, which makes up for how much narrower
-    resamples of few values are (Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 4.4).
+    """What is left of values, each drawn so often, when the tails are cut off.
+
+    The expanded percentile interval, which makes up for how much narrower resamples of few values are (Hesterberg, What
+    Teachers Should Know About the Bootstrap, 2015, section 4.4).
     """
     ordered = sorted(drawn)
     cut = int(DRAWS * _tail(count))

@@ -143,5 +143,4 @@ _CIRCUMSTANCES: Mapping[str, Callable[[Result], Any]] = {
     "git commit": lambda r: (at(r, "git_commit") or "")[:12] or None,
     "measured at": lambda r: at(r, "throughput", "measured_at"),
     "through": lambda r: at(r, "throughput", "through"),
-    "client": lambda r: r.get("origin"),
 }

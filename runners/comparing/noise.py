@@ -9,7 +9,8 @@ looked at: with probability 1 - α or more, none of those that do not differ is 
   statistic is Welch's t (for unequal variances: Janssen 1997) of the logarithms, because noise goes with size. All
   arrangements are tried if they are few, else a sample, counted as Phipson and Smyth (2010) say.
 - Three runs a side: there are only 20 arrangements, and none is rarer than 1 in 10. Student's t of the logarithms,
-  which takes noise to be about log-normal, with Holm's correction (1979) for the number of figures.
+  which takes noise to be about log-normal, with Holm's correction (1979) for the number of figures. A machine that runs
+  now at one speed, now at another deceives it: with two modes 1 in 32 of equal figures would be called different.
 - Fewer: nobody can tell.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ _SMALL_PHASE = 0.01
 _VERDICTS = {"within noise": "no", "the same": "the same", "cannot tell": "cannot tell"}
 _STYLES = {True: "green", False: "red", None: ""}
 _INDENT = 10
+_MOST_LEFT_OUT = 5
 
 
 def comparison_lines(document: Document, width: int | None, *, sort: str = "") -> Iterator[Text]:
@@ -274,7 +276,7 @@ def _axis_heads(axes: Sequence[str]) -> list[str]:
 
 
 def _told(value: Any) -> str:
-    return "–" if value is None else str(value)
+    return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _of_first(document: Document, number: int) -> str:
@@ -311,8 +313,10 @@ def _explained(document: Document, width: int | None) -> Iterator[Text]:
 def _remarks(document: Document, width: int | None) -> Iterator[Text]:
     """What was not counted, what to mind, and how noise was told."""
     lines: list[tuple[str, str, str]] = []
-    for group in document["groups"]:
-        lines += [("left out", f"{left['run_id']}: {left['why']}", "") for left in group["left_out"]]
+    left = [each for group in document["groups"] for each in group["left_out"]]
+    lines += [("left out", f"{each['run_id']}: {each['why']}", "") for each in left[:_MOST_LEFT_OUT]]
+    if len(left) > _MOST_LEFT_OUT:
+        lines.append(("", f"and {plural(len(left) - _MOST_LEFT_OUT, 'more run')}: --json names them all", ""))
     lines += [("note", note, "") for note in document.get("notes", ())]
     lines += [("mind", caveat, "yellow") for caveat in document["caveats"]]
     if told := _method(document):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
+
+from recipes.spec import digest_of
 
 _NUMBERS = count(1)
 PHASES = {"plan": 1.0, "provision": 60.0, "prepare": 300.0, "launch": 100.0, "drive": 1000.0, "release": 5.0}
@@ -22,16 +25,17 @@ def result(
 ) -> dict[str, Any]:
     """A run of 100,000 output tokens at this speed; `parts` are merged over it, part by part."""
     number = next(_NUMBERS)
+    began = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(minutes=number)
     drive_s = 100_000 / speed
     billed_s = sum(PHASES.values()) - PHASES["plan"] - PHASES["drive"] + drive_s
     usd = None if price is None else price * billed_s / 3600
     seconds = {**PHASES, "drive": drive_s}
     made = {
-        "run_id": f"{recipe}-202611{1 + number // 3600 % 28:02d}-{number // 60 % 60:02d}{number % 60:02d}00-{number % 65536:04x}",
+        "run_id": f"{recipe}-{began:%Y%m%d-%H%M%S}-{number % 65536:04x}",
         "recipe": recipe,
-        "recipe_digest": digest or f"{abs(hash(recipe)) % 16**16:016x}",
+        "recipe_digest": digest or digest_of(recipe),
         "variant": variant or {},
-        "started_at": f"2026-11-{1 + number // 3600 % 28:02d}T{number // 60 % 24:02d}:{number % 60:02d}:00.000+00:00",
+        "started_at": began.isoformat(timespec="milliseconds"),
         "ended_at": "2026-11-30T00:00:00.000+00:00",
         "git_commit": "9236d20f0baee4bf12ff83fa91176b9ba12d2ed7",
         "versions": {"gpu-recipe": "0.1.0", "python": "3.11.7"},

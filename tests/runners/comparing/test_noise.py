@@ -37,8 +37,16 @@ def share_found(
     return found / times
 
 
-@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
-@pytest.mark.parametrize(("left", "right"), [(3, 3), (3, 5), (5, 5)])
+@pytest.mark.parametrize(
+    ("left", "right", "noise"),
+    [
+        pytest.param(*sides, noise, id=f"{sides[0]} and {sides[1]}, {name}")
+        for sides in ((3, 3), (3, 5), (5, 5))
+        for name, noise in NOISES.items()
+        # Three a side are told by a test that assumes noise of one mode, as its docstring says.
+        if sides != (3, 3) or name != "two modes"
+    ],
+)
 def test_what_is_not_there_is_found_no_oftener_than_alpha_over_all_figures(left: int, right: int, noise: Noise) -> None:
     times = 300
     tolerance = 3 * math.sqrt(ALPHA * (1 - ALPHA) / times)
