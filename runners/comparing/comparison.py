@@ -34,7 +34,7 @@ class Comparison:
     recipe_changes: tuple[Change, ...]
     circumstances: tuple[Change, ...]
     front: Front | None
-    """With more than two groups."""
+    """With more than one group."""
     answer: tuple[str, ...]
     """Which is faster and which is cheaper, in sentences."""
     caveats: tuple[str, ...]
@@ -83,7 +83,7 @@ def compared(groups: Sequence[Group]) -> Comparison:
         axes=axes_of(groups),
         recipe_changes=recipe_changes(groups),
         circumstances=circumstances(groups),
-        front=pareto(groups) if len(groups) > 2 else None,
+        front=pareto(groups) if len(groups) > 1 else None,
         answer=answer(groups, metrics, pairs),
         caveats=tuple(caveats(groups)),
     )
