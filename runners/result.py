@@ -66,7 +66,7 @@ def build_result(
     expected = plan.forecast
     # What went on from the answers of another client is no measure of the whole work.
     partly = bool(measured.earlier or measured.resumed or measured.taken_outputs)
-    spent = _spent(folder, clock, plan.recipe.resources.price_per_kwh)
+    spent = spent_of(folder, clock, plan.recipe.resources.price_per_kwh)
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": folder.run_id,
@@ -191,7 +191,7 @@ def _lease_row(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def _spent(folder: RunFolder, clock: Clock, price_per_kwh: float | None) -> Spent:
+def spent_of(folder: RunFolder, clock: Clock, price_per_kwh: float | None) -> Spent:
     """What was billed, with what earlier clients of the run have noted of their phases."""
     taken_over = next((phase for phase in clock.phases if phase.name == "before"), None)
     end = taken_over.started_at + timedelta(seconds=taken_over.seconds) if taken_over else None

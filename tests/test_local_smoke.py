@@ -23,7 +23,8 @@ RESULT_FIELDS = {
     "cost throughput latency requests release artifacts",
     "outcome": "status phase error",
     "cost": "price_usd_per_h billed_seconds total_usd forecast_usd useful_fraction usd_per_million_prompt_tokens "
-    "usd_per_million_output_tokens usd_per_document",
+    "usd_per_million_output_tokens usd_per_document usd_per_million_tokens storage_usd_per_h priced_by compute_usd "
+    "storage_usd useful_seconds useful_usd idle_seconds idle_usd energy provider_usd difference_usd difference_share",
     "throughput": "prompt_tokens output_tokens seconds prompt_tokens_per_s output_tokens_per_s "
     "peak_prompt_tokens_per_s peak_output_tokens_per_s peak_at",
     "latency": "ttft_s tpot_s e2e_s",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runners.clock import PhaseTime
+from runners.clock import Clock, PhaseTime
 from runners.costing import Spent, cost, phase_rows
 from runners.electricity import electricity
+from runners.result import spent_of
+from runners.run_folder import RunFolder
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PHASES = tuple(
@@ -65,3 +69,14 @@ def test_it_is_what_a_machine_without_a_price_costs() -> None:
     assert found is not None
     assert paid["total_usd"] == paid["energy"]["usd"] == pytest.approx(found.usd, rel=1e-5)
     assert rows[1]["usd"] / paid["total_usd"] == pytest.approx(6940 / 8200, rel=1e-4)
+
+
+@pytest.mark.parametrize(("price", "priced_by"), [(None, "energy"), (0.5, "hour")])
+def test_a_runs_telemetry_and_tariff_make_its_cost(tmp_path: Path, price: float | None, priced_by: str) -> None:
+    (tmp_path / "telemetry.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples()) + '{"at": "20')
+    clock = Clock()
+    clock.phases, clock.price_usd_per_h = list(PHASES), price
+    found = cost(spent_of(RunFolder(tmp_path), clock, 0.30), [], 1)
+    assert (found["priced_by"], found["energy"]["source"]) == (priced_by, "gpu counter")
+    assert found["energy"]["usd"] == pytest.approx(8200 / 3.6e6 * 0.30, rel=1e-5)
+    assert (found["total_usd"] == found["energy"]["usd"]) is (price is None)
