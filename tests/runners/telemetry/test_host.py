@@ -1,0 +1,279 @@
+"""The sampler of a run's machine: here, over SSH, joined by another client, and when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import pytest
+
+from provisioners.contract import Host, Output
+from runners.run_folder import RunFolder
+from runners.telemetry import TelemetryFile
+from runners.telemetry import host as host_module
+from runners.telemetry.host import SCRIPT, HostSampler, clock_offset
+from runners.telemetry.rows import read_rows
+from tests.conftest import Command
+from tests.emulators.nvml import gpus
+from tests.emulators.slots import slots_double
+from tests.provisioners.ssh_hosts import Machine, machine
+
+T0 = 1_767_312_000.0
+FACTS = {"facts": {"hostname": "far", "gpus": []}, "at": T0, "fields": ["cpu"], "gpu_fields": []}
+
+
+@dataclass
+class ProcessDouble:
+    ended: asyncio.Future[int]
+    pid: int = 1
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self.ended)
+
+    async def catch_up(self) -> None:
+        pass
+
+
+@dataclass
+class Far:
+    """A machine whose clock is ahead, and whose sampler says what the test wants."""
+
+    blocks: Sequence[bytes] = ()
+    status: int | None = None
+    trouble: Exception | None = None
+    clock_offset_s: float = 100.0
+    python: str = "python"
+    started: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    async def provide(self, path: Path) -> Path:
+        return Path("/there") / path.name
+
+    async def start(
+        self, name: str, argv: Sequence[str], *, env: Mapping[str, str], on_output: Output, counts: bool = False
+    ) -> ProcessDouble:
+        self.started.append((name, list(argv)))
+        if self.trouble is not None:
+            raise self.trouble
+        for block in self.blocks:
+            on_output(block)
+        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if self.status is not None:
+            ended.set_result(self.status)
+        return ProcessDouble(ended)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path, "r")
+
+
+@pytest.fixture(autouse=True)
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "_WORTH_IT_S", 0.0)
+
+
+def heard(folder: RunFolder, far: Far, *, later_s: float = 0.0) -> list[dict[str, Any]]:
+    """What one client writes of such a machine."""
+
+    async def main() -> None:
+        file = TelemetryFile(folder.path / "telemetry.jsonl")
+        sampler = HostSampler(file)
+        host = cast(Host, far)
+        sampler.begin(host, clock_offset(folder, host))
+        sampler._began -= timedelta(seconds=later_s)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        await sampler.catch_up()
+        await sampler.finish()
+        file.close()
+
+    asyncio.run(main())
+    return list(read_rows(folder.path / "telemetry.jsonl"))
+
+
+def lines(*numbers: int) -> bytes:
+    return b"".join(f"{n},{T0 + n},0.5\n".encode() for n in numbers)
+
+
+def test_samples_are_on_the_runs_clock(folder: RunFolder) -> None:
+    begin = json.dumps(FACTS).encode() + b"\n"
+    rows = heard(folder, Far([begin[:20], begin[20:] + lines(1)[:4], lines(1)[4:] + lines(2)]))
+    assert [(row["source"], datetime.fromisoformat(row["at"]).timestamp()) for row in rows[:3]] == [
+        ("machine", T0 - 100),
+        ("host", T0 - 99),
+        ("host", T0 - 98),
+    ]
+
+
+def test_another_client_measures_another_offset_and_uses_the_first(folder: RunFolder) -> None:
+    begin = json.dumps(FACTS).encode() + b"\n"
+    heard(folder, Far([begin + lines(1, 2)]))
+    rows = heard(folder, Far([begin + lines(1, 2, 3)], clock_offset_s=102.0))
+    hosts = [row for row in rows if row["source"] == "host"]
+    assert [row["n"] for row in hosts] == [1, 2, 3]
+    assert [datetime.fromisoformat(row["at"]).timestamp() for row in hosts] == [T0 - 99, T0 - 98, T0 - 97]
+
+
+@pytest.mark.parametrize(
+    ("far", "why"),
+    [
+        (Far([b"Traceback\nMemoryError\n"], status=1), "the sampler ended with status 1: MemoryError"),
+        (Far(trouble=OSError("no room")), "the machine could not be sampled: no room"),
+        (Far(), "the machine could not be heard"),
+    ],
+)
+def test_a_sampler_that_fails_leaves_a_gap_with_the_reason(folder: RunFolder, far: Far, why: str) -> None:
+    (row,) = heard(folder, far, later_s=10)
+    assert (row["source"], row["of"], row["why"]) == ("gap", "host", why)
+    assert row["seconds"] == pytest.approx(10, abs=0.5)
+
+
+def test_a_run_that_was_over_before_it_began_has_no_gap(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "_WORTH_IT_S", 60.0)
+    far = Far()
+    assert heard(folder, far) == []
+    assert far.started == []
+
+
+def samplers(name: str) -> list[psutil.Process]:
+    """The samplers that run for a home or a machine whose folder is in their environment or arguments."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if any(word.endswith(SCRIPT.name) for word in words) and name in f"{process.environ()} {process.cwd()}":
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def work(recipe: Command, tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
+    """Writes a recipe that takes about six seconds, and returns the command that runs it."""
+    for name in "abcdef":
+        (tmp_path / f"{name}.txt").write_text(" ".join(f"Sentence {i} of {name} says what it says." for i in range(90)))
+    how = ("--slots", "4", "--ttft", "0.2", "--per-token", "0.01", "--tokens", "20", "--metrics", "vllm")
+    with slots_double(*how) as engine:
+
+        def write(**resources: Any) -> list[str]:
+            workload = {
+                "inputs": [str(tmp_path / "?.txt")],
+                "tokenizer": str(SCRIPT.parents[2] / "recipes" / "models" / "lead" / "tokenizer.json"),
+                "chunk_size": 300,
+                "chunk_overlap": 0,
+                "max_tokens": 32,
+                "temperature": 0,
+                "concurrency": 4,
+            }
+            told = {
+                "name": "sampled",
+                "resources": resources or {"provisioner": "local"},
+                "engine": {"name": "openai", "url": f"{engine.url}/v1"},
+                "model": {"served_name": "double"},
+                "workload": workload,
+            }
+            (tmp_path / "sampled.yaml").write_text(json.dumps(told))
+            return ["up", str(tmp_path / "sampled.yaml")]
+
+        yield write
+
+
+def check_series(rows: list[dict[str, Any]], result: dict[str, Any], *, least: int = 3) -> None:
+    """One sample a second, each once, within the run."""
+    numbers = [row["n"] for row in rows if row["source"] == "host"]
+    assert len(numbers) >= least
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    for row in rows:
+        assert result["started_at"] <= row["at"] <= result["ended_at"]
+
+
+@pytest.mark.real
+def test_a_run_here_samples_this_machine(recipe: Command, work: Callable[..., list[str]], tmp_path: Path) -> None:
+    double = gpus(tmp_path / "nvml")
+    ended = recipe(*work(), env=double.environment(2))
+    assert ended.returncode == 0, ended.stderr
+    folder = recipe.run_folder()
+    rows, result = list(read_rows(folder / "telemetry.jsonl")), json.loads((folder / "result.json").read_text())
+    check_series(rows, result)
+    assert {row["source"] for row in rows} == {"machine", "host", "engine"}
+    telemetry = result["telemetry"]
+    assert telemetry["gaps"] == []
+    assert telemetry["samples"]["host"] == sum(row["source"] == "host" for row in rows)
+    assert [(gpu["index"], gpu["power_w"]["mean"], gpu["lost_at"]) for gpu in telemetry["gpus"]] == [
+        (0, 300, None),
+        (1, 300, None),
+    ]
+    assert telemetry["gpus"][0]["energy_wh"] > 0
+    assert samplers(str(recipe.home)) == []
+
+
+@pytest.mark.real
+def test_a_sampler_that_is_killed_does_not_end_the_run(
+    recipe: Command, work: Callable[..., list[str]], wait_until: Callable[..., Any]
+) -> None:
+    running = recipe.start(*work())
+    found = wait_until(lambda: samplers(str(recipe.home)), what="a sampler")
+    found[0].kill()
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, out + err
+    folder = recipe.run_folder()
+    (gap,) = [row for row in read_rows(folder / "telemetry.jsonl") if row["source"] == "gap"]
+    assert (gap["of"], gap["why"]) == ("host", f"the sampler ended with status -{int(signal.SIGKILL)}")
+    (told,) = json.loads((folder / "result.json").read_text())["telemetry"]["gaps"]
+    assert told["seconds"] == gap["seconds"] > 2.5
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Machine]:
+    tools = Path(sys.executable).parent
+    with machine(tmp_path / "far", PATH=f"{tools}:/usr/bin:/bin", XDG_CACHE_HOME=str(tmp_path / "cache")) as made:
+        yield made
+
+
+@pytest.mark.real
+def test_a_machine_over_ssh_is_sampled_and_left_as_it_was(
+    recipe: Command, work: Callable[..., list[str]], far: Machine
+) -> None:
+    ended = recipe(*work(provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
+    assert ended.returncode == 0, ended.stderr
+    folder = recipe.run_folder()
+    check_series(list(read_rows(folder / "telemetry.jsonl")), json.loads((folder / "result.json").read_text()))
+    assert far.is_as_found()
+    assert samplers(str(far.sshd.home)) == []
+
+
+@pytest.mark.real
+def test_a_client_that_takes_over_goes_on_with_the_series(
+    recipe: Command, work: Callable[..., list[str]], far: Machine, wait_until: Callable[..., Any]
+) -> None:
+    """What was sampled while nobody was there comes home as well."""
+    running = recipe.start(*work(provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
+
+    def told() -> list[int]:
+        if not recipe.run_folders():
+            return []
+        rows = read_rows(recipe.run_folder() / "telemetry.jsonl")
+        return [row["n"] for row in rows if row["source"] == "host"]
+
+    wait_until(lambda: len(told()) >= 2, what="samples")
+    running.kill()
+    running.communicate()
+    before = told()
+    (sampler,) = samplers(str(far.sshd.home))
+    attached = recipe("attach", recipe.run_folder().name)
+    assert attached.returncode == 0, attached.stderr
+    rows = list(read_rows(recipe.run_folder() / "telemetry.jsonl"))
+    check_series(rows, json.loads((recipe.run_folder() / "result.json").read_text()), least=len(before) + 2)
+    assert [row["source"] for row in rows].count("machine") == 1
+    assert not sampler.is_running()
+    assert far.is_as_found()
