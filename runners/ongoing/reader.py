@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,7 +41,9 @@ class Reader:
             return State(at=now, home=str(self._home), only=self._only)
         assert self._ledger is not None
         assert self._journal is not None
-        rows = self._ledger.rows(Filter(status=("running", "lost")), sort="started")
+        # A log may be long; whether anything goes on at all is known at once.
+        standing = self._ledger.standing()
+        rows = self._ledger.rows(Filter(status=("running", "lost")), sort="started") if standing else []
         entries = {entry.lease.run_id: entry for entry in self._journal.open_leases()}
         found = [self._found(row, entries) for row in rows if self._asked_for(row.run_id)]
         known = {one.run_id for one in found}
@@ -99,7 +100,7 @@ class Reader:
         if self._going is None:
             newest = [*newest, *self._ledger.rows(sort="-ended", limit=_NEWEST)]
         for row in newest:
-            if row.ended_at and self._asked_for(row.run_id):
+            if row.ended_at and row.origin is None and self._asked_for(row.run_id):
                 self._seen[row.run_id] = _of_row(row)
         vanished = (self._going or set() if self._only is None else {self._only}) - going - self._seen.keys()
         for result in self._ledger.results(sorted(vanished)) if vanished else ():
@@ -119,7 +120,7 @@ class Reader:
         summed_at, usd = self._today
         if time.monotonic() - summed_at >= _SUM_EVERY_S:
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-            usd = _sum(row for row in self._ledger.rows(Filter(since=midnight)) if row.origin is None)
+            usd = self._ledger.ended_usd(since=midnight)
             self._today = (time.monotonic(), usd)
         return usd
 
@@ -151,10 +152,6 @@ def _of_result(result: dict[str, Any]) -> Ended:
         usd=result["cost"]["total_usd"],
         output_tokens_per_s=result["throughput"]["output_tokens_per_s"],
     )
-
-
-def _sum(rows: Iterable[Row]) -> float:
-    return sum(row.total_usd or 0.0 for row in rows)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

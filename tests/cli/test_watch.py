@@ -23,6 +23,7 @@ import psutil
 import pyte
 import pytest
 
+from tests.browser import Chromium, chromium  # noqa: F401 (a fixture)
 from tests.conftest import RECIPE, Command, send
 
 Wait = Callable[..., Any]
@@ -290,6 +291,30 @@ def test_the_page_shows_a_real_run_and_that_it_ended(recipe: Command, book: Path
         send(run, signal.SIGINT)
         last = next(document for document in documents if not document["runs"])
         assert last["ended"][0]["status"] == "interrupted"
+
+
+@pytest.mark.real
+def test_a_report_opens_from_the_page_whole_and_where_it_can_ask_the_server_nothing(
+    recipe: Command,
+    chromium: Chromium,  # noqa: F811
+) -> None:
+    assert recipe("up", "local-smoke").returncode == 0
+    context = chromium._browser.new_context()
+    context.set_default_timeout(30_000)
+    with page(recipe, "0") as (_, url):
+        watched = context.new_page()
+        watched.goto(url)
+        problems: list[str] = []
+        context.on("console", lambda message: problems.append(message.text))
+        with context.expect_page() as opened:
+            watched.click(".ended a")
+        report = opened.value
+        report.wait_for_selector(".js-plotly-plot .main-svg")
+        assert recipe.run_folder().name in report.title()
+        assert report.evaluate("origin") == "null"
+        assert problems == []
+        assert report.evaluate(f"fetch('{url}state.json').then(() => 'read', () => 'refused')") == "refused"
+    context.close()
 
 
 def _documents(url: str) -> Iterator[dict[str, Any]]:
