@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from runners.comparing import METRICS, Comparison, Estimate, Group, Metric, compared, groups_of
+from runners.comparing.changes import value_told
+from runners.comparing.groups import axes_of, short_axes
 from runners.reporting.figures import FORMS, Figures, bounded
 from runners.reporting.page import rendered
 from runners.reporting.reading import Run
 from runners.reporting.single import CAUSES, PHASES, machine_words, phase_bar
-from runners.terminal.words import plural
+from runners.terminal.words import plural, shortened
 
 MOST_RUNS = 200
+_LONGEST_VALUE = 30
 _MOST_GROUPS = 12
 """Of more, a table with a column for each can't be read."""
 _FORM_OF_UNIT = {"tok/s": "rate", "s": "seconds", "usd": "usd", "share": "share", "count": "count", "Wh": "wh"}
@@ -47,6 +50,7 @@ def several_page(runs: Sequence[Run], beside: Path, title: str = "") -> str:
     results = [run.result for run in shown]
     resolved = {run.result["run_id"]: run.resolved for run in shown if run.resolved}
     groups = groups_of(results, resolved=resolved) or groups_of(results, resolved=resolved, alone=True)
+    groups = [replace(group, label=label) for group, label in zip(groups, _labels(groups), strict=True)]
     comparison = compared(groups)
     views = _views(shown, comparison.groups, beside)
     few = len(comparison.groups) <= _MOST_GROUPS
@@ -94,7 +98,11 @@ def several_page(runs: Sequence[Run], beside: Path, title: str = "") -> str:
 
 def _views(runs: Sequence[Run], groups: Sequence[Group], beside: Path) -> list[RunView]:
     """The runs in the order in which they were named."""
-    names = {run_id: _name(group, i) for group in groups for i, run_id in enumerate(reversed(group.run_ids))}
+    names = {
+        run_id: f"{group.label} #{i + 1}" if len(group.results) > 1 else group.label
+        for group in groups
+        for i, run_id in enumerate(reversed(group.run_ids))
+    }
     letters = {run_id: group.letter for group in groups for run_id in group.run_ids}
     longest = max((sum(p["seconds"] for p in run.result["phases"]) for run in runs), default=0.0) or 1.0
     views = []
@@ -124,8 +132,26 @@ def _link(target: Path, beside: Path) -> str:
     return quote(Path(os.path.relpath(target, beside)).as_posix())
 
 
-def _name(group: Group, number: int) -> str:
-    return f"{group.label} #{number + 1}" if len(group.results) > 1 else group.label
+def _labels(groups: Sequence[Group]) -> list[str]:
+    """What the groups are called: by what a matrix set where that tells them apart, else by their own labels."""
+    axes = axes_of(groups)
+    short = list(short_axes(axes))
+    by_axes = [
+        ", ".join(
+            f"{word} {_told(group.variant[axis])}"
+            for axis, word in zip(axes, short, strict=True)
+            if axis in group.variant
+        )
+        for group in groups
+    ]
+    return by_axes if axes and all(by_axes) and len(set(by_axes)) == len(by_axes) else [group.label for group in groups]
+
+
+def _told(value: Any) -> str:
+    """A section by its name, if it has one."""
+    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+        return str(value["name"])
+    return shortened(value_told(value), _LONGEST_VALUE)
 
 
 def _best(views: Sequence[RunView]) -> dict[str, set[int]]:

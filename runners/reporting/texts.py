@@ -242,12 +242,13 @@ def _sentences(summary: str, nodes: Sequence[NodeView]) -> list[tuple[str, str]]
 
 
 def _origin(wanted: set[str], root: NodeView, by_anchor: Mapping[str, NodeView], words: Mapping[str, set[str]]) -> str:
-    node, below = root, True
-    while below:
-        known = [anchor for _, anchor in node.children if anchor in by_anchor]
+    node, seen = root, {root.anchor}
+    while True:
+        known = [anchor for _, anchor in node.children if anchor in by_anchor and anchor not in seen]
         best = max(known, key=lambda anchor: len(wanted & words[anchor]), default=None)
-        below = best is not None and len(wanted & words[best]) >= _ALIKE * len(wanted)
-        if best is not None and below:
-            node = by_anchor[best]
+        if best is None or len(wanted & words[best]) < _ALIKE * len(wanted):
+            break
+        node = by_anchor[best]
+        seen.add(best)
     alike = len(wanted & words[node.anchor]) >= _ALIKE * len(wanted)
     return node.anchor if alike else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import json
 import os
@@ -45,6 +44,8 @@ def plotly() -> Plotly | None:
 
 def pack(script: bytes) -> Plotly:
     """A script as a page holds it. Without a time in it, so that the same script is the same text."""
+    import gzip  # only when it is not kept yet
+
     text = script.removeprefix(b"\xef\xbb\xbf")
     packed = base64.b64encode(gzip.compress(text, 9, mtime=0)).decode("ascii")
     digest = base64.b64encode(hashlib.sha256(text).digest()).decode("ascii")

@@ -74,9 +74,9 @@ def made_run(
     (folder.path / "events.jsonl").write_text(
         json.dumps({"at": BEGAN.isoformat(), "event": "run-started", "run_id": run_id}) + "\n"
     )
-    (folder.path / "recipe.yaml").write_text(f"name: {result['recipe']}\nmodel: {{repo: owner/name}}\n")
-    folder.write_json("resolved.json", {"name": result["recipe"], "workload": {"concurrency": 4, "speed": speed}})
-    folder.write_json("plan.json", made_plan(result["recipe"]))
+    (folder.path / "recipe.yaml").write_text(f"name: {run_id[:-21]}\nmodel: {{repo: owner/name}}\n")
+    folder.write_json("resolved.json", {"name": run_id[:-21], "workload": {"concurrency": 4, "speed": speed}})
+    folder.write_json("plan.json", made_plan(run_id[:-21]))
     return folder
 
 
@@ -116,6 +116,7 @@ def made_result(run_id: str, records: Sequence[RequestRecord]) -> dict[str, Any]
     metrics = [Timed(datetime.fromisoformat(row["at"]), sample_of(row)) for row in made_telemetry(0, host=False)]
     idle_s = {"boot": 72.0, "download": 40.5, "load": 20.0, "waiting": 1.5, "letting_go": 4.75, "kept": 0.0}
     useful_s = billed_s - sum(idle_s.values())
+    prompt, output = sum(r.prompt_tokens for r in records), sum(r.output_tokens for r in records)
     total = round(PRICE * billed_s / 3600, 7)
     return {
         "schema_version": 1,
@@ -152,8 +153,8 @@ def made_result(run_id: str, records: Sequence[RequestRecord]) -> dict[str, Any]
             "compute_usd": total - 0.001,
             "storage_usd": 0.001,
             "useful_fraction": round(useful_s / billed_s, 4),
-            "usd_per_million_prompt_tokens": total / sum(r.prompt_tokens for r in records) * 1e6,
-            "usd_per_million_output_tokens": total / sum(r.output_tokens for r in records) * 1e6,
+            "usd_per_million_prompt_tokens": total / prompt * 1e6 if prompt else None,
+            "usd_per_million_output_tokens": total / output * 1e6 if output else None,
             "usd_per_document": total,
             "forecast_usd": 0.21,
             "provider_usd": 0.2,
