@@ -1,8 +1,8 @@
 """Whether the peaks of throughput that requests, metrics and log saw agree, and else why not. Pure functions.
 
-Two sources agree if each sees the other's peak: over the same stretch of time, moved by a sampling interval at most,
-it counts as many tokens. Where they don't, the requests are counted in the other ways in which an engine may count,
-and the way that gives its figure is the reason.
+Peaks agree if they are equal but for a tenth. Where they are not, the requests are counted over the stretches of time
+that the other source has, moved by a sampling interval at most; and in the other ways in which an engine may count.
+What gives the other's figure is the reason.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import nlargest
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from runners.engine import EngineSample, LogSample
 from runners.measurement import Kind, Timed, request_rates
-from runners.records import RequestRecord
+from runners.records import RequestRecord as Record
 
 INTERVAL_S = 1.0
 """The engine's page is read so often."""
@@ -27,6 +28,10 @@ _FEW_TOKENS = 2.0
 _SHIFTS = tuple(INTERVAL_S * step / 10 for step in range(-10, 11))
 _FAR_S = 1.6 * INTERVAL_S
 
+_CANDIDATES = 100
+_Look = tuple[float, float]
+"""When, in seconds since the epoch, and how much had been counted."""
+_Pair = tuple[_Look, _Look]
 Count = Callable[[float, float], float]
 """Tokens between two moments, in seconds since the epoch."""
 
@@ -39,7 +44,7 @@ class _Peak:
 
 
 def peaks_note(
-    records: Sequence[RequestRecord],
+    records: Sequence[Record],
     metrics: Sequence[Timed[EngineSample]],
     log: Sequence[Timed[LogSample]],
     peak_at: Sequence[Mapping[str, Any]],
@@ -71,9 +76,7 @@ def peaks_note(
     return notes
 
 
-def _of_metrics(
-    kind: Kind, own: _Peak, counted: Sequence[tuple[float, float]], records: Sequence[RequestRecord]
-) -> Iterator[str]:
+def _of_metrics(kind: Kind, own: _Peak, counted: Sequence[_Look], records: Sequence[Record]) -> Iterator[str]:
     pairs = [(a, b) for a, b in pairwise(counted) if b[0] - a[0] >= INTERVAL_S / 2]
     if not pairs:
         seconds = counted[-1][0] - counted[0][0]
@@ -82,20 +85,26 @@ def _of_metrics(
     highest = max(pairs, key=lambda pair: (pair[1][1] - pair[0][1]) / (pair[1][0] - pair[0][0]))
     (begin, first), (end, last) = highest
     theirs = _Peak(begin, end - begin, (last - first) / (end - begin))
-    page, as_sent = _between(counted), _spread(records, kind)
-    if _reaches(as_sent, theirs) and _reaches(page, own):
+    if abs(theirs.rate - own.rate) <= max(NEAR * max(theirs.rate, own.rate), _FEW_TOKENS / theirs.seconds):
         return
     said = f"{kind}: the engine's page reaches {theirs.rate:,.0f} tok/s, the requests {own.rate:,.0f}"
-    yield f"{said}: {_why(kind, own, theirs, counted, records)}"
+    yield f"{said}: {_why(kind, own, theirs, counted, pairs, records)}"
 
 
 def _why(
-    kind: Kind, own: _Peak, theirs: _Peak, counted: Sequence[tuple[float, float]], records: Sequence[RequestRecord]
+    kind: Kind, own: _Peak, theirs: _Peak, counted: Sequence[_Look], pairs: Sequence[_Pair], records: Sequence[Record]
 ) -> str:
-    page = _between(counted)
+    page, as_sent = _between(counted), _spread(records, kind)
     around = [b - a for (a, _), (b, _) in pairwise(counted) if b > own.begin and a < own.begin + own.seconds]
     if around and max(around) > _FAR_S:
         return f"at the requests' peak the page was not read for {max(around):.1f} s"
+    resampled = _resampled(as_sent, pairs)
+    if min(resampled) * (1 - NEAR) <= theirs.rate <= max(resampled) * (1 + NEAR):
+        near = min(resampled, key=lambda rate: abs(rate - theirs.rate))
+        return (
+            f"the peak lasted no longer than from one look at the page to the next; between the same looks, give or take \
+{INTERVAL_S:.0f} s, the requests reach {near:,.0f} tok/s"
+        )
     for count, reason in _other_ways(kind, records):
         if _same(count, page, own) and _same(count, page, theirs):
             return f"{reason}; counted so, the requests reach {_highest(count, theirs):,.0f} tok/s there"
@@ -106,12 +115,23 @@ def _why(
     span_s = counted[-1][0] - counted[0][0]
     if span_s < 4 * INTERVAL_S:
         return f"the page was read {len(counted)} times in {span_s:.1f} s, which is too seldom for so short a run"
-    near = _highest(_spread(records, kind), theirs)
+    near = _highest(as_sent, theirs)
     return f"where the page has its peak, the requests come to {near:,.0f} tok/s; the tokens of an answer are taken to \
 come evenly, and here they did not"
 
 
-def _other_ways(kind: Kind, records: Sequence[RequestRecord]) -> Iterator[tuple[Count, str]]:
+def _resampled(count: Count, pairs: Sequence[_Pair]) -> list[float]:
+    """The highest rate between two looks at the page, for looks that are moved by up to an interval."""
+
+    def rate(pair: _Pair, shift: float) -> float:
+        (begin, _), (end, _) = pair
+        return count(begin + shift, end + shift) / (end - begin)
+
+    highest = nlargest(_CANDIDATES, pairs, key=lambda pair: rate(pair, 0.0))
+    return [max(rate(pair, shift) for pair in highest) for shift in _SHIFTS]
+
+
+def _other_ways(kind: Kind, records: Sequence[Record]) -> Iterator[tuple[Count, str]]:
     """Other ways to count the requests' tokens, and what it means if an engine's figure is the one so counted."""
     if kind == "output":
         ends = sorted((r.ended_at.timestamp(), r.output_tokens) for r in records)
@@ -158,17 +178,11 @@ def _of_log(
 arrive here, or somebody else asks as well"
 
 
-def _counted(metrics: Sequence[Timed[EngineSample]], kind: Kind) -> list[tuple[float, float]]:
+def _counted(metrics: Sequence[Timed[EngineSample]], kind: Kind) -> list[_Look]:
     name = f"{kind}_tokens_total"
     found = [(m.at.timestamp(), getattr(m.sample, name)) for m in metrics]
     known = [(at, value) for at, value in found if value is not None]
     return known if len(known) > 1 else []
-
-
-def _reaches(count: Count, peak: _Peak) -> bool:
-    """Whether a count comes as high over the peak's stretch, moved by an interval at most."""
-    allowed = max(NEAR * peak.rate, _FEW_TOKENS / peak.seconds)
-    return _highest(count, peak) >= peak.rate - allowed
 
 
 def _same(count: Count, other: Count, peak: _Peak) -> bool:
@@ -181,7 +195,7 @@ def _highest(count: Count, peak: _Peak) -> float:
     return max(count(begin, begin + peak.seconds) for begin in begins) / peak.seconds
 
 
-def _between(counted: Sequence[tuple[float, float]]) -> Count:
+def _between(counted: Sequence[_Look]) -> Count:
     """A counter, taken to grow evenly between two looks."""
     times = [at for at, _ in counted]
 
@@ -206,7 +220,7 @@ def _steps(moments: Sequence[tuple[float, int]]) -> Count:
     return lambda begin, end: sums[bisect_right(times, end)] - sums[bisect_right(times, begin)]
 
 
-def _spread(records: Sequence[RequestRecord], kind: Kind, *, cached: bool = True) -> Count:
+def _spread(records: Sequence[Record], kind: Kind, *, cached: bool = True) -> Count:
     """Tokens that come evenly: a prompt's until the first token, an answer's after it."""
     changes: list[tuple[float, float]] = []
     for record in records:
@@ -231,7 +245,7 @@ def _ascending(points: Sequence[tuple[float, float]]) -> list[tuple[float, float
     return list({at: (at, value) for at, value in points}.values())
 
 
-def _tokens(record: RequestRecord, kind: Kind) -> int:
+def _tokens(record: Record, kind: Kind) -> int:
     return record.prompt_tokens if kind == "prompt" else record.output_tokens
 
 

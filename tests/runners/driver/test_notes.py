@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from recipes.errors import HostCommandFailed
 from runners.drive import Measured
 from runners.driver.notes import Notes
+from runners.events import Answered, Event
 from runners.run_folder import RunFolder
 from runners.telemetry import TelemetryFile
 
@@ -113,3 +114,26 @@ def test_what_else_it_says_is_kept_and_its_last_words_are_known(folder: RunFolde
     notes.close()
     assert notes.last_words == "MemoryError"
     assert (folder.path / "driver.log").read_text() == "Traceback\nMemoryError\n\n"
+
+
+def test_what_the_machine_says_is_put_on_the_runs_clock_the_same_each_time(folder: RunFolder) -> None:
+    """Its clock is 30 s ahead; a second client hears all of it again."""
+    sample = {"source": "engine", "running": 3.0, "output_tokens_total": 7.0}
+    gap = {"source": "gap", "of": "engine", "seconds": 4.0, "why": "HTTP 500"}
+    here = [(datetime(2026, 1, 2, tzinfo=UTC) - timedelta(seconds=30 - n)).isoformat() for n in range(4)]
+    there = [(datetime(2026, 1, 2, tzinfo=UTC) + timedelta(seconds=n)).isoformat() for n in range(4)]
+    for client in range(2):
+        measured, told = Measured(), list[Event]()
+        notes = noted(folder, measured, emit=told.append, offset_s=30.0)
+        notes.row("requests", request(0, started_at=there[0]))
+        notes.row("telemetry", {"at": there[1], **sample})
+        notes.row("telemetry", {"at": there[2], **gap})
+        if client:
+            notes.row("telemetry", {"at": there[3], **sample})
+        notes.close()
+        assert [record.started_at.isoformat() for record in measured.records] == here[:1]
+        assert [one.at.isoformat() for one in measured.metrics] == here[1 : 4 if client else 2 : 2]
+        assert [event.record.index for event in told if isinstance(event, Answered)] == [0]
+    assert [row["started_at"] for row in rows(folder, "requests")] == here[:1]
+    seen = [(datetime.fromisoformat(row["at"]).isoformat(), row["source"]) for row in rows(folder, "telemetry")]
+    assert seen == [(here[1], "engine"), (here[2], "gap"), (here[3], "engine")]
