@@ -167,6 +167,7 @@ def plan_of(
     *,
     name: str = "test",
     price: float | None = 1.0,
+    storage: float = 0.0,
     limits: Mapping[str, Any] | None = None,
     findings: Sequence[Finding] = (),
 ) -> Plan:
@@ -191,7 +192,7 @@ def plan_of(
         engine=OpenAIEndpoint(),
         workload=workload,
         model=ModelSource("double", TOKENIZER),
-        offers=(Offer(provider="double", id="one", price_usd_per_h=price),),
+        offers=(Offer(provider="double", id="one", price_usd_per_h=price, storage_usd_per_h=storage),),
         findings=tuple(findings),
         prepared=prepared,
         estimate=workload.estimate(prepared),

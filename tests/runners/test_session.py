@@ -296,13 +296,15 @@ def test_a_timeout_of_the_provisioners_own_is_not_the_deadline(bench: Bench, pla
     assert (result["exit_code"], bench.destroyed) == (EXPECTED[PLACES[place]].exit_code, 1)
 
 
-def test_a_drive_stops_before_it_costs_more_than_it_may(bench: Bench) -> None:
+@pytest.mark.parametrize(("price", "storage"), [(3600.0, 0.0), (600.0, 3000.0)])
+def test_a_drive_stops_before_it_costs_more_than_it_may(bench: Bench, price: float, storage: float) -> None:
     bench.trouble |= {"drive": hang, "fetch": hang}
-    result = bench.run(price=3600.0, limits={"max_cost": 1.5})
+    result = bench.run(price=price, storage=storage, limits={"max_cost": 1.5})
     assert result["outcome"]["error"] == "drive did not end within limits.max_cost"
     assert result["exit_code"] == WorkloadFailed.exit_code
     assert any("collect did not end within limits.max_cost" in warning for warning in result["warnings"])
     assert 0 < result["cost"]["total_usd"] <= 1.5
+    assert result["cost"]["storage_usd"] == pytest.approx(result["cost"]["total_usd"] * storage / 3600, rel=1e-6)
     assert bench.destroyed == 1
 
 

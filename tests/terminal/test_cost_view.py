@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from runners.terminal.cost_view import bill_lines, cost_parts, energy_lines, idle_lines, phase_table
+from runners.terminal.forecast_view import forecast_lines
+from tests.terminal.plans import going
 
 SECONDS = {"boot": 90.0, "download": 400.0, "load": 110.0, "waiting": 60.0, "letting_go": 1.0, "kept": 0.0}
 ENERGY = {
@@ -98,3 +100,14 @@ def test_the_table_of_phases_ends_with_their_sum() -> None:
         ["total", "36:40", "$2.20"],
         ["of", "it", "disks", "$0.04"],
     ]
+
+
+def test_a_plan_says_what_the_disks_cost_and_who_says_so() -> None:
+    plan = going()
+    assert not any("disks" in line.plain for line in forecast_lines(plan, 100))
+    plan["offers"][0] |= {
+        "storage_usd_per_h": 0.0301,
+        "storage_basis": "220 GB at RunPod's prices of 2026-11-09, assumed",
+    }
+    (line,) = [line.plain for line in forecast_lines(plan, 100) if "disks" in line.plain]
+    assert line.strip() == "with $0.03/h for the disks: 220 GB at RunPod's prices of 2026-11-09, assumed"

@@ -42,6 +42,13 @@ def test_dollars_are_the_price_of_the_seconds() -> None:
     assert priceless.total_s == found.total_s
 
 
+def test_the_disks_are_forecast_as_well() -> None:
+    here = situation()
+    with_disks = forecast(replace(here, offer=replace(here.offer, storage_usd_per_h=0.42)))
+    assert with_disks.total_usd is not None
+    assert with_disks.total_usd.likely == pytest.approx(with_disks.total_s.likely * 4.00 / 3600)
+
+
 def test_the_published_book_is_of_that_order() -> None:
     """84 chunks at the published peaks (3,221 prompt and 157 output tokens/s) would take about five minutes."""
     found = forecast(situation(version="0.2.1", memory=memory()))
