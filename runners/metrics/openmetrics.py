@@ -10,12 +10,9 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from prometheus_client.metrics_core import Metric
-from prometheus_client.samples import Sample
-
 from runners.metrics.families import FAMILIES, Family
 from runners.metrics.own_pages import Recorded, recorded
-from runners.metrics.page import passed_through
+from runners.metrics.passing import labelled
 from runners.metrics.replay import states
 from runners.metrics.series import Labels, points
 from runners.run_folder import RunFolder
@@ -65,41 +62,28 @@ def lines(folders: Iterable[RunFolder], step_s: float) -> Iterator[str]:
     """The whole text; runs that left no events have no part in it."""
     folders = list(folders)
     runs = [_Run(folder, step_s) for folder in folders]
-    own = [_of_engine(folder) for folder in folders]
     for family in FAMILIES:
         if any(family in run.families for run in runs):
             yield f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
             for run in runs:
                 yield from run.lines(family)
-    yield from _engines(own)
+    yield from _engines(folders)
     yield "# EOF\n"
 
 
-_Engine = tuple[list[Metric], list[Recorded]]
-
-
-def _of_engine(folder: RunFolder) -> _Engine:
-    """What the run's engine said; each sample has the number of its series for a value."""
-    series = recorded(folder.path)
-    by_name = sorted(range(len(series)), key=lambda number: series[number].series.partition("{")[0])
-    page = "".join(f"{series[number].series} {number}\n" for number in by_name)
-    recipe = (folder.read_json("resolved.json") or {}).get("name") or ""
-    return list(passed_through(page, (folder.run_id, recipe))), series
-
-
-def _engines(runs: Iterable[_Engine]) -> Iterator[str]:
+def _engines(folders: Iterable[RunFolder]) -> Iterator[str]:
     """The engines' own series, of no kind: not every engine keeps to the rules that OpenMetrics has for each."""
-    found: dict[str, list[tuple[Sample, Recorded]]] = {}
-    for metrics, series in runs:
-        for metric in metrics:
-            for sample in metric.samples:
-                found.setdefault(sample.name, []).append((sample, series[int(sample.value)]))
-    for name, samples in found.items():
+    found: dict[str, list[tuple[str, Recorded]]] = {}
+    for folder in folders:
+        recipe = (folder.read_json("resolved.json") or {}).get("name") or ""
+        for column in recorded(folder.path):
+            if known := labelled(column.series, (folder.run_id, recipe)):
+                found.setdefault(known[0], []).append((known[1], column))
+    for name, columns in found.items():
         yield f"# TYPE {name} unknown\n"
-        for sample, column in samples:
-            text = _series(name, tuple(sample.labels.items()))
+        for series, column in columns:
             for at, value in zip(column.moments, column.values, strict=True):
-                yield f"{text} {value!r} {at:.3f}\n"
+                yield f"{series} {value!r} {at:.3f}\n"
 
 
 def _series(name: str, labels: Labels) -> str:

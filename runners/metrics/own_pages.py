@@ -24,6 +24,8 @@ _NOT_ENGINES = re.compile(r"(python|process|http)_")
 """What servers say of themselves as processes."""
 _CLOSEST_S, _FARTHEST_S, _SHARE = 1.0, 30.0, 0.01
 _LIMIT_BYTES = 8_000_000
+LONGEST_PAGE = 4_000_000
+"""In characters; no engine's is a tenth of it, and what is longer is passed over."""
 
 
 def of_engine(name: str) -> bool:
@@ -44,7 +46,7 @@ class PageRecorder:
 
     def heard(self, event: Event) -> None:
         match event:
-            case PageRead():
+            case PageRead() if len(event.text) <= LONGEST_PAGE:
                 now = datetime.now(UTC)
                 self._page = event.text
                 if self._due is None or now >= self._due:

@@ -52,11 +52,11 @@ class MetricsPage:
         return f"http://{self.target}{_PATH}"
 
     def text(self) -> bytes:
-        from runners.metrics.page import Series, text_of
+        from runners.metrics.page import text_of
 
         now = time.time()
         self.runs = [run for run in self.runs if run.ended_at is None or now - run.ended_at < KEPT_S]
-        return text_of(Series(run.read() for run in self.runs))
+        return text_of(run.read() for run in self.runs)
 
     def scraped(self, began: float) -> None:
         """Somebody has had the page, as it was at a moment of the monotonic clock."""

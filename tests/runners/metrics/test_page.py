@@ -13,7 +13,7 @@ from prometheus_client.samples import Sample
 
 from runners.events import Answered, LeaseChanged, Noted, PageRead, PhaseEnded, PhaseStarted, Sampled
 from runners.metrics.exposed import ExposedRun
-from runners.metrics.page import Series, text_of
+from runners.metrics.page import text_of
 from tests.prometheus import installed, promtool
 from tests.runners.metrics.simulated import Simulated, live, record
 
@@ -35,7 +35,7 @@ def busy(run: ExposedRun) -> Simulated:
 
 
 def samples(*runs: ExposedRun) -> Iterator[Sample]:
-    text = text_of(Series(run.read() for run in runs)).decode()
+    text = text_of(run.read() for run in runs).decode()
     for family in text_string_to_metric_families(text):
         yield from family.samples
 
@@ -154,6 +154,11 @@ HOSTILE = [
     "# TYPE a:b nonsense\na:b 1\n",
     "\x00\xff not a page",
     "a:b 1 notatime\n",
+    'a:b{x="1",x y="2"} 1\n',
+    'a:b{x="1"}} 1\n# TYPE recipe_cost_usd counter\n',
+    "a:b 1\r\nrecipe_cost_usd 7\n",
+    "a:b 1_000\n",
+    "a:b ١\n",
     'a:b{x="\\"\\n"} NaN\n',
 ]
 
@@ -168,11 +173,21 @@ def test_whatever_an_endpoint_calls_its_page_ours_can_be_read(run: ExposedRun, p
             assert sample.labels == {"exported_run_id": "mine", "exported_recipe": "r", **RUN}
 
 
+def test_a_page_made_to_be_hard_to_read_is_read_quickly(run: ExposedRun) -> None:
+    spaces, labels = " " * 200_000, 'x="1"' * 20_000
+    run.heard(
+        PageRead(f"a:b{{{spaces}\na:b{{{labels} \na:b{spaces}x\n" + "a:b{" + 'x="1" ' * 20_000 + "\ngood:one 1\n")
+    )
+    began = time.process_time()
+    assert value(run, "good:one") == 1
+    assert time.process_time() - began < 2
+
+
 def test_runs_of_one_page_are_told_apart_and_each_family_stands_once() -> None:
     runs = [ExposedRun(live(name)) for name in ("one", "two")]
     for i, run in enumerate(runs):
         run.heard(PageRead(f"vllm:x {i}\n"))
-    text = text_of(Series(run.read() for run in runs)).decode()
+    text = text_of(run.read() for run in runs).decode()
     types = [line for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(types) == len(set(types))
     assert {s.labels["run_id"]: s.value for s in samples(*runs) if s.name == "vllm:x"} == {"one": 0, "two": 1}
@@ -182,7 +197,7 @@ def test_runs_of_one_page_are_told_apart_and_each_family_stands_once() -> None:
 @pytest.mark.real
 @pytest.mark.usefixtures("busy")
 def test_promtool_finds_nothing_but_vllms_colons(run: ExposedRun) -> None:
-    checked = promtool("check", "metrics", stdin=text_of(Series([run.read()])).decode())
+    checked = promtool("check", "metrics", stdin=text_of([run.read()]).decode())
     ours = [line for line in checked.stderr.splitlines() if "should not contain ':'" not in line]
     # The reference exporter's names are as they are.
     assert ours == ['gpu_memory_total non-counter metrics should not have "_total" suffix']
