@@ -19,6 +19,7 @@ from runners.ongoing.overview import overview
 from runners.ongoing.reader import Reader
 from runners.run_folder import RUN_ID
 from runners.watch_page.feed import Feed, running
+from runners.watch_page.peer import may_ask
 
 _ADDRESS = "127.0.0.1"
 _NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -142,6 +143,8 @@ async def _guarded(request: web.Request, handler: _Handler) -> web.StreamRespons
     """Refuses what no page of this machine asks; every answer says what a browser may do with it."""
     if _PORT.sub("", request.headers.get("Host", "")) not in _NAMES:
         return _refused(HTTPStatus.MISDIRECTED_REQUEST, f"ask for http://{_ADDRESS}/ or http://localhost/\n")
+    if (ends := _ends(request)) and not may_ask(*ends):
+        return _refused(HTTPStatus.FORBIDDEN, "this page is another user's\n")
     if request.method != "GET":
         return _refused(HTTPStatus.METHOD_NOT_ALLOWED, "this page can only be read\n", Allow="GET")
     try:
@@ -152,6 +155,13 @@ async def _guarded(request: web.Request, handler: _Handler) -> web.StreamRespons
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
     return response
+
+
+def _ends(request: web.Request) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """The connection's two ends, the asker's first; None if it is closed already."""
+    transport = request.transport
+    ends = [transport.get_extra_info(name) for name in ("peername", "sockname")] if transport else []
+    return (ends[0], ends[1]) if all(ends) and ends else None
 
 
 def _refused(status: HTTPStatus, text: str, **headers: str) -> web.Response:

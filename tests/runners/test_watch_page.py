@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -19,6 +21,7 @@ from aiohttp import web
 from recipes.errors import UsageError
 from runners.ongoing.overview import overview
 from runners.watch_page.feed import Feed, running
+from runners.watch_page.peer import may_ask, owner_of
 from runners.watch_page.server import application, report_of
 from tests.browser import Chromium, chromium  # noqa: F401 (a fixture)
 from tests.runners.ongoing.states import NOW, RUN, at, ended, found, lease, live, state
@@ -112,6 +115,34 @@ def test_a_name_that_is_not_this_machines_own_is_refused(site: Site, host: str) 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9999", "[::1]:80"])
 def test_through_a_tunnel_it_has_another_port(site: Site, host: str) -> None:
     assert site.ask("/state.json", Host=host)[0] == 200
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux says whose a connection is")
+
+
+@needs_proc
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_it_is_known_whose_a_connection_is(family: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = server.getsockname()
+        mapped = (f"::ffff:{here[0]}", here[1])
+        with socket.socket(socket.AF_INET if family == "IPv4" else socket.AF_INET6) as client:
+            client.connect(here if family == "IPv4" else mapped)
+            peer = ("127.0.0.1", client.getsockname()[1])
+            assert owner_of(peer, here) == os.getuid()
+            assert may_ask(peer, here, me=os.getuid())
+            assert may_ask(peer, here, me=0)
+            assert may_ask(peer, here, me=1234) == (os.getuid() == 0), "root may ask, others may not"
+        assert not may_ask(("127.0.0.1", 1), here, me=1234), "who has gone has no owner"
+
+
+@needs_proc
+def test_another_users_question_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runners.watch_page.peer.os.getuid", lambda: 1234)
+    monkeypatch.setattr("runners.watch_page.peer.owner_of", lambda *_: 4321)
+    for path in ("/", "/state.json", "/events", f"/runs/{RUN}/report.html"):
+        status, _, body = site.ask(path)
+        assert (status, body) == (403, b"this page is another user's\n")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
