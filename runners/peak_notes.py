@@ -101,10 +101,8 @@ def _why(
     resampled = _resampled(as_sent, pairs)
     if min(resampled) * (1 - NEAR) <= theirs.rate <= max(resampled) * (1 + NEAR):
         near = min(resampled, key=lambda rate: abs(rate - theirs.rate))
-        return (
-            f"the peak lasted no longer than from one look at the page to the next; between the same looks, give or take \
-{INTERVAL_S:.0f} s, the requests reach {near:,.0f} tok/s"
-        )
+        then = f"between the same looks, give or take {INTERVAL_S:.0f} s, the requests reach {near:,.0f} tok/s"
+        return f"the peak lasted no longer than from one look at the page to the next; {then}"
     for count, reason in _other_ways(kind, records):
         if _same(count, page, own) and _same(count, page, theirs):
             return f"{reason}; counted so, the requests reach {_highest(count, theirs):,.0f} tok/s there"
@@ -116,8 +114,8 @@ def _why(
     if span_s < 4 * INTERVAL_S:
         return f"the page was read {len(counted)} times in {span_s:.1f} s, which is too seldom for so short a run"
     near = _highest(as_sent, theirs)
-    return f"where the page has its peak, the requests come to {near:,.0f} tok/s; the tokens of an answer are taken to \
-come evenly, and here they did not"
+    there = f"where the page has its peak, the requests come to {near:,.0f} tok/s"
+    return f"{there}; the tokens of an answer are taken to come evenly, and here they did not"
 
 
 def _resampled(count: Count, pairs: Sequence[_Pair]) -> list[float]:
@@ -174,8 +172,8 @@ def _of_log(
     if rate <= best * (1 + NEAR):
         yield f"{said}: it tells means over {apart_s:.0f} s; {over}"
     else:
-        yield f"{said}: it tells means over {apart_s:.0f} s, and {over}: it counts tokens at another moment than they \
-arrive here, or somebody else asks as well"
+        why = "it counts tokens at another moment than they arrive here, or somebody else asks as well"
+        yield f"{said}: it tells means over {apart_s:.0f} s, and {over}: {why}"
 
 
 def _counted(metrics: Sequence[Timed[EngineSample]], kind: Kind) -> list[_Look]:
