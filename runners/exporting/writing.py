@@ -33,13 +33,12 @@ def written(path: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = path.resolve()
     try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
                 yield file
             return
-        with _part(target) as file:
+        with _part(path.resolve()) as file:
             yield file
     except BrokenPipeError:
         raise

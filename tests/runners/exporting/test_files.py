@@ -147,4 +147,4 @@ def test_many_requests_take_the_memory_of_few(name: str, tmp_path: Path, monkeyp
     peak_bytes(1)  # what is imported stays
     assert peak_bytes(8) < 1.2 * peak_bytes(2) + 100_000
     if name == "parquet":
-        assert pa.parquet.ParquetFile(tmp_path / "out").num_row_groups == 8
+        assert pa.parquet.ParquetFile(tmp_path / "out").num_row_groups == 2
