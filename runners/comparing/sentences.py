@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from runners.comparing.bootstrap import Interval
 from runners.comparing.caveats import same_work
@@ -128,7 +128,7 @@ def _best(groups: Sequence[Group], metric: Metric, word: str) -> str:
 
 
 def _called(group: Group) -> str:
-    variant = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in group.variant.items())
+    variant = ", ".join(f"{path.rpartition('.')[2]} {_by_name(value)}" for path, value in group.variant.items())
     return f"{group.letter} ({variant})" if variant else group.letter
 
 
@@ -180,3 +180,8 @@ def _plain(metric: Metric, value: float) -> str:
 
 
 CONFIDENCE = share(1 - ALPHA)
+
+
+def _by_name(value: Any) -> Any:
+    """A section that has a name by that alone."""
+    return value["name"] if isinstance(value, Mapping) and value.get("name") else value

@@ -95,6 +95,7 @@ def _environment() -> jinja2.Environment:
         form=lambda value, name: "–" if value is None else FORMS[name](value),
         plural=plural,
         duration=format_duration,
+        told=lambda value: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
         pretty=lambda value: json.dumps(value, ensure_ascii=False, indent=2),
     )
     return environment

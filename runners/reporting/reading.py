@@ -21,6 +21,8 @@ _LARGEST_FILE = 1 << 20
 _NUMBERS: Mapping[str, Any] = {"mean": None, "p50": None, "p90": None, "p95": None, "p99": None}
 _EXPECTED: Mapping[str, Any] = {
     "recipe": "",
+    "recipe_digest": "",
+    "started_at": "",
     "variant": {},
     "versions": {},
     "offer": {},

@@ -41,8 +41,8 @@
     const drive = chart.bands.find((band) => band.name === "drive");
     const total = chart.bands.reduce((sum, band) => sum + band.ms, 0);
     if (!drive || drive.ms > 0.6 * total) return null;
-    const margin = Math.max(drive.ms * 0.06, 20);
-    return [chart.origin + drive.from - margin, chart.origin + drive.from + drive.ms + margin];
+    const margin = Math.max(drive.ms * 0.06, 1500); // the machine is looked at once a second
+    return [chart.origin + Math.max(0, drive.from - margin), chart.origin + Math.min(total, drive.from + drive.ms + margin)];
   }
 
   /** The buttons above the chart: the time of the work alone, or all of it. */
@@ -188,13 +188,14 @@
       xaxis: { ...axis, rangemode: "tozero", title: { text: chart.x } },
       yaxis: { ...axis, rangemode: "tozero", title: { text: chart.y } },
     };
+    const most = Math.max(...chart.points.map((p) => p.x));
     const front = chart.points.filter((p) => p.front).sort((a, b) => a.x - b.x);
     const traces = [{
       type: "scatter", mode: "lines", name: "Pareto front", x: front.map((p) => p.x), y: front.map((p) => p.y), hoverinfo: "skip",
       line: { color: colour("--c3"), width: 1.5, dash: "dot", shape: "hv" },
     }, {
       type: "scatter", mode: "markers+text", name: "runs", x: chart.points.map((p) => p.x), y: chart.points.map((p) => p.y),
-      text: chart.points.map((p) => plain(p.name)), textposition: "top center", textfont: { size: 11 }, cliponaxis: false,
+      text: chart.points.map((p) => plain(p.name)), textposition: chart.points.map((p) => (p.x > 0.7 * most ? "top left" : p.x < 0.3 * most ? "top right" : "top center")), textfont: { size: 11 }, cliponaxis: false,
       marker: { size: 10, color: chart.points.map((p) => colour(p.front ? "--c3" : "--c8")) },
       hovertemplate: "%{text}: %{x:,.4~g}, %{y:.4~g}<extra></extra>",
     }];

@@ -138,20 +138,18 @@ def _labels(groups: Sequence[Group]) -> list[str]:
     short = list(short_axes(axes))
     by_axes = [
         ", ".join(
-            f"{word} {_told(group.variant[axis])}"
-            for axis, word in zip(axes, short, strict=True)
-            if axis in group.variant
+            _told(word, group.variant[axis]) for axis, word in zip(axes, short, strict=True) if axis in group.variant
         )
         for group in groups
     ]
     return by_axes if axes and all(by_axes) and len(set(by_axes)) == len(by_axes) else [group.label for group in groups]
 
 
-def _told(value: Any) -> str:
-    """A section by its name, if it has one."""
+def _told(axis: str, value: Any) -> str:
+    """concurrency 8; a section by its name alone, if it has one."""
     if isinstance(value, Mapping) and isinstance(value.get("name"), str):
         return str(value["name"])
-    return shortened(value_told(value), _LONGEST_VALUE)
+    return f"{axis} {shortened(value_told(value), _LONGEST_VALUE)}"
 
 
 def _best(views: Sequence[RunView]) -> dict[str, set[int]]:

@@ -3,6 +3,7 @@
 recipe report RUN                     in the terminal; writes the page anew and says where it is
 recipe report RUN --open              shows the page
 recipe report RUN RUN…                a page that holds the runs against each other
+recipe report NAME                    the same for all runs of a matrix, or of a tag as @TAG
 recipe report RUN --html page.html    writes the page there; - for standard output
 """
 
@@ -38,8 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if to_stdout and (options.json or options.open):
         other = "--json" if options.json else "--open"
         raise UsageError(f"--html - and {other} do not go together", advice="write --html PATH")
-    folders = [RunFolder.find(recipe_home(), reference) for reference in options.run]
-    folders = list({folder.run_id: folder for folder in folders}.values())
+    folders = list({folder.run_id: folder for word in options.run for folder in _meant(word)}.values())
     results = [folder.read_result() for folder in folders]
     if to_stdout:
         from runners.reporting import report_html
@@ -54,6 +54,24 @@ def run(options: argparse.Namespace) -> int:
     if options.open and page is not None:
         webbrowser.open(page.as_uri())
     return 0
+
+
+def _meant(word: str) -> list[RunFolder]:
+    """The run that a word means, or all the runs of a matrix or a tag, as recipe compare finds them."""
+    home = recipe_home()
+    try:
+        return [RunFolder.find(home, word)]
+    except UsageError as unknown:
+        from runners.comparing.selection import Selector
+        from runners.ledger import Ledger
+
+        if not (home / "ledger.db").is_file():
+            raise
+        try:
+            groups = Selector(Ledger(home), home).select([word]).groups
+        except UsageError:
+            raise unknown from None
+        return [RunFolder(home / "runs" / run_id) for group in groups for run_id in reversed(group.run_ids)]
 
 
 def _page(folders: Sequence[RunFolder], results: Sequence[dict[str, Any]], wanted: Path | None) -> Path | None:
