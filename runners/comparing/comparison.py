@@ -40,19 +40,34 @@ class Comparison:
     caveats: tuple[str, ...]
     """What to mind before believing it."""
 
+    @property
+    def unit(self) -> str:
+        """What the groups' documents are called, if all call them the same."""
+        units = {str(at(group.newest, "documents", "unit") or "document") for group in self.groups}
+        return units.pop() if len(units) == 1 else "document"
+
     def row(self) -> dict[str, Any]:
         """As plain data."""
         return {
+            "unit": self.unit,
             "groups": [
                 {**group.row(), "settings": dict(self._settings(group)), "figures": dict(self._figures(group))}
                 for group in self.groups
             ],
             "metrics": [
-                {"key": m.key, "name": m.name, "unit": m.unit, "better": m.better, "part": m.part} for m in self.metrics
+                {
+                    "key": m.key,
+                    "name": m.name.replace("document", self.unit),
+                    "unit": m.unit,
+                    "better": m.better,
+                    "part": m.part,
+                }
+                for m in self.metrics
             ],
             "axes": list(self.axes),
             "differences": [each.row() for pair in self.pairs for each in pair.differences],
             "tests": [{"a": pair.a, "b": pair.b, "method": pair.method, "alpha": ALPHA} for pair in self.pairs],
+            "recipes_known": all(group.resolved is not None for group in self.groups),
             "recipe_changes": [change.row() for change in self.recipe_changes],
             "circumstances": [change.row() for change in self.circumstances],
             "front": self.front.row() if self.front else None,

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.text import Text
 
-from runners.terminal.layout import columns, in_parts, labelled, table, width_of
-from runners.terminal.words import exact_dollars, plural, seconds
+from runners.terminal.compare_figures import Document, figure, median_told, metric_told, times_told
+from runners.terminal.layout import columns, in_parts, labelled, table
+from runners.terminal.variants_view import variants_lines
+from runners.terminal.words import plural
 
-__all__ = ["comparison_lines", "figure", "width_of"]
-
-Document = Mapping[str, Any]
-
-_MATRIX = ("output_tokens_per_s", "ttft_p50_s", "usd_per_million_tokens", "usd_per_document", "useful_fraction")
-_HEADS = {
-    "output_tokens_per_s": "output tok/s",
-    "ttft_p50_s": "TTFT p50",
-    "usd_per_million_tokens": "$/M tokens",
-    "usd_per_document": "$/document",
-    "useful_fraction": "useful",
-}
 _SMALL_PHASE = 0.01
 """Phases that take less of every run are not shown."""
 _VERDICTS = {"within noise": "no", "the same": "the same", "cannot tell": "cannot tell"}
@@ -40,7 +29,7 @@ def comparison_lines(document: Document, width: int | None, *, sort: str = "") -
     if len(groups) > 2:
         yield from labelled("", "   ".join(_in_common(groups)), width, indent=0)
         yield Text()
-        yield from _table(document, width, sort)
+        yield from variants_lines(document, width, sort=sort)
     else:
         yield from _legend(groups, width)
     yield from _changes(document, width)
@@ -48,21 +37,6 @@ def comparison_lines(document: Document, width: int | None, *, sort: str = "") -
         yield Text()
         yield from _figures(document, width)
     yield from _remarks(document, width)
-
-
-def figure(unit: str, value: float | None) -> str:
-    """A figure as people read it."""
-    if value is None:
-        return "–"
-    match unit:
-        case "usd":
-            return exact_dollars(value)
-        case "s":
-            return seconds(value)
-        case "share":
-            return f"{value:.0%}"
-        case _:
-            return f"{value:,.0f}" if value >= 99.5 or value == int(value) else f"{value:.3g}"
 
 
 def _legend(groups: Sequence[Document], width: int | None) -> Iterator[Text]:
@@ -101,10 +75,15 @@ def _changes(document: Document, width: int | None) -> Iterator[Text]:
         yield from _two(changes, letters, width) if len(letters) == 2 else _several(changes, letters, width)
     if len(letters) > 1 and not document["recipe_changes"]:
         yield Text()
-        same = len({group["recipe_digest"] for group in document["groups"]}) == 1
-        yield Text(
-            "the recipe is the same" if same else "how the recipes differ is not known: resolved.json is missing"
-        )
+        yield from labelled("", _no_changes(document), width, indent=0)
+
+
+def _no_changes(document: Document) -> str:
+    if len({group["recipe_digest"] for group in document["groups"]}) == 1:
+        return "the recipe is the same"
+    if not document["recipes_known"]:
+        return "how the recipes differ is not known: resolved.json is missing"
+    return "the recipes differ by nothing but their names, or a file's text of which an older run kept no digest"
 
 
 def _two(changes: Sequence[Document], letters: Sequence[str], width: int | None) -> Iterator[Text]:
@@ -128,7 +107,7 @@ def _several(changes: Sequence[Document], letters: Sequence[str], width: int | N
 
 
 def _letters(own: Sequence[str]) -> str:
-    return f"{own[0]}–{own[-1]} ({len(own)})" if len(own) > 6 else " ".join(own)
+    return f"{' '.join(own[:5])} … ({len(own)})" if len(own) > 6 else " ".join(own)
 
 
 def _figures(document: Document, width: int | None) -> Iterator[Text]:
@@ -141,7 +120,7 @@ def _figures(document: Document, width: int | None) -> Iterator[Text]:
     rows, styles = [header], ["bold"]
     for metric in shown:
         found = differences.get(metric["key"])
-        cells = [_named(metric), *(_median(group, metric) for group in document["groups"])]
+        cells = [metric_told(metric), *(median_told(group, metric) for group in document["groups"])]
         rows.append([*cells, *(_verdict_cells(found) if rest else [_interval(first, metric)])])
         styles.append(_style(found))
     narrow = [len(header) - 2] if rest else []
@@ -156,17 +135,6 @@ def _worth(metric: Document, groups: Sequence[Document]) -> bool:
         return any(medians)
     whole = [g["figures"]["seconds"]["median"] for g in groups if "seconds" in g["figures"]]
     return bool(whole) and max(medians) >= _SMALL_PHASE * max(whole)
-
-
-def _named(metric: Document) -> str:
-    if metric["part"] == "phases":
-        return f"phase {metric['name']}"
-    return f"{metric['name']} tok/s" if metric["unit"] == "tok/s" else str(metric["name"])
-
-
-def _median(group: Document, metric: Document) -> str:
-    found = group["figures"].get(metric["key"])
-    return figure(metric["unit"], found["median"]) if found else "–"
 
 
 def _interval(group: Document, metric: Document) -> str:
@@ -189,8 +157,8 @@ def _level(differences: Any) -> str:
 def _verdict_cells(found: Document | None) -> list[str]:
     if found is None:
         return ["", "", ""]
-    ratio = "" if found["ratio"] is None else _times(found["ratio"])
-    bounds = "" if found["low"] is None else f"{_times(found['low'])}–{_times(found['high'])}"
+    ratio = "" if found["ratio"] is None else times_told(found["ratio"])
+    bounds = "" if found["low"] is None else f"{times_told(found['low'])}–{times_told(found['high'])}"
     return [ratio, bounds, _verdict(found)]
 
 
@@ -202,112 +170,6 @@ def _verdict(found: Document) -> str:
 
 def _style(found: Document | None) -> str:
     return _STYLES[found["better"]] if found and found["verdict"] == "more than noise" else ""
-
-
-def _times(ratio: float) -> str:
-    if ratio < 0.0995:
-        return f"{ratio:.2g}"
-    return f"{ratio:.2f}" if ratio < 99.95 else f"{ratio:,.0f}"
-
-
-def _table(document: Document, width: int | None, sort: str) -> Iterator[Text]:
-    """A line for each of many groups: what a matrix set, the figures that matter, and whether it is on the front."""
-    groups, front = document["groups"], document["front"]
-    units = {metric["key"]: metric["unit"] for metric in document["metrics"]}
-    keys = [key for key in _MATRIX if key in units]
-    axes = document["axes"]
-    mixed = not axes or len({group["base"] for group in groups}) > 1
-    heads = [*(["recipe"] if mixed else []), *_axis_heads(axes)]
-    header = ["", *heads, "runs", *(_HEADS[key] for key in keys), "of A", "front"]
-    rows = []
-    for i in ordered(document, sort):
-        group = groups[i]
-        names = [group["base"] if axes else group["label"]] if mixed else []
-        names += [_told(group["settings"].get(axis)) for axis in axes]
-        figures = [_median(group, {"key": key, "unit": units[key]}) for key in keys]
-        cells = [group["letter"], *names, str(len(group["runs"])), *figures, _of_first(document, i)]
-        rows.append((i, [*cells, _place(front["places"][i], groups)]))
-    count = len(header)
-    first_figure = count - 2 - len(keys)
-    drop = [count - 3, count - 4, first_figure - 1, count - 2]
-    lines = table([header, *(cells for _, cells in rows)], width, right=range(first_figure - 1, count - 1), drop=drop)
-    yield Text(lines[0].rstrip(), style="bold")
-    for line, (i, _) in zip(lines[1:], rows, strict=True):
-        yield Text(line.rstrip(), style="green" if front["places"][i]["on_front"] else "")
-    yield from _explained(document, width)
-
-
-def ordered(document: Document, sort: str) -> list[int]:
-    """The numbers of the groups in the order that is asked for: by an axis or a figure, with - the highest first.
-
-    Raises KeyError for a word that is neither.
-    """
-    groups = document["groups"]
-    if not sort:
-        return list(range(len(groups)))
-    name = sort.removeprefix("-")
-    read = _readers(document)[name]
-    known = [i for i in range(len(groups)) if read(groups[i]) is not None]
-    known.sort(key=lambda i: read(groups[i]), reverse=sort.startswith("-"))
-    return [*known, *(i for i in range(len(groups)) if i not in known)]
-
-
-def sort_words(document: Document) -> list[str]:
-    """What the table can be sorted by."""
-    return list(_readers(document))
-
-
-def _readers(document: Document) -> dict[str, Callable[[Document], Any]]:
-    def of_figure(key: str) -> Callable[[Document], Any]:
-        return lambda group: group["figures"][key]["median"] if key in group["figures"] else None
-
-    def of_axis(path: str) -> Callable[[Document], Any]:
-        values = [group["settings"].get(path) for group in document["groups"]]
-        numbers = all(isinstance(value, int | float) for value in values if value is not None)
-        return lambda group: group["settings"].get(path) if numbers else _told(group["settings"].get(path))
-
-    axes = {word: of_axis(path) for path in document["axes"] for word in (path, path.rpartition(".")[2])}
-    return {**axes, **{metric["key"]: of_figure(metric["key"]) for metric in document["metrics"]}}
-
-
-def _axis_heads(axes: Sequence[str]) -> list[str]:
-    last = [path.rpartition(".")[2] for path in axes]
-    return [word if last.count(word) == 1 else path for path, word in zip(axes, last, strict=True)]
-
-
-def _told(value: Any) -> str:
-    return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
-def _of_first(document: Document, number: int) -> str:
-    """The throughput as a multiple of the first group's; in brackets where that is not more than noise."""
-    key = _MATRIX[0]
-    found = next((d for d in document["differences"] if d["b"] == number and d["metric"] == key), None)
-    if found is None or found["ratio"] is None:
-        return "1.00" if number == 0 and key in document["groups"][0]["figures"] else ""
-    return _times(found["ratio"]) if found["verdict"] == "more than noise" else f"({_times(found['ratio'])})"
-
-
-def _place(place: Document, groups: Sequence[Document]) -> str:
-    if place["on_front"]:
-        return "front"
-    if place["unknown"]:
-        return "unknown"
-    by = [groups[i]["letter"] for i in place["beaten_by"]]
-    return f"behind {' '.join(by[:3])}{' …' if len(by) > 3 else ''}"
-
-
-def _explained(document: Document, width: int | None) -> Iterator[Text]:
-    front = document["front"]
-    names = {metric["key"]: _named(metric) for metric in document["metrics"]}
-    axes = ", ".join(names[key] for key in front["axes"])
-    yield Text()
-    if axes:
-        what = f"no other is as good in each of {axes}, and better in one"
-        note = f" ({front['note']})" if front["note"] else ""
-        yield from labelled("front", f"{what}{note}", width)
-    if any(_of_first(document, i).startswith("(") for i in range(len(document["groups"]))):
-        yield from labelled("of A", "output tok/s as a multiple of A's; in brackets: not told from noise", width)
 
 
 def _remarks(document: Document, width: int | None) -> Iterator[Text]:

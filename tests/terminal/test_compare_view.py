@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from runners.comparing import compared, groups_of
-from runners.terminal.compare_view import comparison_lines, figure, ordered, sort_words
+from runners.terminal.compare_figures import figure
+from runners.terminal.compare_view import comparison_lines
+from runners.terminal.variants_view import ordered, sort_words
 from tests.runners.comparing.making import result, several
 
 SLOW = [100.0, 101.0, 99.0, 100.5, 99.5]
@@ -38,13 +40,20 @@ def matrix(runs: int = 4) -> dict[str, Any]:
     return {**compared(groups_of(results)).row(), "notes": []}
 
 
+def models() -> dict[str, Any]:
+    """A matrix whose values are long."""
+    names = [f"some-organisation/a-model-with-a-long-name-{size}b-instruct-awq" for size in (7, 34, 70)]
+    results = [result(recipe=f"m.repo-{i}", variant={"model.repo": name}) for i, name in enumerate(names)]
+    return {**compared(groups_of(results)).row(), "notes": []}
+
+
 def shown(document: dict[str, Any], width: int | None = None, sort: str = "") -> list[str]:
     return [str(line) for line in comparison_lines(document, width, sort=sort)]
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_it_fits_the_width_whatever_is_compared(width: int) -> None:
-    for document in (pair(), pair(requests={"failed": 2}), matrix(), matrix(1)):
+    for document in (pair(), pair(requests={"failed": 2}), matrix(), matrix(1), models()):
         assert max(map(len, shown(document, width))) <= width
 
 
@@ -75,6 +84,20 @@ def test_what_is_not_told_from_noise_stands_in_brackets_and_the_brackets_are_exp
     lines = shown(matrix(1))
     assert any(line.startswith("B") and "(1.80)" in line for line in lines)
     assert any(line.startswith("of A") and "brackets" in line for line in lines)
+
+
+def test_long_values_of_an_axis_keep_what_tells_them_apart() -> None:
+    rows = [line for line in shown(models(), 80) if re.match(r"[A-C] {2}", line)]
+    assert ["…7b…" in rows[0], "…34b…" in rows[1], "…70b…" in rows[2]] == [True, True, True]
+
+
+def test_recipes_that_differ_by_name_only_are_not_said_to_differ_unknown() -> None:
+    results = [result(recipe="a"), result(recipe="b")]
+    known = compared(groups_of(results, resolved={one["run_id"]: {"name": "x"} for one in results})).row()
+    assert any("nothing but their names" in line for line in shown(known))
+    assert any("resolved.json is missing" in line for line in shown(compared(groups_of(results)).row()))
+    same = compared(groups_of([result(), result(offer={"id": "other"})])).row()
+    assert "the recipe is the same" in shown(same)
 
 
 def test_the_table_is_sorted_as_asked_by_axis_or_figure() -> None:

@@ -20,7 +20,9 @@ from runners.comparing import compared
 from runners.comparing.selection import LAST, Selector
 from runners.ledger import Ledger
 from runners.run_folder import recipe_home
-from runners.terminal.compare_view import comparison_lines, sort_words, width_of
+from runners.terminal.compare_view import comparison_lines
+from runners.terminal.layout import width_of
+from runners.terminal.variants_view import sort_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
