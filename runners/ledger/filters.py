@@ -11,7 +11,7 @@ from typing import Any
 from recipes.errors import UsageError
 
 STATUSES = ("completed", "failed", "interrupted", "lost", "running")
-_TEXTS = ("recipe", "model", "gpu", "engine", "provider")
+TEXTS = ("recipe", "model", "gpu", "engine", "provider")
 
 SORTS = {
     "started": "started_at",
@@ -81,12 +81,7 @@ class Filter:
         return condition, [argument for _, arguments in parts for argument in arguments]
 
     def _parts(self, lost: Collection[str]) -> Iterator[tuple[str, Sequence[Any]]]:
-        for name in _TEXTS:
-            if (text := getattr(self, name)) is not None:
-                yield _matches(name, "experiments", text)
-        for text in self.tags:
-            condition, arguments = _matches("tag", "tags", text)
-            yield f"run_id IN (SELECT run_id FROM tags WHERE {condition})", arguments  # noqa: S608 (constants)
+        """Each condition; those that cost least to look at come first."""
         if self.status:
             yield _status(self.status, lost)
         if self.since is not None:
@@ -99,6 +94,12 @@ class Filter:
             yield "total_usd <= ?", [self.max_cost]
         if self.digest is not None:
             yield "recipe_digest = ?", [self.digest]
+        for name in TEXTS:
+            if (text := getattr(self, name)) is not None:
+                yield _matches(name, "experiments", text)
+        for text in self.tags:
+            condition, arguments = _matches("tag", "tags", text)
+            yield f"run_id IN (SELECT run_id FROM tags WHERE {condition})", arguments  # noqa: S608 (constants)
 
 
 def order(sort: str) -> str:

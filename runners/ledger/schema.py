@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.errors import UsageError
+from runners.ledger.filters import TEXTS
 from runners.ledger.rows import COLUMNS, columns_of, tags_of
 
 SCHEMA_VERSION = 3
@@ -55,11 +56,14 @@ CREATE TABLE experiments (
     "CREATE INDEX experiments_started ON experiments (started_at)",
     "CREATE INDEX experiments_recipe ON experiments (recipe, started_at)",
     "CREATE INDEX experiments_completed ON experiments (model, engine, started_at) WHERE status = 'completed'",
+    # Whether a name is there whole is asked of these, so that a filter looks through the runs once.
+    *(f"CREATE INDEX experiments_{name} ON experiments (lower({name}))" for name in TEXTS if name != "recipe"),
+    "CREATE INDEX experiments_recipes ON experiments (lower(recipe))",
     "CREATE INDEX experiments_running ON experiments (run_id) WHERE status = 'running'",
     "CREATE INDEX experiments_strays ON experiments (run_id) WHERE result IS NOT NULL",
     "CREATE TABLE results (run_id TEXT PRIMARY KEY, result TEXT NOT NULL)",
     "CREATE TABLE tags (run_id TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (run_id, tag)) WITHOUT ROWID",
-    "CREATE INDEX tags_tag ON tags (tag)",
+    "CREATE INDEX tags_tag ON tags (lower(tag))",
     "CREATE TABLE IF NOT EXISTS events "
     "(run_id TEXT NOT NULL, at TEXT NOT NULL, event TEXT NOT NULL, data TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS events_run ON events (run_id)",

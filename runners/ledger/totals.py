@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -37,6 +37,7 @@ _SUMS = (
     f"total(documents_done) FILTER (WHERE {_OF_DOCUMENTS} AND usd IS NOT NULL), "
     "total(prompt_tokens), total(output_tokens), sum(energy_wh)"
 )
+_COLUMNS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,18 @@ def totals(
     tagged = f"({runs}) LEFT JOIN tags USING (run_id)" if by == "tag" else f"({runs})"
     order = "key" if by in TIMES else "sum(usd) DESC, key"
     grouped = f"SELECT {BY[by]} AS key, {_SUMS} FROM {tagged} GROUP BY key ORDER BY {order}"  # noqa: S608
-    found = [_total(_named(by, row[0]), row[1:]) for row in db.execute(grouped, values)]
-    return found, _total(None, db.execute(f"SELECT {_SUMS} FROM ({runs})", values).fetchone())  # noqa: S608
+    rows = db.execute(grouped, values).fetchall()
+    if by == "tag":  # a run with two of them would count twice
+        together = db.execute(f"SELECT {_SUMS} FROM ({runs})", values).fetchone()  # noqa: S608
+    else:
+        together = [_added(column) for column in zip(*(row[1:] for row in rows), strict=True)] or [None] * _COLUMNS
+    return [_total(_named(by, row[0]), row[1:]) for row in rows], _total(None, together)
+
+
+def _added(values: Sequence[float | None]) -> float | None:
+    """As SQLite adds: what is unknown is left out, and unknown if nothing is left."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _numbered(where: str, first: int) -> str:
@@ -105,12 +116,12 @@ def _named(by: str, key: str | None) -> str | None:
     return key
 
 
-def _total(key: str | None, row: tuple[Any, ...]) -> Total:
+def _total(key: str | None, row: Sequence[Any]) -> Total:
     runs, completed, failed, interrupted, lost, running, hours, usd, idle_usd, idle_unknown, *rest = row
     documents, documents_usd, paid_documents, prompt_tokens, output_tokens, energy_wh = rest
     return Total(
         key=key,
-        runs=runs,
+        runs=runs or 0,
         completed=completed or 0,
         failed=failed or 0,
         interrupted=interrupted or 0,
