@@ -183,7 +183,7 @@ class Runs:
     async def _planned(self, loaded: tuple[LoadedRecipe, ...]) -> dict[int, Plan] | None:
         """The plans, or the first of very many; None if one of them was refused."""
         kept: dict[int, Plan] = {}
-        budget = self._budget()
+        budget = self._budget(self._repeat)
         for i, one in enumerate(loaded):
             plan = await make_plan(one, os.environ, forced=self._forced, budget=budget)
             if budget and plan.forecast:

@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
                 loaded,
                 as_json=options.json,
                 forced=forced_codes(options),
-                budget=month_budget(budget, recipe_home()),
+                budget=month_budget(budget, recipe_home(), times=options.repeat),
             )
         )
     count = len(loaded) * options.repeat
