@@ -211,5 +211,6 @@ def test_the_gitlab_job(recipe: Command, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "| `local-smoke` |" in (tmp_path / "runs.md").read_text()
     assert recipe.run_folder().name in (tmp_path / "report.html").read_text()
+    assert 'failures="0"' in (tmp_path / job["artifacts"]["reports"]["junit"]).read_text()
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
     assert {path for path in job["artifacts"]["paths"] if not path.startswith(".recipe")} <= left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -42,6 +43,19 @@ def test_one_json_document_says_it_all(ran: Command) -> None:
     assert [name for name, check in checks.items() if not check["met"]] == ["max-cost"]
     result = json.loads((ran.run_folder() / "result.json").read_text())
     assert checks["max-cost"]["value"] == result["cost"]["total_usd"]
+
+
+def test_a_junit_file_has_a_case_for_each_condition(ran: Command) -> None:
+    file = ran.cwd / "recipe.xml"
+    ended = ran("check", "local-smoke", "--max-cost", "0", "--require", "engine.name==<&>\x07", "--junit", str(file))
+    assert ended.returncode == 8
+    (suite,) = ElementTree.parse(file).getroot()
+    assert (suite.get("name"), suite.get("tests"), suite.get("failures")) == (ran.run_folder().name, "5", "2")
+    failures = {case.get("name"): case.findtext("failure") for case in suite if case.find("failure") is not None}
+    assert set(failures) == {"max-cost", "engine.name"}
+    assert failures["engine.name"] == "llamacpp, not == <&>\ufffd"
+    nowhere = ran("check", "local-smoke", "--junit", "no/such/folder.xml")
+    assert (nowhere.returncode, "--junit no/such/folder.xml" in nowhere.stderr) == (2, True)
 
 
 def test_a_baseline_is_a_run_or_its_file_from_wherever_it_was_kept(ran: Command, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from recipes.errors import ExitCode, NotMet, UsageError
 from recipes.explain import did_you_mean
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.comparing.metrics import METRICS
+from runners.junit import junit
 from runners.requirements import (
     HELD,
     LATENCIES,
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="hold only this figure against the baseline, such as output_tokens_per_s; may be repeated",
     )
+    parser.add_argument("--junit", type=Path, metavar="PATH", help="write a JUnit file as well, for GitLab and others")
     add_json(parser)
 
 
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
     asked = _Asked(options)
     folders = [RunFolder.find(recipe_home(), reference) for reference in options.run]
     checked = {folder.run_id: list(asked.checks(folder)) for folder in folders}
+    if options.junit is not None:
+        _write(options.junit, junit(checked))
     failed = {run_id: [check for check in checks if not check.met] for run_id, checks in checked.items()}
     failed = {run_id: checks for run_id, checks in failed.items() if checks}
     if options.json:
@@ -94,6 +98,13 @@ def run(options: argparse.Namespace) -> int:
         advice = f"recipe report {next(iter(failed))}"
         raise NotMet(f"{plural(count, 'condition')} not met: {reasons}", advice=advice)
     return ExitCode.DONE
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--junit {path}: {error.strerror}", advice="name a file that you may write") from error
 
 
 class _Asked:
