@@ -195,9 +195,9 @@
       line: { color: colour("--c3"), width: 1.5, dash: "dot", shape: "hv" },
     }, {
       type: "scatter", mode: "markers+text", name: "runs", x: chart.points.map((p) => p.x), y: chart.points.map((p) => p.y),
-      text: chart.points.map((p) => plain(p.name)), textposition: chart.points.map((p) => (p.x > 0.7 * most ? "top left" : p.x < 0.3 * most ? "top right" : "top center")), textfont: { size: 11 }, cliponaxis: false,
+      text: chart.points.map((p) => plain(innerWidth < 640 ? p.letter : p.name)), textposition: chart.points.map((p) => (p.x > 0.7 * most ? "top left" : p.x < 0.3 * most ? "top right" : "top center")), textfont: { size: 11 }, cliponaxis: false,
       marker: { size: 10, color: chart.points.map((p) => colour(p.front ? "--c3" : "--c8")) },
-      hovertemplate: "%{text}: %{x:,.4~g}, %{y:.4~g}<extra></extra>",
+      customdata: chart.points.map((p) => plain(p.name)), hovertemplate: "%{customdata}: %{x:,.4~g}, %{y:.4~g}<extra></extra>",
     }];
     draw("pareto-chart", traces, made);
   }

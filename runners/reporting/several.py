@@ -227,7 +227,7 @@ def _pareto_chart(comparison: Comparison) -> dict[str, Any] | None:
     by_key = {metric.key: metric for metric in METRICS}
     speed, price = by_key["output_tokens_per_s"], by_key["usd_per_million_tokens"]
     points = [
-        {"name": f"{group.letter}  {group.label}", "x": x, "y": y, "front": place.on_front}
+        {"name": f"{group.letter}  {group.label}", "letter": group.letter, "x": x, "y": y, "front": place.on_front}
         for group, place in zip(comparison.groups, comparison.front.places, strict=True)
         if (x := group.median(speed)) is not None and (y := group.median(price)) is not None
     ]
