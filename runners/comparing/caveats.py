@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from runners.comparing.groups import Group
+from runners.comparing.metrics import metric
 from runners.comparing.places import at
+from runners.comparing.ratios import times
 from runners.terminal.words import plural
 
+_FAR = 1.1
 _INPUTS = "the inputs differ: $ per document compares different work; $ per M tokens is the fairer figure"
 
 
@@ -22,8 +25,20 @@ def caveats(groups: Sequence[Group]) -> Iterator[str]:
     yield from _other_work(groups)
     if len(_known(groups, "throughput", "measured_at")) > 1:
         yield "some runs were measured on the host and some by the client: latencies differ by the way between them"
+    yield from _other_tokens(groups)
     for group in groups:
         yield from _of_group(group)
+
+
+def _other_tokens(groups: Sequence[Group]) -> Iterator[str]:
+    """Where the same work came to other numbers of tokens, tokens per second are not how soon it was done."""
+    tokens = metric("output_tokens")
+    known = [(found, group.letter) for group in groups if (found := group.median(tokens))]
+    if len(known) > 1 and same_work(groups):
+        (least, fewest), (most, many) = min(known), max(known)
+        if most > _FAR * least:
+            what = f"{many} wrote {times(most / least)} times the output tokens of {fewest} for the same work"
+            yield f"{what}: tok/s is not how soon it is done; see phase drive"
 
 
 def _other_work(groups: Sequence[Group]) -> Iterator[str]:
@@ -71,10 +86,9 @@ def _of_group(group: Group) -> Iterator[str]:
     if 0 < cold < len(results):
         what = f"{cold} of {plural(len(results), 'run')} installed the engine or downloaded the model"
         yield f"{group.letter}: {what}, the others did not: time and cost differ by that"
-    for name in ("prompt_tokens",):
-        tokens = {at(result, "throughput", name) for result in results} - {None}
-        if tokens and max(tokens) > 1.5 * min(tokens):
-            yield f"{group.letter}: its runs asked between {min(tokens):,} and {max(tokens):,} prompt tokens"
+    tokens = {at(result, "throughput", "prompt_tokens") for result in results} - {None}
+    if tokens and max(tokens) > _FAR * min(tokens):
+        yield f"{group.letter}: its runs asked between {min(tokens):,} and {max(tokens):,} prompt tokens"
     if forced := {row["code"] for result in results for row in result.get("forced") or ()}:
         yield f"{group.letter}: run with --force {' '.join(sorted(forced))}"
 

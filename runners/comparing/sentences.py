@@ -11,6 +11,7 @@ from runners.comparing.differences import Difference, Pair, pair_of
 from runners.comparing.groups import Estimate, Group
 from runners.comparing.metrics import Metric
 from runners.comparing.noise import ALPHA, method_for
+from runners.comparing.ratios import times
 from runners.terminal.words import exact_dollars, plural
 
 _SPEED = "output_tokens_per_s"
@@ -26,13 +27,6 @@ def answer(groups: Sequence[Group], metrics: Sequence[Metric], pairs: Sequence[P
         return (_of_one(groups[0], metrics),)
     told = list(_of_two(groups, pairs[0]) if len(groups) == 2 else _of_many(groups, metrics))
     return (*told, *_more_runs(groups))
-
-
-def times(ratio: float) -> str:
-    """1.42, 12.3, 140."""
-    if ratio < 0.0995:
-        return f"{ratio:.2g}"
-    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
 
 
 def share(level: float) -> str:

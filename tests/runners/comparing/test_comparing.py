@@ -186,6 +186,7 @@ def test_what_differs_besides_the_recipe_is_told() -> None:
         ({"documents": {"total": 3}}, "inputs differ"),
         ({"workload": {"prompt_digest": "dd" * 8}}, "prompts differ"),
         ({"throughput": {"measured_at": "host"}}, "measured on the host"),
+        ({"throughput": {"output_tokens": 250_000}}, "B wrote 2.50 times the output tokens of A"),
         ({"requests": {"failed": 3}}, "B: 3 requests failed"),
         ({"forced": [{"code": "kv-cache", "message": ""}]}, "B: run with --force kv-cache"),
     ],
