@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from runners.ledger.rows import Row
 from runners.ledger.totals import TIMES, Total
-from runners.terminal.words import amount, clock_time, dollars, plural
+from runners.terminal.words import amount, clock_time, dollars, plural, shortened
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-_FEW = 200
-"""More lines are not measured and folded for the terminal, so that a hundred thousand of them come at once."""
+_GAP = "  "
 _RIGHT = {"time", "cost", "prompt tok/s", "output tok/s", "docs", "idle $", "$/h", "$/doc", "prompt", "output", "Wh"}
 _SORTED_BY: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "ended": ("ended", lambda row: _minute(row.ended_at)),
@@ -31,8 +26,13 @@ _SORTED_BY: Mapping[str, tuple[str, Callable[[Row], str]]] = {
 
 
 def runs_lines(
-    rows: Sequence[Row], *, so_far_usd: Mapping[str, float], sort: str = "-started", now: datetime | None = None
-) -> Iterator[RenderableType]:
+    rows: Sequence[Row],
+    *,
+    so_far_usd: Mapping[str, float],
+    sort: str = "-started",
+    now: datetime | None = None,
+    width: int | None = None,
+) -> Iterator[str]:
     """A line for each run. `so_far_usd` is what those have cost that have not ended."""
     now = now or datetime.now(UTC)
     columns: list[tuple[str, Callable[[Row], str]]] = [
@@ -53,10 +53,10 @@ def runs_lines(
         columns.append(("gpu", lambda row: f"{row.gpu} ×{row.gpu_count}" if row.gpu else ""))
     columns += [("model", lambda row: row.model or ""), ("engine", lambda row: row.engine or "")]
     header = [name for name, _ in columns]
-    yield from _table(header, [[cell(row) for _, cell in columns] for row in rows])
+    yield from _table(header, [[cell(row) for _, cell in columns] for row in rows], width)
 
 
-def totals_lines(found: Sequence[Total], together: Total, by: str) -> Iterator[RenderableType]:
+def totals_lines(found: Sequence[Total], together: Total, by: str, width: int | None = None) -> Iterator[str]:
     """A line for each, and one for all together; then what is to be known of them."""
     shown = [*found, together]
     header = [by, "runs", "failed", "hours", "cost", "docs", "$/doc", "prompt tokens", "output tokens"]
@@ -71,7 +71,7 @@ def totals_lines(found: Sequence[Total], together: Total, by: str) -> Iterator[R
         row += [dollars(total.usd), *([_idle(total)] if idle else []), f"{total.documents:,}"]
         row += [dollars(total.usd_per_document), amount(total.prompt_tokens), amount(total.output_tokens)]
         rows.append([*row, *([_figure(total.energy_wh, ",.1f")] if energy else [])])
-    yield from _table(header, rows, right=header[1:])
+    yield from _table(header, rows, width, right=header[1:])
     yield from _notes(found, together, by)
 
 
@@ -89,19 +89,24 @@ def _notes(found: Sequence[Total], together: Total, by: str) -> Iterator[str]:
         yield f"≥: of {plural(together.idle_unknown, 'run')} it is not known what was paid for idling"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> Iterator[RenderableType]:
-    to_the_right = right or [name for name in header if name in _RIGHT]
-    if len(rows) <= _FEW:
-        from runners.terminal.tables import aligned_table
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, right: Sequence[str] = ()
+) -> Iterator[str]:
+    """Columns as wide as they need to be; where the terminal is too narrow, the last two are cut.
 
-        yield aligned_table(header, rows, right=to_the_right)
-        return
-    widths = [max(len(name), *map(len, column)) for name, column in zip(header, zip(*rows, strict=True), strict=True)]
-    form = "  ".join(
-        f"{{:{'>' if name in to_the_right else '<'}{width}}}" for name, width in zip(header, widths, strict=True)
-    )
+    Laid out without rich, which would take longer than finding the runs does.
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    excess = 0 if width is None else sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    for i in (len(header) - 1, len(header) - 2):
+        cut = max(0, min(excess, widths[i] - len(header[i])))
+        widths[i], excess = widths[i] - cut, excess - cut
     for row in (header, *rows):
-        yield form.format(*row).rstrip()
+        cells = (
+            shortened(text, room).rjust(room) if name in right or name in _RIGHT else shortened(text, room).ljust(room)
+            for name, text, room in zip(header, row, widths, strict=True)
+        )
+        yield _GAP.join(cells).rstrip()
 
 
 def _status(row: Row) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -55,15 +57,15 @@ def run(options: argparse.Namespace) -> int:
         _print_results(ledger, rows)
     elif rows:
         so_far_usd = ledger.so_far_usd([row.run_id for row in rows if row.status in ("running", "lost")])
-        out = console()
-        if len(rows) > 200:
-            print("\n".join(map(str, runs_lines(rows, so_far_usd=so_far_usd, sort=options.sort))))
-        else:
-            for line in runs_lines(rows, so_far_usd=so_far_usd, sort=options.sort):
-                out.print(line)
+        print("\n".join(runs_lines(rows, so_far_usd=so_far_usd, sort=options.sort, width=_width())))
     else:
         print("\n".join(_nothing(ledger, meant, options)))
     return 0
+
+
+def _width() -> int | None:
+    """Of the terminal; None where nobody watches."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _print_results(ledger: Ledger, rows: Sequence[Row]) -> None:
@@ -83,8 +85,7 @@ def _totals(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> int:
         rows = [total.document() for total in shown]
         print_json({"by": options.by, "totals": rows, "total": together.document()})
     elif together.runs:
-        for line in totals_lines(shown, together, options.by):
-            console().print(line)
+        print("\n".join(totals_lines(shown, together, options.by, _width())))
     else:
         print("\n".join(_nothing(ledger, meant, options)))
     return 0
