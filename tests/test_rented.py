@@ -205,8 +205,14 @@ def test_another_client_goes_on_where_the_killed_one_stopped(
     assert result["requests"]["resumed"] >= kept - 1
     ids = [json.loads(line)["id"] for line in (recipe.run_folder() / "answers.jsonl").read_text().splitlines()]
     assert len(ids) == len(set(ids)), "nothing was asked for twice"
-    assert len(runpod.ledger()) == 1
+    (pod,) = runpod.ledger()
     assert result["lease"]["adopted"] is True
+    cost = result["cost"]
+    assert cost["total_usd"] == pytest.approx(pod["usd"], rel=0.25)
+    assert round(sum(phase["usd"] for phase in result["phases"]), 10) == cost["total_usd"]
+    assert round(cost["useful_usd"] + sum(cost["idle_usd"].values()), 10) == cost["total_usd"]
+    assert all(cost["idle_seconds"][cause] > 0 for cause in ("boot", "download", "load", "waiting", "letting_go"))
+    assert cost["useful_seconds"] > 0
 
 
 def test_twenty_runs_at_once_are_all_let_go(recipe: Command, runpod: RunPod) -> None:

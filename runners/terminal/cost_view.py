@@ -19,7 +19,9 @@ _TOLD = 0.02
 def cost_parts(result: Mapping[str, Any]) -> Iterator[str]:
     """For the headline: the total, what was forecast, how much of it was useful, and what that makes for each part."""
     cost, unit = result["cost"], result["documents"].get("unit", "document")
-    forecast = f" (forecast {dollars(cost['forecast_usd'])})" if cost.get("forecast_usd") else ""
+    # What was taken over, or cut short, is not what was forecast.
+    whole = result["outcome"]["status"] == "completed" and result.get("forecast") is not None
+    forecast = f" (forecast {dollars(cost['forecast_usd'])})" if whole and cost.get("forecast_usd") else ""
     kind = " of electricity" if cost.get("priced_by") == _BY_ENERGY else ""
     if cost["total_usd"] is not None:
         yield f"{dollars(cost['total_usd'])}{kind}{forecast if cost['total_usd'] else ''}"

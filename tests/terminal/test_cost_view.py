@@ -41,6 +41,8 @@ def result(**cost: Any) -> dict[str, Any]:
     return {
         "cost": {**known, **cost},
         "documents": {"unit": "document"},
+        "outcome": {"status": "completed"},
+        "forecast": {"phases": []},
         "phases": phases,
         "offer": {"provider": "runpod"},
     }
@@ -53,6 +55,11 @@ def test_the_headline_says_what_it_cost_and_what_was_expected() -> None:
         "$0.18 per document",
         "$0.62 per million tokens",
     ]
+
+
+def test_a_run_that_was_cut_short_or_went_on_is_not_held_against_its_forecast() -> None:
+    for change in ({"outcome": {"status": "interrupted"}}, {"forecast": None}):
+        assert next(iter(cost_parts({**result(), **change}))) == "$2.20"
 
 
 def test_what_is_not_known_is_not_said() -> None:
