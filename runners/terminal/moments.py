@@ -1,4 +1,4 @@
-"""Moments as people write them: 2026-11-01, 2026-11-01T12:00, today, yesterday, 12h, 7d."""
+"""Moments as people write them: 2026-11, 2026-11-01, 2026-11-01T12:00, today, yesterday, 12h, 7d."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _AGO = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([mhdw])(?: ago)?")
+_MONTH = re.compile(r"\d{4}-\d{2}")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -18,7 +19,7 @@ def moment(text: str, now: datetime) -> datetime | None:
     try:
         if ago := _AGO.fullmatch(word):
             return now - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
-        at = datetime.fromisoformat(text.strip())
+        at = datetime.fromisoformat(f"{word}-01" if _MONTH.fullmatch(word) else text.strip())
     except (ValueError, OverflowError):
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -101,12 +101,11 @@ def _table(
     for i in (len(header) - 1, len(header) - 2):
         cut = max(0, min(excess, widths[i] - len(header[i])))
         widths[i], excess = widths[i] - cut, excess - cut
+    aligned = [str.rjust if name in right or name in _RIGHT else str.ljust for name in header]
     for row in (header, *rows):
-        cells = (
-            shortened(text, room).rjust(room) if name in right or name in _RIGHT else shortened(text, room).ljust(room)
-            for name, text, room in zip(header, row, widths, strict=True)
-        )
-        yield _GAP.join(cells).rstrip()
+        cells = (text if len(text) <= room else shortened(text, room) for text, room in zip(row, widths, strict=True))
+        laid = (align(text, room) for align, text, room in zip(aligned, cells, widths, strict=True))
+        yield _GAP.join(laid).rstrip()
 
 
 def _status(row: Row) -> str:
