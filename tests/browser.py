@@ -72,9 +72,12 @@ class Chromium:
         return opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Chromium]:
-    """Skips where there is no Chromium: python -m tests installs it where it may."""
+    """Skips where there is no Chromium: python -m tests installs it where it may.
+
+    Of a module, not of a session: while it is there an event loop runs in this thread, and other tests have their own.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:

@@ -287,9 +287,11 @@ def _table(runs: Sequence[Mapping[str, Any]], width: int) -> Iterator[Text]:
             f"{whole_seconds(run['seconds']):>7}",
             f"{dollars(run['usd']):>9}",
             f"{_share(run):>5}",
+            f"{about(run['left_s']) + ' left' if run['left_s'] is not None else '':<18}",
             f"out {rate(recent(run, 'output'))}" if run["driven"] else "",
-            f"{about(run['left_s'])} left" if run["left_s"] is not None else "",
         ]
+        while sum(map(len, cells)) + 2 * len(cells) > width and len(cells) > 1:
+            cells.pop()
         yield Text.assemble(mark, " ", "  ".join(cells).rstrip())
 
 

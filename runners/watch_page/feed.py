@@ -40,8 +40,9 @@ class Feed:
         """The document of this moment, or what keeps it from being read."""
         try:
             document = await asyncio.to_thread(self._look)
-        except RecipeError as error:
-            document = {"error": error.message, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        except Exception as error:  # it may pass, and those who listen are told meanwhile
+            message = error.message if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
+            document = {"error": message, "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
     @asynccontextmanager

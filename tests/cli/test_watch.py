@@ -271,11 +271,10 @@ def test_the_page_is_this_machines_own_and_ends_at_once(recipe: Command) -> None
         open_tabs = [urllib.request.urlopen(f"{url}events", timeout=30) for _ in range(5)]
         for tab in open_tabs:
             assert tab.readline().startswith(b"retry:")
-        before = psutil.Process(process.pid).cpu_times()
         began = time.monotonic()
         status, _, err = send(process, signal.SIGINT)
         assert (status, err) == (0, "")
-        assert time.monotonic() - began < 5, f"open tabs keep it (it had used {before.user:.1f} s)"
+        assert time.monotonic() - began < 10, "open tabs keep it"
 
 
 @pytest.mark.real

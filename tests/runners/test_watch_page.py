@@ -198,9 +198,15 @@ def test_a_report_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
     assert report_of(tmp_path, "..") is None
 
 
-def test_what_cannot_be_read_is_told_and_the_page_goes_on(site: Site) -> None:
-    site.document = UsageError("ledger.db cannot be opened")
-    assert json.loads(site.ask("/state.json")[2])["error"] == "ledger.db cannot be opened"
+@pytest.mark.parametrize("error", [UsageError("it is locked"), OSError("it is locked"), ValueError("it is locked")])
+def test_what_cannot_be_read_is_told_and_the_page_goes_on(site: Site, error: Exception) -> None:
+    with urllib.request.urlopen(site.url + "events", timeout=30) as events:
+        documents = (json.loads(line[6:]) for line in events if line.startswith(b"data: "))
+        assert "runs" in next(documents)
+        site.document = error
+        assert "it is locked" in next(document["error"] for document in documents if "error" in document)
+        site.document = overview(state(found()))
+        assert next(document for document in documents if "runs" in document)["runs"]
 
 
 def test_it_looks_only_while_somebody_listens(site: Site, wait_until: Wait) -> None:
