@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from runners.ledger import Known, Ledger
 from tests.conftest import Command
 from tests.emulators.many_runs import synthetic
 
+ROOT = Path(__file__).parents[2]
 COUNT = 60
 
 
@@ -142,6 +145,18 @@ def test_totals_as_json_are_their_figures(runs: Here) -> None:
     assert said["by"] == "engine"
     assert sum(total["runs"] for total in said["totals"]) == said["total"]["runs"] == COUNT
     assert said["total"]["usd"] == pytest.approx(sum(r["cost"]["total_usd"] for r in synthetic(COUNT)))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--model", "lead", "--sort", "-cost"], ["--by", "day"], ["--json"]])
+def test_a_list_imports_nothing_heavy(runs: Here, arguments: list[str]) -> None:
+    """Each of these takes as long as finding the runs among a hundred thousand."""
+    heavy = ("pydantic", "rich", "psutil", "yaml", "aiohttp", "orjson", "runners.plan", "provisioners.contract")
+    code = f"import sys; from runners.cli import main; main(['runs', *{arguments!r}])\n"
+    code += f"sys.exit(', '.join(set({heavy!r}) & set(sys.modules)) or 0)"
+    assert runs.lines()
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout
 
 
 def test_a_log_that_is_empty_says_how_to_begin(

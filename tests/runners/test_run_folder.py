@@ -16,7 +16,7 @@ from recipes.errors import UsageError
 from runners import run_folder
 from runners.answers import rows_of
 from runners.records import RequestRecord
-from runners.run_folder import RUN_ID, RecordFile, Rows, RunFolder, recipe_cache, recipe_home
+from runners.run_folder import RUN_ID, RecordFile, Rows, RunFolder, recipe_cache, recipe_home, run_ids
 
 
 def runs(home: Path, *names: str) -> None:
@@ -247,3 +247,35 @@ def test_a_name_that_is_no_text_can_be_written_and_read(tmp_path: Path) -> None:
     rows.append({"document": "caf\udce9.txt"})
     rows.close()
     assert [row["document"] for row in rows_of(tmp_path / "rows.jsonl")] == ["caf\udce9.txt"]
+
+
+def test_among_many_runs_a_misspelt_recipe_or_a_new_run_is_still_suggested(tmp_path: Path) -> None:
+    """Only recipes and the newest runs are compared: a look at a hundred thousand would take minutes."""
+    for day in range(1, 29):
+        for number in range(12):
+            (tmp_path / "runs" / f"books-202601{day:02d}-000000-{number:04x}").mkdir(parents=True)
+    (tmp_path / "runs" / "films-20250101-000000-0001").mkdir()
+    for wrong, advice in (
+        ("boks", "did you mean books?"),
+        ("flims", "did you mean films?"),
+        ("books-20260128-00000-0003", "did you mean books-20260128-000000-0003?"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            RunFolder.find(tmp_path, wrong)
+        assert caught.value.advice == advice
+    with pytest.raises(UsageError, match="336 runs begin so"):
+        RunFolder.find(tmp_path, "books-2026")
+
+
+def test_what_is_no_folder_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "books-20260101-000000-0001").mkdir(parents=True)
+    (tmp_path / "runs" / "books-20260102-000000-0002").write_text("no folder")
+    assert RunFolder.find(tmp_path, "books").run_id == "books-20260101-000000-0001"
+
+
+def test_ids_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECIPE_HOME", str(tmp_path))
+    assert run_ids("b") == []
+    for name in ("books-20260101-000000-0001", "books-20260102-000000-0002", "films-20260101-000000-0003"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert run_ids("b") == ["books-20260102-000000-0002", "books-20260101-000000-0001"]
