@@ -277,6 +277,20 @@ def test_the_page_is_this_machines_own_and_ends_at_once(recipe: Command) -> None
         assert time.monotonic() - began < 10, "open tabs keep it"
 
 
+def test_it_is_opened_in_the_browser_that_somebody_has(recipe: Command, tmp_path: Path, wait_until: Wait) -> None:
+    browser, asked = tmp_path / "browser", tmp_path / "asked"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {asked}.part && mv {asked}.part {asked}\n')
+    browser.chmod(0o755)
+    process = recipe.start("watch", "--web", "0", "--open", env={"BROWSER": f"{browser} %s"})
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        wait_until(asked.exists, what="the browser")
+        assert asked.read_text() == url
+    finally:
+        send(process, signal.SIGINT)
+
+
 @pytest.mark.real
 def test_the_page_shows_a_real_run_and_that_it_ended(recipe: Command, book: Path, wait_until: Wait) -> None:
     run = long_run(recipe, book)
