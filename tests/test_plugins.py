@@ -51,7 +51,7 @@ def test_an_engine_is_one(name: str) -> None:
     assert made.model_form in ("gguf", "folder", "none")
 
 
-PLUGIN_FOLDERS = ("provisioners.providers", "runners.engines", "runners.workloads")
+PLUGIN_FOLDERS = ("provisioners.providers", "runners.engines", "runners.workloads", "runners.exporting.targets")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -4,7 +4,7 @@ type, or nothing."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -44,13 +44,20 @@ class Reader(tuple[tuple[Column, Callable[[T], Any]], ...]):
         return Table(self.columns, (self.row(source) for source in sources))
 
     def row(self, source: T) -> list[Cell]:
-        return [_AS[column.kind](read(source)) for column, read in self]
+        return [None if (value := read(source)) is None else _AS[column.kind](value) for column, read in self]
 
 
 def at(data: Any, path: str) -> Any:
     """The value at a dotted path; None if there is none."""
-    for name in path.split("."):
-        data = data.get(name) if isinstance(data, Mapping) else None
+    return within(data, path.split("."))
+
+
+def within(data: Any, names: Sequence[str]) -> Any:
+    """The value at a path that was taken apart before."""
+    for name in names:
+        if not isinstance(data, dict):
+            return None
+        data = data.get(name)
     return data
 
 

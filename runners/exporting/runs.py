@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from runners.exporting.columns import Column, Kind, Reader, Table, as_json, as_number, at
+from runners.exporting.columns import Column, Kind, Reader, Table, as_json, as_number, at, within
 from runners.exporting.contract import ExportedRun
 
 PHASES = ("plan", "provision", "prepare", "launch", "drive", "collect", "release")
@@ -77,7 +77,12 @@ def documents(runs: Iterable[ExportedRun]) -> Iterator[dict[str, Any]]:
 def _plain(text: str) -> Iterator[tuple[Column, Callable[[ExportedRun], Any]]]:
     for line in text.split("\n"):
         kind, *paths = line.split() or [""]
-        yield from ((_column(path, kind), lambda run, path=path: at(run.result, path)) for path in paths)
+        yield from ((_column(path, kind), _of(path)) for path in paths)
+
+
+def _of(path: str) -> Callable[[ExportedRun], Any]:
+    names = path.split(".")
+    return lambda run: within(run.result, names)
 
 
 def _column(name: str, kind: str) -> Column:

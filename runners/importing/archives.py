@@ -47,6 +47,10 @@ def unpack(archive: Path, into: Path) -> None:
         raise UsageError(f"{archive} is no whole archive: {error}", advice="fetch it again") from error
     except FileExistsError as error:
         raise UsageError(f"{archive} holds {Path(error.filename).name} twice", advice="make it anew") from error
+    except (OSError, ValueError) as error:  # no room, or a name that is none here
+        raise UsageError(
+            f"{archive} cannot be unpacked: {error}", advice="unpack it yourself, and name the folder"
+        ) from error
 
 
 def _judge(archive: Path, members: list[_Member], into: Path) -> None:

@@ -74,7 +74,10 @@ class Merge:
             root = path
             if is_archive(path) and path.is_file():
                 unpack(path, root := Path(unpacked))
-            folders = list(run_folders(root))
+            try:
+                folders = list(run_folders(root))
+            except OSError as error:
+                raise UsageError(f"{path} cannot be read: {error}", advice="see who may read it") from error
             if not folders:
                 advice = "name a RECIPE_HOME, its runs folder, a run's folder, or an archive of one of these"
                 raise UsageError(f"{path} holds no run", advice=advice)

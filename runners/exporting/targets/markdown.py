@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 from runners.exporting.columns import as_number, at
@@ -31,24 +32,37 @@ class Markdown:
     whats: tuple[What, ...] = ("runs",)
 
     def write(self, what: What, runs: Iterable[ExportedRun], file: IO[bytes]) -> None:
-        text = "\n".join(markdown_lines(list(runs)))
+        text = "\n".join(markdown_lines(runs))
         file.write(f"{text}\n".encode("utf-8", "replace"))
 
 
-def markdown_lines(runs: Sequence[ExportedRun]) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Told:
+    """What the table says of a run."""
+
+    recipe: str
+    run_id: str
+    variant: Mapping[str, Any]
+    cells: Mapping[str, str]
+    reason: str
+    """Why it was not completed; empty if it was."""
+
+
+def markdown_lines(runs: Iterable[ExportedRun]) -> Iterator[str]:
     """The table, and below it why runs failed. Runs of a matrix have a column for each setting in which they differ."""
-    if not runs:
+    told = [_Told(run.recipe, run.run_id, run.row.variant, _cells(run), _reason(run)) for run in runs]
+    if not told:
         yield "No runs."
         return
-    axes = _axes(runs)
-    names = _names(runs, axes)
-    rows = [{"run": name, **_settings(run, axes), **_cells(run)} for name, run in zip(names, runs, strict=True)]
+    axes = _axes(told)
+    names = _names(told, axes)
+    rows = [{"run": name, **_settings(one, axes), **one.cells} for name, one in zip(names, told, strict=True)]
     header = [name for name in rows[0] if name in _ALWAYS or any(row[name] for row in rows)]
     yield _line(_text(name) for name in header)
     yield _line("--:" if name in _RIGHT else ":--" for name in header)
     for row in rows:
         yield _line(row[name] for name in header)
-    reasons = list(_reasons(names, runs))
+    reasons = [f"- {name} {one.reason}" for name, one in zip(names, told, strict=True) if one.reason]
     if reasons:
         yield ""
         yield from reasons
@@ -93,34 +107,32 @@ def _per_million_tokens(result: Mapping[str, Any], total: float | None) -> float
     return total / sum(tokens) * 1e6 if sum(tokens) else None
 
 
-def _axes(runs: Sequence[ExportedRun]) -> list[str]:
+def _axes(told: Sequence[_Told]) -> list[str]:
     """The settings in which runs of matrices differ, in the order of their first appearance."""
-    paths = dict.fromkeys(path for run in runs for path in run.row.variant)
-    return [path for path in paths if len({str(run.row.variant.get(path)) for run in runs}) > 1]
+    paths = dict.fromkeys(path for one in told for path in one.variant)
+    return [path for path in paths if len({str(one.variant.get(path)) for one in told}) > 1]
 
 
-def _settings(run: ExportedRun, axes: Sequence[str]) -> dict[str, str]:
+def _settings(told: _Told, axes: Sequence[str]) -> dict[str, str]:
     """A run's settings, by the last words of their paths where these are no other column's name."""
     short = {path: path.rsplit(".", 1)[-1] for path in axes}
     times = Counter([*short.values(), *_COLUMNS])
     names = {path: name if times[name] == 1 else path for path, name in short.items()}
-    return {names[path]: _text(str(run.row.variant.get(path, ""))) for path in axes}
+    return {names[path]: _text(str(told.variant.get(path, ""))) for path in axes}
 
 
-def _names(runs: Sequence[ExportedRun], axes: Sequence[str]) -> list[str]:
+def _names(told: Sequence[_Told], axes: Sequence[str]) -> list[str]:
     """The recipe's name where that and the settings tell runs apart, else each run's id."""
-    told = [(run.recipe, *(str(run.row.variant.get(path)) for path in axes)) for run in runs]
-    times = Counter(told)
-    return [code(run.recipe if times[tell] == 1 else run.run_id) for run, tell in zip(runs, told, strict=True)]
+    keys = [(one.recipe, *(str(one.variant.get(path)) for path in axes)) for one in told]
+    times = Counter(keys)
+    return [code(one.recipe if times[key] == 1 else one.run_id) for one, key in zip(told, keys, strict=True)]
 
 
-def _reasons(names: Sequence[str], runs: Sequence[ExportedRun]) -> Iterator[str]:
-    for name, run in zip(names, runs, strict=True):
-        error = at(run.result, "outcome.error")
-        if run.row.status not in ("completed", "running") and error:
-            advice = at(run.result, "outcome.advice")
-            next_step = f" Next: {span(advice)}" if advice else ""
-            yield f"- {name} {_text(run.row.status)}: {span(error)}{next_step}"
+def _reason(run: ExportedRun) -> str:
+    error, advice = at(run.result, "outcome.error"), at(run.result, "outcome.advice")
+    if run.row.status in ("completed", "running") or not error:
+        return ""
+    return f"{_text(run.row.status)}: {span(error)}" + (f" Next: {span(advice)}" if advice else "")
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -16,11 +16,18 @@ import pyarrow.parquet
 import pytest
 
 from runners.exporting import formats
-from runners.exporting.contract import ExportedRun, FileTarget, What
+from runners.exporting.contract import ExportedRun, FileTarget, Tracker, What
 from runners.exporting.targets import parquet
 from tests.runners.exporting.made import keep, lines, request_row, result_of, run_id, runs_in
 
 NASTY = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"]
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_a_target_writes_a_file_or_speaks_to_a_tracker(name: str) -> None:
+    target = formats.target(name)
+    assert isinstance(target, FileTarget) != isinstance(target, Tracker)
+    assert isinstance(target, Tracker) or target.suffix.startswith(".")
 
 
 def written(name: str, runs: Iterable[ExportedRun], what: What = "runs") -> bytes:

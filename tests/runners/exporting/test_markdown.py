@@ -37,7 +37,7 @@ HOSTILE = [
 
 def shown(home: Path) -> tuple[list[list[str]], str]:
     """The table's cells as HTML, and what is below it."""
-    html = MarkdownIt("gfm-like", {"linkify": False}).render("\n".join(markdown_lines(list(runs_in(home)))))
+    html = MarkdownIt("gfm-like", {"linkify": False}).render("\n".join(markdown_lines(runs_in(home))))
     table, _, below = html.partition("</table>")
     rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows], below

@@ -331,6 +331,16 @@ def test_an_archive_that_is_none_is_refused(here: Path, tmp_path: Path) -> None:
             take(here, tmp_path / name)
 
 
+def test_names_that_cannot_all_be_files_are_refused(here: Path, tmp_path: Path) -> None:
+    for number, names in enumerate([("a", "a"), ("a", "a/b"), ("a" * 300,)]):
+        path = tmp_path / f"{number}.tar"
+        with tarfile.open(path, "w") as archive:
+            for name in names:
+                archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+        with pytest.raises(UsageError, match=r"twice|cannot be unpacked"):
+            take(here, path)
+
+
 def test_an_archive_larger_than_the_disk_is_not_unpacked(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
