@@ -32,7 +32,7 @@ class Line:
 
     def add(self, x: float, y: float | None) -> None:
         self.x.append(x)
-        self.y.append(None if y is None else round(y, 4))
+        self.y.append(y)
 
     def document(self, origin: float) -> dict[str, Any]:
         """For the page: moments from the origin, which are shorter."""
@@ -42,7 +42,7 @@ class Line:
             "colour": self.colour,
             "step": self.step,
             "x": [round(at - origin) for at in x],
-            "y": y,
+            "y": [None if value is None else round(value, 4) for value in y],
         }
 
 
@@ -157,15 +157,16 @@ def _gpus(host: Sequence[Row]) -> list[Panel]:
         ("temperature", "GPU temperature", "°C", "temperature_c", 1, None),
     )
     by_index = [{gpu.get("index", 0): gpu for gpu in row.get("gpus") or ()} for row in host]
+    moments = [row["ms"] for row in host]
     indices = sorted({index for gpus in by_index for index in gpus})
     panels = []
     for key, title, unit, name, factor, top in wanted:
         lines = []
         for number, index in enumerate(indices):
             line = Line(f"GPU {index}", f"c{number % 8 + 1}")
-            for row, gpus in zip(host, by_index, strict=True):
-                value = gpus[index].get(name) if index in gpus else None
-                line.add(row["ms"], None if value is None else value * factor)
+            values = [gpus[index].get(name) if index in gpus else None for gpus in by_index]
+            line.x = moments
+            line.y = [None if value is None else value * factor for value in values]
             lines.append(line)
         panels.append(Panel(key, title, unit, lines, top))
     return panels

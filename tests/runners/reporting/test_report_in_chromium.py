@@ -296,7 +296,7 @@ CONTRASTS = r"""() => {
     };
     const low = [];
     for (const e of document.querySelectorAll("main *, header *, nav *, footer *")) {
-        if (e.closest("svg, .bar, .chart") || !e.innerText) continue;
+        if (e.closest("svg, .chart") || !e.innerText) continue;
         if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
         const [a, b] = [light(parts(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
         if ((a + 0.05) / (b + 0.05) < 4.5) low.push(e.outerHTML.slice(0, 120));
