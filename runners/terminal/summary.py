@@ -93,6 +93,8 @@ def report_lines(result: dict[str, Any], folder: Path, width: int | None = None)
         yield f"engine says  {counters['prompt_tokens']} prompt tokens, {counters['output_tokens']} output tokens"
     for peak in result["throughput"]["peak_at"]:
         yield f"peak         {_peak(peak)}"
+    for note in result["throughput"].get("peaks_note", ()):
+        yield f"why          {note}"
 
 
 def _headline(result: dict[str, Any]) -> str:
