@@ -115,7 +115,7 @@ def test_without_a_plan_the_offer_is_what_the_lease_tells(bench: Bench) -> None:
 def refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> UsageError:
     monkeypatch.setenv("RECIPE_HOME", str(bench.home))
     with pytest.raises(UsageError) as caught:
-        attach.run(argparse.Namespace(run=bench.folder.run_id, json=False))
+        attach.run(argparse.Namespace(run=bench.folder.run_id, json=False, metrics_port=None))
     return caught.value
 
 
@@ -172,5 +172,5 @@ def test_a_machine_that_the_provider_has_no_more_is_not_waited_for(
     monkeypatch.setattr(registry, "provisioner", lambda _: bench.machine)
     monkeypatch.setenv("RECIPE_HOME", str(bench.home))
     with pytest.raises((UsageError, NoMachine), match="taken away"):
-        attach.run(argparse.Namespace(run=bench.folder.run_id, json=False))
+        attach.run(argparse.Namespace(run=bench.folder.run_id, json=False, metrics_port=None))
     assert bench.machine.calls == ["observe"]
