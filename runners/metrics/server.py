@@ -55,8 +55,11 @@ class MetricsPage:
         from runners.metrics.page import text_of
 
         now = time.time()
-        self.runs = [run for run in self.runs if run.ended_at is None or now - run.ended_at < KEPT_S]
-        return text_of(run.read() for run in self.runs)
+        for run in list(self.runs):  # others may be added meanwhile
+            if run.ended_at is not None and now - run.ended_at >= KEPT_S:
+                with suppress(ValueError):
+                    self.runs.remove(run)
+        return text_of(run.read() for run in list(self.runs))
 
     def scraped(self, began: float) -> None:
         """Somebody has had the page, as it was at a moment of the monotonic clock."""
