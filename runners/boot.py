@@ -15,6 +15,8 @@ from runners.plan import Plan
 from runners.travel import installation
 
 INSTALL, FETCH, DRIVER = "install", "fetch", "driver"
+_SAMPLER = "sample_host.py"
+"""It is brought by itself as soon as the machine is reached; a start command has little room."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,8 @@ def _scripts(plan: Plan) -> list[Path]:
     """What the machine needs of onhost/: the scripts, and the files that an installation names."""
     installation = plan.installation()
     named = {name for step in installation.steps for name in named_files(step)} if installation else set()
-    return sorted([*ONHOST.glob("[a-z]*.py"), *(ONHOST / name for name in named if not name.endswith(".py"))])
+    scripts = (path for path in ONHOST.glob("[a-z]*.py") if path.name != _SAMPLER)
+    return sorted([*scripts, *(ONHOST / name for name in named if not name.endswith(".py"))])
 
 
 def _install_request(plan: Plan, places: Places) -> dict[str, Any] | None:

@@ -187,8 +187,11 @@ class Machine:
         return {"disk_read_bytes": read * _SECTOR, "disk_written_bytes": written * _SECTOR}
 
     def _net(self):
+        known = self._read("/proc/net/dev", 65536)
+        if not known:
+            return {}
         received = sent = 0
-        for line in (self._read("/proc/net/dev", 65536) or b"").splitlines()[2:]:
+        for line in known.splitlines()[2:]:
             name, _, counts = line.partition(b":")
             if not name.strip().decode().startswith(_NOT_LINKS):
                 parts = counts.split()

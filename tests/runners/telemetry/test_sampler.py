@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runners.onhost import sample_host
 from runners.telemetry.host import SCRIPT
 from runners.telemetry.wire import Facts, Lost, Sample, Wire
 from tests.emulators.nvml import Gpus, gpus
@@ -192,6 +193,16 @@ def test_what_it_says_in_a_day_is_small(double: Gpus) -> None:
         sampler.until(lambda: len(sampler.samples) >= 6)
         most = max(sampler.bytes[2:])
     assert most * 86_400 < 32e6, "with eight GPUs of which everything changes each second"
+
+
+def test_a_machine_without_proc_says_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_host.Machine, "_read", lambda *_: b"")
+    monkeypatch.setattr(sample_host, "_file", lambda _: None)
+    machine = sample_host.Machine()
+    machine._disks = set()
+    known = {name for name, value in machine.sample(True).items() if value is not None}
+    assert known == {"load_1m", "load_5m", "load_15m", "disk_used_mib", "disk_free_mib"}
+    assert machine.facts()["hostname"]
 
 
 def test_it_ends_when_nobody_can_hear_it() -> None:
