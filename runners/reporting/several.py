@@ -19,6 +19,7 @@ from runners.reporting.single import CAUSES, PHASES, machine_words, phase_bar
 from runners.terminal.words import plural, shortened
 
 MOST_RUNS = 200
+_METHODS: Mapping[str, str] = {"permutation": "permutation tests", "student": "Student's t-tests"}
 _LONGEST_VALUE = 30
 _MOST_GROUPS = 12
 """Of more, a table with a column for each can't be read."""
@@ -97,7 +98,9 @@ def several_page(runs: Sequence[Run], beside: Path, title: str = "") -> str:
 
 
 def _views(runs: Sequence[Run], groups: Sequence[Group], beside: Path) -> list[RunView]:
-    """The runs in the order in which they were named."""
+    """The runs by their groups, each in the order in which they were named; those of none at the end."""
+    group_of = {run_id: i for i, group in enumerate(groups) for run_id in group.run_ids}
+    runs = sorted(runs, key=lambda run: group_of.get(run.result["run_id"], len(groups)))
     names = {
         run_id: f"{group.label} #{i + 1}" if len(group.results) > 1 else group.label
         for group in groups
@@ -257,11 +260,11 @@ def _cell(metric: Metric, found: Estimate | None) -> dict[str, str]:
     if found is None:
         return {"median": "–", "interval": ""}
     bounds = found.interval
-    interval = f"{form(bounds.low)} to {form(bounds.high)}" if bounds else ""
+    interval = f"({form(bounds.low)} to {form(bounds.high)})" if bounds and bounds.low < bounds.high else ""
     return {"median": form(found.median), "interval": interval}
 
 
 def _methods(comparison: Comparison) -> str:
     """How noise was told."""
     methods = dict.fromkeys(pair.method for pair in comparison.pairs if pair.method)
-    return f"Noise was told by {', '.join(methods)}." if methods else ""
+    return f"Noise was told by {' and '.join(_METHODS.get(name, name) for name in methods)}." if methods else ""
