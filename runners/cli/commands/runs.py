@@ -103,10 +103,10 @@ def _nothing(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> Iter
         yield "no runs yet; try recipe up local-smoke"
         return
     yield f"no runs with {' '.join(asked)}"
-    from recipes.explain import did_you_mean
-
     for name, text in [*((name, getattr(meant, name)) for name in TEXTS), *(("tag", tag) for tag in meant.tags)]:
         if text is not None and not ledger.rows(Filter(**{name: text}), limit=1):
+            from recipes.explain import did_you_mean
+
             hint = did_you_mean(text, ledger.values(name))
             yield f"no run has {name} {text}" + (f"; {hint}" if hint else "")
 
