@@ -5,8 +5,7 @@ Standard library only, and any Python from 3.6 on. Each line on standard output 
 - {"lost": INDEX, "at", "uuid", "why"}: a GPU that does not answer any more, and is in no later sample
 - N,T,...: a sample; its number, the clock's seconds, the fields, and `;` before the fields of each GPU, its index
   first. What is empty is as it was in the line before, what is - is unknown.
-The number is that of the second, so that it grows across a restart as well. What cannot be read is unknown, and
-nothing that fails here ends this process before its time.
+The number is that of the second, so that it grows across a restart as well. What cannot be read is unknown.
 """
 
 import ctypes
@@ -150,8 +149,7 @@ class Machine:
         return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
     def _load(self):
-        one, five, fifteen = os.getloadavg()
-        return {"load_1m": round(one, 2), "load_5m": round(five, 2), "load_15m": round(fifteen, 2)}
+        return {"load_%dm" % over: round(mean, 2) for over, mean in zip((1, 5, 15), os.getloadavg())}  # noqa: B905
 
     def _ram(self):
         used = self._cgroup.memory_used()
@@ -339,11 +337,10 @@ class Gpu:
             try:
                 found.update(read())
             except Exception as error:
-                said = str(error) or type(error).__name__
                 codes = [getattr(self._nvml, "NVML_ERROR_" + name, None) for name in _LOST]
                 code = getattr(error, "value", None)
                 if code is not None and code in codes:
-                    self.lost = said
+                    self.lost = str(error) or type(error).__name__
                     return None
                 if code in (self._nvml.NVML_ERROR_NOT_SUPPORTED, self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
                     self._reads.remove(read)
@@ -370,12 +367,16 @@ def _total_memory():
     return (_try(os.sysconf, "SC_PHYS_PAGES") or 0) * (_try(os.sysconf, "SC_PAGE_SIZE") or 0)
 
 
-def _text_of(name):
-    return _file("/sys/fs/cgroup/" + name)
+def _int(text):
+    return _try(int, text)
 
 
 def _number(name):
     return _int(_text_of(name))
+
+
+def _text_of(name):
+    return _file("/sys/fs/cgroup/" + name)
 
 
 def _file(path):
@@ -383,13 +384,6 @@ def _file(path):
         with open(path) as file:
             return file.read().strip()
     except (OSError, ValueError):
-        return None
-
-
-def _int(text):
-    try:
-        return int(text)
-    except (TypeError, ValueError):
         return None
 
 

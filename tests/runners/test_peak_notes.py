@@ -103,8 +103,8 @@ def test_a_peak_between_two_looks_is_the_same_for_both_between_these_looks() -> 
     records = [*load(), *(request(12.0 + n / 10, ttft_s=0.5, answer_s=0.5, output_tokens=5) for n in range(5))]
     told = notes(records, page(even(records, "prompt"), even(records, "output"), [0.5 + n for n in range(36)]))
     assert told == [
-        "prompt: the engine's page reaches 4,000 tok/s, the requests 6,000: the peak lasted no longer than from one look at "
-        "the page to the next; between the same looks, give or take 1 s, the requests reach 4,000 tok/s"
+        "prompt: the engine's page reaches 4,000 tok/s, the requests 6,000: the peak lasted no longer than from one "
+        "look at the page to the next; between the same looks, give or take 1 s, the requests reach 4,000 tok/s"
     ]
 
 
