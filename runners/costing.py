@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -102,17 +102,14 @@ def phase_rows(spent: Spent) -> list[dict[str, Any]]:
     return [{**phase.row(), "usd": usd} for phase, usd in zip(spent.phases, costs, strict=True)]
 
 
-def cost(
-    spent: Spent, records: Sequence[RequestRecord], documents_done: int, *, clock_offset_s: float = 0.0
-) -> dict[str, Any]:
+def cost(spent: Spent, records: Sequence[RequestRecord], documents_done: int) -> dict[str, Any]:
     """What the run cost, and what that makes per token and document; None where the price is unknown.
 
-    A second is useful if a request was under way in it. The clock of the records may be ahead of the phases' own by
-    `clock_offset_s`.
+    A second is useful if a request was under way in it; the records' times are on the phases' own clock.
     """
     units, billed = spent.units(), spent.billed_seconds
     total = None if units is None else sum(units)
-    busy = busy_spans(records, clock_offset_s)
+    busy = busy_spans(records)
     uses = [_uses(phase, busy, spent.before) for phase in spent.phases]
     useful_ms = sum(use.useful_ms for use in uses)
     idle_ms = {cause: sum(use.idle_ms.get(cause, 0) for use in uses) for cause in CAUSES}
@@ -160,11 +157,10 @@ def windows_before(rows: Iterable[Mapping[str, Any]], end: datetime) -> list[Win
     return [*found, Window(on[0], on[1], end)] if on is not None else found
 
 
-def busy_spans(records: Iterable[RequestRecord], clock_offset_s: float = 0.0) -> Spans:
-    """When at least one request was under way, on a clock that is so much behind the records' own."""
-    behind = timedelta(seconds=clock_offset_s)
+def busy_spans(records: Iterable[RequestRecord]) -> Spans:
+    """When at least one request was under way."""
     found: list[tuple[int, int]] = []
-    for begin, end in sorted((_us(r.started_at - behind), _us(r.ended_at - behind)) for r in records):
+    for begin, end in sorted((_us(r.started_at), _us(r.ended_at)) for r in records):
         if found and begin <= found[-1][1]:
             found[-1] = (found[-1][0], max(found[-1][1], end))
         else:

@@ -212,12 +212,8 @@ def _events(folder: RunFolder) -> Iterator[dict[str, Any]]:
 
 
 def _paid(spent: Spent, measured: Measured) -> dict[str, Any]:
-    return cost(
-        spent,
-        [*measured.earlier, *measured.records],
-        len(measured.outputs) - measured.taken_outputs.total(),
-        clock_offset_s=measured.clock_offset_s if measured.at == "host" else 0.0,
-    )
+    documents_done = len(measured.outputs) - measured.taken_outputs.total()
+    return cost(spent, [*measured.earlier, *measured.records], documents_done)
 
 
 def bill_row(bill: Bill | None, ours_usd: float | None, asked_at: datetime) -> dict[str, Any]:

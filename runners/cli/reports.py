@@ -30,7 +30,9 @@ def comparison_path(home: Path, results: Sequence[Mapping[str, Any]]) -> Path:
     """Named for the recipes and the first of the runs: the same runs have the same page."""
     from runners.comparing.groups import base_of
 
-    bases = list(dict.fromkeys(base_of(result.get("recipe") or "runs", result.get("variant") or {}) for result in results))
+    bases = list(
+        dict.fromkeys(base_of(result.get("recipe") or "runs", result.get("variant") or {}) for result in results)
+    )
     more = [f"and-{len(bases) - _NAMED}-more"] if len(bases) > _NAMED else []
     first = min(result["run_id"][-20:] for result in results)
     return home / REPORTS / f"{'+'.join([*bases[:_NAMED], *more])[:150]}-{len(results)}-runs-{first}.html"

@@ -15,7 +15,7 @@ from runners.events import Event
 from runners.ledger.connection import connect, explained, opened
 from runners.ledger.filters import Filter, order
 from runners.ledger.rows import COLUMNS, Known, Row, chosen, complete, in_utc, lost_of, tags_of
-from runners.ledger.schema import add, end, known_of, prepare, tag
+from runners.ledger.schema import add, end, known_of, prepare
 from runners.ledger.totals import Total, totals
 
 UNFINISHED = ("lost", "failed", "interrupted")
@@ -121,10 +121,6 @@ class Ledger:
                 text = json.dumps(result, ensure_ascii=False)
                 added += add(db, {**known_of(result), "origin": origin}, text, tags_of(result))
             return added
-
-    def add_tags(self, run_id: str, tags: Iterable[str]) -> None:
-        with self._open() as db:
-            tag(db, run_id, tags)
 
     def rows(self, filter: Filter | None = None, *, sort: str = "-started", limit: int | None = None) -> list[Row]:  # noqa: A002
         """The runs that are meant. Of those that have not ended, `phase` is the one that they are in, or were lost in.

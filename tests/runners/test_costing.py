@@ -134,12 +134,6 @@ def test_what_a_driver_asked_before_the_client_saw_it_is_useful_where_it_was() -
     assert (found["useful_seconds"], found["idle_seconds"]["load"], found["idle_seconds"]["waiting"]) == (20, 30, 590)
 
 
-def test_the_records_clock_may_be_ahead() -> None:
-    told = [request(1215, 1315)]
-    assert cost(spent(3.6, *WHOLE_RUN), told, 0, clock_offset_s=1000.0)["useful_seconds"] == 100
-    assert cost(spent(3.6, *WHOLE_RUN), told, 0)["useful_seconds"] == 0, "nothing was billed then"
-
-
 def test_the_disks_are_a_part_of_it() -> None:
     run = spent(3.0, *WHOLE_RUN, storage_usd_per_h=0.6)
     found = cost(run, [], documents_done=0)
