@@ -93,6 +93,15 @@ def test_a_flag_that_wants_a_number_is_refused_without_one(recipe: Command) -> N
     assert "recipe plan local-smoke --set engine.args.ctx_size=" in ended.stdout
 
 
+@pytest.mark.parametrize("value", ["-7", "1.5", "1e300", "true", "99999999999999999999"])
+def test_a_number_that_the_engine_could_not_take_is_refused_with_its_place(recipe: Command, value: str) -> None:
+    (recipe.cwd / "odd.yaml").write_text(f"extends: local-smoke\nengine: {{args: {{ctx_size: {value}}}}}\n")
+    ended = recipe("plan", "odd.yaml")
+    assert (ended.returncode, ended.stderr) == (3, "")
+    assert "and llama.cpp wants a whole number from 0 on" in ended.stdout
+    assert "odd.yaml:2" in ended.stdout
+
+
 def test_a_model_that_cannot_be_had_is_a_plan_that_is_refused(recipe: Command) -> None:
     with hub_emulator() as hub:
         hub.push("some/gated", {"config.json": b"{}"}, gated=True)

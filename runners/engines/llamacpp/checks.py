@@ -19,7 +19,7 @@ from runners.engines.llamacpp.memory import (
     layout,
     on_gpus,
 )
-from runners.engines.llamacpp.options import CacheType, Options, not_whole
+from runners.engines.llamacpp.options import CacheType, Options, wrong_numbers
 
 BASIS = "llama.cpp's own buffers, as in the release of xllamacpp 2026.10.11549"
 _LONGEST = 2**21
@@ -52,11 +52,14 @@ def assess(case: Case) -> Assessment:
 
 
 def _flags(case: Case) -> Iterator[Finding]:
-    for key in not_whole(case.spec.args):
+    for key, least in wrong_numbers(case.spec.args).items():
+        value = repr(case.spec.args[key])
+        told = value if len(value) <= 40 else f"{value[:40]}…"
+        wanted = "a whole number" if least is None else f"a whole number from {least} on"
         yield Finding(
             level="block",
             code="flag",
-            message=f"engine.args.{key} is {case.spec.args[key]!r}, and llama.cpp wants a whole number",
+            message=f"engine.args.{key} is {told}, and llama.cpp wants {wanted}",
             path=f"engine.args.{key}",
         )
 

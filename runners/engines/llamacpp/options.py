@@ -103,7 +103,7 @@ class Options:
         found: dict[str, Any] = {}
         numbers = {"n_ctx": "context", "n_parallel": "slots", "n_batch": "batch", "n_ubatch": "ubatch"}
         for flag, name in {**numbers, "main_gpu": "main_gpu"}.items():
-            if (number := _whole(given.get(flag))) is not None:
+            if (number := _number(flag, given.get(flag))) is not None:
                 found[name] = number
         for flag, name in {"cache_type_k": "key_type", "cache_type_v": "value_type"}.items():
             if flag in given:
@@ -135,12 +135,23 @@ class Options:
         return 1 if self.unified else self.slots
 
 
-def not_whole(args: Mapping[str, Any]) -> list[str]:
-    """The flags, as they are written, that want a whole number and have none."""
-    return [key for key, value in args.items() if value is not None and _name(key) in _WHOLE and _whole(value) is None]
+def wrong_numbers(args: Mapping[str, Any]) -> dict[str, int | None]:
+    """The flags, as they are written, that want a whole number and have none that will do: the least that would."""
+    found = {key: _name(key) for key, value in args.items() if value is not None and _name(key) in _LEAST}
+    return {key: _LEAST[name] for key, name in found.items() if _number(name, args[key]) is None}
 
 
-_WHOLE = frozenset({"n_ctx", "n_parallel", "n_batch", "n_ubatch", "threads"})
+_LEAST = {"n_ctx": 0, "n_parallel": -1, "n_batch": 1, "n_ubatch": 0, "threads": None}
+"""Flags that want a whole number, with the least: 0 is the model's context, -1 lets the server choose."""
+_MOST = 2**31 - 1
+"""The engine keeps them in 32 bits."""
+
+
+def _number(flag: str, value: Any) -> int | None:
+    """The flag's value; None if it is none that the engine could take."""
+    number, least = _whole(value), _LEAST.get(flag)
+    within = number is not None and number <= _MOST and (least is None or number >= least)
+    return number if within else None
 
 
 def _given(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +181,7 @@ def _shares(value: Any) -> tuple[float, ...]:
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         return None
     try:
         return int(value)
