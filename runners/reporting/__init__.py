@@ -12,13 +12,13 @@ from runners.run_folder import RunFolder
 REPORT = "report.html"
 
 
-def report_html(
+def report_page(
     folders: Sequence[RunFolder],
     results: Sequence[Mapping[str, Any]] | None = None,
     *,
     beside: Path | None = None,
     title: str = "",
-) -> str:
+) -> bytes:
     """The page: of one run all that it left, of several how they compare.
 
     Raises UsageError for a run that has left no result. `results` saves reading them again. `beside` is the folder
@@ -45,11 +45,11 @@ def write_report(
     title: str = "",
 ) -> Path:
     """Write the page whole, or not at all: one that is there already is replaced. Raises OSError and UsageError."""
-    html = report_html(folders, results, beside=path.parent, title=title)
+    page = report_page(folders, results, beside=path.parent, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(html, encoding="utf-8", errors="replace")
+        part.write_bytes(page)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

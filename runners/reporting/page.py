@@ -22,16 +22,19 @@ from runners.web.plotly import plotly
 
 _HERE = Path(__file__).parent
 _WEB = _HERE.parent / "web"
-_UNSEEN = re.compile(
+_UNSEEN = (
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
 )
 """Controls, and what turns the direction of the text around it: shown by their number."""
+_LIBRARY_STANDS = '<script type="application/gzip" id="plotly">'
 _SCRIPT_ENDS = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
 def visible(text: str) -> str:
     """The text without anything that acts on what stands around it."""
-    return _UNSEEN.sub(lambda found: f"‹{ord(found[0]):04X}›", text.replace("\r\n", "\n"))
+    if text.replace("\n", "").isprintable():
+        return text
+    return re.sub(_UNSEEN, lambda found: f"‹{ord(found[0]):04X}›", text.replace("\r\n", "\n"))
 
 
 def script_json(data: Any) -> Markup:
@@ -52,12 +55,12 @@ def _visible_in(data: Any) -> Any:
             return data
 
 
-def rendered(template: str, *, title: str, charts: Mapping[str, Any], **context: Any) -> str:
+def rendered(template: str, *, title: str, charts: Mapping[str, Any], **context: Any) -> bytes:
     """The page. `charts` is what report.js draws; without any, nor the library, the page has no script for them."""
     script = "\n".join([_asset(_WEB / "page.js"), *([_asset(_HERE / "report.js")] if charts else [])])
     library = plotly() if charts else None
     sources = [_csp_hash(script), *([library.csp] if library else [])]
-    return (
+    html = (
         _environment()
         .get_template(template)
         .render(
@@ -65,12 +68,19 @@ def rendered(template: str, *, title: str, charts: Mapping[str, Any], **context:
             style=Markup(_asset(_WEB / "base.css") + _asset(_HERE / "report.css")),  # noqa: S704
             script=Markup(script),  # noqa: S704
             script_sources=Markup(" ".join(sources)),  # noqa: S704
-            library=Markup(library.packed) if library else None,  # noqa: S704
+            has_library=library is not None,
             data=script_json(charts),
             has_charts=bool(charts),
             **context,
         )
     )
+    # The library is most of the page: it comes to the rest as the bytes that were kept.
+    before, place, after = html.rpartition(_LIBRARY_STANDS) if library else (html, "", "")
+    return b"".join([_encoded(before + place), library.packed if library else b"", _encoded(after)])
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 @cache

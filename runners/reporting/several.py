@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from recipes.values import dataclass
 from runners.comparing import METRICS, Comparison, Estimate, Group, Metric, compared, groups_of
 from runners.comparing.changes import value_told
 from runners.comparing.groups import axes_of, short_axes
@@ -45,7 +46,7 @@ class RunView:
     """The way from this page to that of the run alone."""
 
 
-def several_page(runs: Sequence[Run], beside: Path, title: str = "") -> str:
+def several_page(runs: Sequence[Run], beside: Path, title: str = "") -> bytes:
     """A page that answers which is faster, what each cost, and where the time went. `beside` is its folder."""
     shown, left_out = bounded(runs, MOST_RUNS)
     results = [run.result for run in shown]

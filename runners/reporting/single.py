@@ -25,7 +25,7 @@ _MOST_EVENTS, _MOST_FILES, _MOST_WARNINGS, _MOST_ERRORS, _MOST_SLOW = 400, 300, 
 _WORDS = {"completed": "done in", "failed": "failed in {phase} after", "interrupted": "interrupted in {phase} after"}
 
 
-def run_page(run: Run) -> str:
+def run_page(run: Run) -> bytes:
     """report.html of a run, whatever it left."""
     result = run.result
     panels = panels_of(run)

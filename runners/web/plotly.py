@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from recipes.values import dataclass
 from runners.run_folder import recipe_cache
+
+_HEAD = 100
+"""Bytes of what stands before the text in the cache's file."""
 
 
 @dataclass(frozen=True)
 class Plotly:
     """What a page holds of it; `recipePage.loadPlotly` of page.js makes it run."""
 
-    packed: str
+    packed: bytes
     """plotly.min.js, gzip, base64: for <script type="application/gzip" id="plotly">."""
     csp: str
     """The source for script-src that lets the unpacked script run, quotes included."""
@@ -30,14 +32,15 @@ def plotly() -> Plotly | None:
     if source is None:
         return None
     stat = source.stat()
-    kept = recipe_cache() / "web" / f"plotly-{stat.st_size}-{stat.st_mtime_ns}.json"
-    with suppress(OSError, ValueError, TypeError):
-        return Plotly(**json.loads(kept.read_bytes()))
+    kept = recipe_cache() / "web" / f"plotly-{stat.st_size}-{stat.st_mtime_ns}.gz.b64"
+    with suppress(OSError, ValueError):
+        return _unkept(kept)
     made = pack(source.read_bytes())
     with suppress(OSError):  # without the cache it is packed again the next time
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(asdict(made)), encoding="ascii")
+        head = f"{made.csp} {len(made.packed)}".ljust(_HEAD - 1) + "\n"
+        part.write_bytes(head.encode() + made.packed)
         part.replace(kept)
     return made
 
@@ -47,9 +50,20 @@ def pack(script: bytes) -> Plotly:
     import gzip  # only when it is not kept yet
 
     text = script.removeprefix(b"\xef\xbb\xbf")
-    packed = base64.b64encode(gzip.compress(text, 9, mtime=0)).decode("ascii")
+    packed = base64.b64encode(gzip.compress(text, 9, mtime=0))
     digest = base64.b64encode(hashlib.sha256(text).digest()).decode("ascii")
     return Plotly(packed, f"'sha256-{digest}'")
+
+
+def _unkept(path: Path) -> Plotly:
+    """What the cache's file holds: a line with the source and the length, and the text. Raises ValueError if torn."""
+    with path.open("rb", buffering=0) as file:
+        head = file.read(_HEAD)
+        csp, length = head.decode("ascii").split()
+        packed = file.read()
+    if len(packed) != int(length):
+        raise ValueError("torn")
+    return Plotly(packed, csp)
 
 
 def _script() -> Path | None:

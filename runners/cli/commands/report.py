@@ -42,9 +42,9 @@ def run(options: argparse.Namespace) -> int:
     folders = list({folder.run_id: folder for word in options.run for folder in _meant(word)}.values())
     results = [folder.read_result() for folder in folders]
     if to_stdout:
-        from runners.reporting import report_html
+        from runners.reporting import report_page
 
-        sys.stdout.buffer.write(report_html(folders, results).encode("utf-8", "replace"))
+        sys.stdout.buffer.write(report_page(folders, results))
         return 0
     page = _page(folders, results, options.html) if options.html or options.open or not options.json else None
     if options.json:

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 
 from recipes.errors import UsageError
-from runners.reporting import report_html, write_report
+from runners.reporting import report_page, write_report
 from runners.reporting.figures import FORMS, Figures
 from runners.reporting.page import script_json, visible
+from runners.run_folder import RunFolder
 from tests.runners.reporting.runs import PHASES, made_output, made_result, made_run
 
 FILES = ("telemetry.jsonl", "requests.jsonl", "documents.jsonl", "events.jsonl", "plan.json", "resolved.json")
+
+
+def report_html(folders: list[RunFolder]) -> str:
+    return report_page(folders).decode()
 
 
 def text_of(html: str) -> str:
