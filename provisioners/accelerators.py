@@ -8,11 +8,12 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 
 from provisioners.kinds import means
+from recipes.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

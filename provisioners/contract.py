@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from recipes.spec import Resources
+from recipes.values import dataclass
 
 Output = Callable[[bytes], None]
 

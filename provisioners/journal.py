@@ -6,11 +6,11 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from provisioners.contract import Gone, Lease, Release
+from recipes.values import dataclass
 
 OPEN = ("intended", "created", "reached", "releasing", "may-still-bill")
 """The states in which something may be billing."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from recipes.ranges import Range
+from recipes.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

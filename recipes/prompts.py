@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from recipes import catalogue
 from recipes.errors import InvalidRecipe
 from recipes.source import parse, read_text
+from recipes.values import dataclass
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+
+from recipes.values import dataclass
 
 GIB = 2**30
 _SIZES = {

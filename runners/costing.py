@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from recipes.values import dataclass
 from runners.clock import USD_DIGITS, PhaseTime
 from runners.records import RequestRecord
 

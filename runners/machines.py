@@ -6,13 +6,14 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from provisioners.contract import Lease, MayStillBill, Release
 from provisioners.journal import Entry, Journal
 from recipes.errors import NoCredentials, NoMachine, RecipeError
+from recipes.values import dataclass
 from runners import registry
 from runners.ledger import Ledger
 from runners.masking import Mask

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from recipes.ranges import Range
 from recipes.spec import Engine as EngineSpec
+from recipes.values import dataclass
 from runners.case import Case, Memory
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from heapq import nlargest
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from recipes.values import dataclass
 from runners.engine import EngineSample, LogSample
 from runners.measurement import Kind, Timed, request_rates
 from runners.records import RequestRecord as Record

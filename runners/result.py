@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, assert_never
 from provisioners.contract import Bill, Gone, Lease, MayStillBill, Offer, Release
 from recipes.errors import ExitCode
 from recipes.spec import Workload
+from recipes.values import dataclass
 from runners.clock import Clock
 from runners.costing import Spent, cost, phase_rows, windows_before
 from runners.drive import Measured, slots_of

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from provisioners.rehearsal.catalogue import CLOUDS
 from provisioners.rehearsal.problems import Checks, Problem
+from recipes.values import dataclass
 
 _CONTAINER = ("args", "disk", "env", "image", "ports", "registry")
 _CREATE = (

@@ -9,10 +9,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from recipes.values import dataclass
 
 HOURS_PER_MONTH = 730.0
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import UsageError
 from recipes.explain import did_you_mean
+from recipes.values import dataclass
 from runners.comparing.changes import leaves
 from runners.comparing.groups import Group, base_of, groups_of, named
 from runners.ledger import Ledger

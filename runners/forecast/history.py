@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from recipes.ranges import Range
+from recipes.values import dataclass
 from runners.forecast.speed import Answers, Speed, drive_s
 from runners.forecast.work import Level
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provisioners.contract import Finding
 from recipes.ranges import Range
 from recipes.spec import Limits
+from recipes.values import dataclass
 from runners.spending import Spent
 from runners.terminal.words import dollars, plural
 

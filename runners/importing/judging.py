@@ -7,10 +7,11 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from recipes.values import dataclass
 from runners.answers import rows_of
 from runners.importing.shape import problem_of
 from runners.modelfacts.clean import printable
@@ -74,7 +75,7 @@ def _result(folder: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise NotTaken(f"its result.json cannot be read: {error}") from error
-    if problem := problem_of(result):
+    if problem := problem_of(result, datetime.now(UTC)):
         raise NotTaken(printable(problem))
     shown: dict[str, Any] = _shown(result)
     return shown

@@ -6,9 +6,11 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from datetime import UTC, datetime
 from typing import Any
+
+from recipes.values import dataclass
 
 _AT_ONCE = 500
 """So many ids go into one statement."""

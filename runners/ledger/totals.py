@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
 from recipes.errors import UsageError
+from recipes.values import dataclass
 from runners.ledger.filters import Filter
 
 BY = {

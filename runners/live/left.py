@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+
+from recipes.values import dataclass
 
 _TRUSTED_FROM = 0.1
 """The share of the answers from which on their own pace alone counts; before, the forecast counts the rest."""

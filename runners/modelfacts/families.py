@@ -6,8 +6,10 @@ that is a name is a field of the config; "name=1" is one that stands for true wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
+
+from recipes.values import dataclass
 
 Flag = bool | str
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from recipes.values import dataclass
 from runners.modelfacts.facts import Module
 from runners.modelfacts.structure import (
     Attention,

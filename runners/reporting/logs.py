@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from recipes.values import dataclass
 
 FILES = ("engine.log", "install.log", "driver.log", "client.log")
 MOST = 30

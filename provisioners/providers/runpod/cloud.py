@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from provisioners.providers.runpod.values import BillingRecord, CloudName, Gpu, NetworkVolume, Pod
+from recipes.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Self
+
+from recipes.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

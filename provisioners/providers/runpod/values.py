@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from recipes.values import dataclass
 
 CloudName = Literal["secure", "community"]
 CLOUDS: tuple[CloudName, ...] = ("secure", "community")

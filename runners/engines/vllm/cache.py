@@ -7,8 +7,9 @@ v1/core/kv_cache_utils.py (groups of layers, get_kv_cache_config).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from recipes.values import dataclass
 from runners.engines.vllm import releases
 from runners.engines.vllm.releases import Release
 from runners.engines.vllm.settings import Settings
