@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from runners.exporting.columns import as_time
+from runners.importing.plausible import LARGEST, implausible
 
 SCHEMA_VERSION = 1
 """The newest that this recipe knows."""
-_LARGEST = 2**53
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=0, le=LARGEST)]
+Share = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}-\d{8}-\d{6}-[0-9a-f]{4}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 
@@ -46,11 +48,16 @@ class _Phase(_Part):
     usd: Number | None
 
 
+class _Energy(_Part):
+    total_wh: Number | None = None
+    usd: Number | None = None
+
+
 class _Cost(_Part):
     price_usd_per_h: Number | None
     total_usd: Number | None
     billed_seconds: Number
-    useful_fraction: Number
+    useful_fraction: Share
     usd_per_million_prompt_tokens: Number | None
     usd_per_million_output_tokens: Number | None
     usd_per_document: Number | None
@@ -58,7 +65,7 @@ class _Cost(_Part):
     usd_per_million_tokens: Number | None = None
     idle_usd: dict[str, Number] | None = None
     idle_seconds: dict[str, Number] | None = None
-    energy: dict[str, Any] | None = None
+    energy: _Energy | None = None
 
 
 class _Peak(_Part):
@@ -132,7 +139,7 @@ class _Lease(_Part):
 
 class _Gone(_Part):
     state: Literal["gone"]
-    name: str | None
+    name: str | None = None
     proof: str
 
 
@@ -161,7 +168,7 @@ class _Result(_Part):
     started_at: Instant
     ended_at: Instant
     outcome: _Outcome
-    exit_code: Count
+    exit_code: Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
     warnings: list[str]
     phases: list[_Phase]
     cost: _Cost
@@ -177,8 +184,8 @@ class _Result(_Part):
     artifacts: list[_Artifact]
 
 
-def problem_of(result: Any) -> str | None:
-    """Why it cannot be read here; None if it can."""
+def problem_of(result: Any, now: datetime) -> str | None:
+    """Why it cannot be read here, or cannot be true; None if it can."""
     version = result.get("schema_version") if isinstance(result, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         return f"a newer recipe wrote it: schema {version}, and this one knows {SCHEMA_VERSION}"
@@ -188,4 +195,6 @@ def problem_of(result: Any) -> str | None:
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(map(str, first["loc"]))
         return f"result.json is none that recipe writes: {path or 'the document'}: {first['msg']}"
+    if doubt := implausible(result, now):
+        return f"result.json cannot be true: {doubt}"
     return None

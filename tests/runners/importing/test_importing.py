@@ -238,6 +238,28 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "too large": (lambda r: r["throughput"].update(output_tokens=2**70), "output_tokens"),
     "no instant": (lambda r: r.update(started_at="yesterday"), "started_at"),
     "no phases": (lambda r: r.pop("phases"), "phases"),
+    "a sum that is infinite": (lambda r: [p.update(seconds=1e308) for p in r["phases"]], "phases.0.seconds"),
+    "a sum beyond the run": (lambda r: r["phases"][1].update(seconds=9e9), "phases take 9,000,000,043 s"),
+    "phases that are not the run": (lambda r: r.update(ended_at="2026-01-03T03:04:57+00:00"), "phases take 52 s"),
+    "a phase of another time": (lambda r: r["phases"][1].update(started_at="2026-01-09T00:00:00Z"), "phases.1.started"),
+    "negative dollars": (lambda r: r["cost"].update(total_usd=-5), "cost.total_usd"),
+    "dollars beyond reason": (lambda r: r["cost"].update(total_usd=1e15), "no run costs so much"),
+    "more idle than all": (lambda r: r["cost"].update(idle_usd={"boot": 0.05, "load": 0.05}), "idle_usd is more"),
+    "a negative price of storage": (lambda r: r["cost"].update(storage_usd_per_h=-1), "cost.storage_usd_per_h is -1"),
+    "negative seconds": (lambda r: r["phases"][0].update(seconds=-5), "phases.0.seconds"),
+    "a negative count": (lambda r: r["requests"].update(ok=-1), "requests.ok"),
+    "energy below zero": (lambda r: r["cost"].update(energy={"total_wh": -1.0}), "cost.energy.total_wh"),
+    "energy beyond all": (lambda r: r["cost"].update(energy={"gpu_wh": 1e300}), "cost.energy.gpu_wh"),
+    "a share above one": (lambda r: r["cost"].update(useful_fraction=1.5), "cost.useful_fraction"),
+    "a figure far below": (lambda r: r["telemetry"]["cpu"].update(max=-1e9), "telemetry.cpu.max"),
+    "a figure that is no float": (lambda r: r["telemetry"]["gpus"][0].update(energy_wh=10**400), "gpus.0.energy_wh"),
+    "the end of time": (lambda r: r.update(ended_at="9999-12-31T23:59:59+00:00"), "ended_at is 9999"),
+    "before its beginning": (lambda r: r.update(ended_at="2026-01-02T03:04:04+00:00"), "ended before it began"),
+    "the age of the pyramids": (lambda r: r.update(started_at="0001-01-01T12:00:00+00:00"), "started_at is 0001"),
+    "a peak tomorrow": (
+        lambda r: r["throughput"]["peak_at"][0].update(at="2099-01-01T00:00:00Z"),
+        "peak_at.0.at is 2099",
+    ),
     "an artifact elsewhere": (lambda r: r["artifacts"][0].update(path="../../../etc/passwd"), "leads out"),
     "an absolute artifact": (lambda r: r["artifacts"][0].update(path="/etc/passwd"), "leads out"),
     "a changed file": (lambda r: r["artifacts"][0].update(sha256="0" * 64), "checksum"),
@@ -249,6 +271,22 @@ def test_a_result_that_is_none_is_refused(change: str, there: Path, here: Path) 
     how, why = CHANGES[change]
     rewrite(there / "runs" / ONE, how)
     assert why in refusal(here, there / "runs" / ONE)
+
+
+def test_what_may_be_below_zero_or_large_is_taken(there: Path, here: Path) -> None:
+    """A provider's bill that is smaller, a clock that is behind, a seed, a signal, a deadline that is yet to come."""
+
+    def odd(result: dict[str, Any]) -> None:
+        result["cost"].update(difference_usd=-0.01, difference_share=-0.2, provider_usd=0.05)
+        result["throughput"].update(clock_offset_s=-3.2)
+        result["variant"] = {"engine.args.seed": -(2**63)}
+        result["engine"]["args"] = {"seed": 2**63, "ctx_size": -1}
+        result["lease"].update(deadline="2026-01-02T09:00:00+00:00")
+        result["ended_at"] = "2026-01-02T03:05:30+00:00"
+        result["exit_code"] = -15
+
+    rewrite(there / "runs" / ONE, odd)
+    assert states(take(here, there / "runs" / ONE)) == {ONE: "taken"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"schema_version": 1}', "\udcff"])
