@@ -52,7 +52,7 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(config: Path, data: Path) -> Iterator[Prometheus]:
+def prometheus(config: Path, data: Path, *options: str) -> Iterator[Prometheus]:
     """A server on a free port of loopback, with this configuration, ready; its data outlives it."""
     log = data.with_name(f"{data.name}.log")
     argv = [
@@ -61,6 +61,7 @@ def prometheus(config: Path, data: Path) -> Iterator[Prometheus]:
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=1y",
         "--web.listen-address=127.0.0.1:0",
+        *options,
     ]
     with log.open("wb") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=output)

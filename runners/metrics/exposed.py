@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from runners.answers import rows_of
 from runners.events import (
     Answered,
     Driven,
@@ -20,8 +21,9 @@ from runners.events import (
     Sampled,
     Warned,
 )
+from runners.metrics.passing import sums_of
 from runners.metrics.series import Point, points
-from runners.metrics.state import RunState, Told, moment
+from runners.metrics.state import TAKEN_OVER, RunState, Told, moment
 
 if TYPE_CHECKING:
     from runners.live import LiveRun
@@ -66,11 +68,11 @@ class ExposedRun:
             case Driven():
                 state.documents_done = event.documents_done
             case RunStarted():
-                state.deadline = moment(event.deadline) if event.deadline else None
+                self._started(event)
             case PhaseStarted():
                 state.phase_started(event.phase, at)
             case PhaseEnded():
-                state.phase_ended(event.phase, event.seconds, event.usd, at)
+                self._phase_ended(event, at)
             case LeaseChanged():
                 state.lease_changed(event.state, at)
             case Noted(phase="provision"):
@@ -79,9 +81,23 @@ class ExposedRun:
                 state.warnings += 1
             case RunEnded():
                 state.ended(event.status, at)
-                self._page = ""
+                self._page = sums_of(self._page)
             case _:
                 pass
+
+    def _started(self, event: RunStarted) -> None:
+        """Of a run that is taken over the clock knows by now when it began."""
+        self._state.deadline = moment(event.deadline) if event.deadline else None
+        self._state.began = self._live.clock.started_at.timestamp()
+
+    def _phase_ended(self, event: PhaseEnded, at: float) -> None:
+        """What another client asked for was of use; here it is counted for nothing else."""
+        self._state.phase_ended(event.phase, event.seconds, event.usd, at)
+        if event.phase != TAKEN_OVER:
+            return
+        for row in rows_of(self._live.folder.path / "requests.jsonl", "started_at", "e2e_s"):
+            begin = moment(row["started_at"])
+            self._state.busy.add(begin, begin + row["e2e_s"])
 
 
 def _told(live: LiveRun) -> Told:
@@ -97,6 +113,7 @@ def _told(live: LiveRun) -> Told:
         accelerators=accelerators(offer.accelerator, offer.count),
         documents=plan.estimate.documents,
         budget_usd=plan.recipe.limits.max_cost,
+        price_usd_per_kwh=plan.recipe.resources.price_per_kwh,
     )
 
 

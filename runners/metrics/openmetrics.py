@@ -6,6 +6,7 @@ Families, and in them the series, stand together, each with ascending times, as 
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from runners.metrics.passing import labelled
 from runners.metrics.replay import states
 from runners.metrics.series import Labels, points
 from runners.run_folder import RunFolder
+
+_HELD_S, _LONGEST_HELD_S = 5.0, 45.0
+"""A page is written down every 30 s at the least; over more than that nobody knows what it said."""
+_SUMS = ("_total", "_bucket", "_count", "_sum", "_created", "_info")
 
 
 @dataclass
@@ -82,8 +87,18 @@ def _engines(folders: Iterable[RunFolder]) -> Iterator[str]:
     for name, columns in found.items():
         yield f"# TYPE {name} unknown\n"
         for series, column in columns:
-            for at, value in zip(column.moments, column.values, strict=True):
+            for at, value in _held(name, column):
                 yield f"{series} {value!r} {at:.3f}\n"
+
+
+def _held(name: str, column: Recorded) -> Iterator[tuple[float, float]]:
+    """Its points. A gauge stands until the next, and is told again so often that it does not seem to have ended."""
+    for i, (at, value) in enumerate(zip(column.moments, column.values, strict=True)):
+        yield at, value
+        seconds = column.moments[i + 1] - at if i + 1 < len(column.moments) else 0.0
+        if not name.endswith(_SUMS) and seconds <= _LONGEST_HELD_S:
+            for more in range(1, math.ceil(seconds / _HELD_S - 0.01)):
+                yield at + more * _HELD_S, value
 
 
 def _series(name: str, labels: Labels) -> str:

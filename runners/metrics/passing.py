@@ -20,6 +20,7 @@ _NAMED = re.compile(_SERIES, re.ASCII)
 _SAMPLE = re.compile(rf"({_SERIES})[ \t]+({_VALUE})(?:[ \t]+-?\d+)?[ \t]*", re.ASCII)
 _ABOUT = re.compile(r"# (HELP|TYPE) ([A-Za-z_:][\w:]*) (.*)", re.ASCII)
 _KINDS = ("counter", "gauge", "histogram", "summary", "untyped")
+_SUMS = ("counter", "histogram", "summary")
 _PARTS = ("", "_bucket", "_count", "_sum", "_created")
 _OURS = frozenset(f"{family.sample_name}{part}" for family in FAMILIES for part in _PARTS)
 Run = tuple[str, str]
@@ -42,6 +43,20 @@ def passed_on(pages: Iterable[tuple[str, Run]]) -> Iterator[str]:
         if family.lines:
             yield from (f"# {what} {name} {text}" for what, text in sorted(family.about.items()))
             yield from family.lines
+
+
+def sums_of(page: str) -> str:
+    """What an engine has counted: what stays true when it is gone. Without its gauges, and what it gives no kind of."""
+    kept: list[str] = []
+    family, wanted = "", False
+    for line in page.split("\n") if len(page) <= LONGEST_PAGE else ():
+        if about := _ABOUT.fullmatch(line):
+            if about[1] == "TYPE":
+                family, wanted = about[2], about[3] in _SUMS
+            kept.append(line)
+        elif wanted and (named := _NAMED.match(line)) and _is_part(named[1], family):
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
 def labelled(series: str, run: Run) -> tuple[str, str] | None:
@@ -67,6 +82,10 @@ def _take(page: str, run: Run, families: dict[str, _Family]) -> None:
                 families.setdefault(current, _Family()).about.setdefault(about[1], about[3])
         elif (sample := _SAMPLE.fullmatch(line)) and (known := labelled(sample[1], run)):
             name, series = known
-            part = name.removeprefix(current)
-            family = current if name.startswith(current) and part in _PARTS else name
+            family = current if _is_part(name, current) else name
             families.setdefault(family, _Family()).lines.append(f"{series} {sample[4]}")
+
+
+def _is_part(name: str, family: str) -> bool:
+    """Whether a series is one of those that a family has."""
+    return name.startswith(family) and name.removeprefix(family) in _PARTS

@@ -40,7 +40,7 @@ def states(folder: RunFolder, step_s: float) -> Iterator[tuple[float, RunState]]
                 due += step_s
         if change is None:
             began = moment(result["started_at"]) if result and state is None else at
-            state, due = _begun(told, began, result, folder), due or math.ceil(at / step_s) * step_s
+            state, due = _begun(told, began, result, folder, state), due or math.ceil(at / step_s) * step_s
         elif state is not None:
             change(state)
         last = max(last, at)
@@ -52,8 +52,11 @@ def _order(happened: Happened) -> tuple[float, int]:
     return happened.at, happened.order
 
 
-def _begun(told: Told, began: float, result: dict[str, Any], folder: RunFolder) -> RunState:
-    state = RunState(told, began)
+def _begun(told: Told, at: float, result: dict[str, Any], folder: RunFolder, earlier: RunState | None) -> RunState:
+    """With another client the run stays the same: its beginning, and the time in which its machine was of use."""
+    state = RunState(told, at)
+    if earlier is not None:
+        state.began, state.busy, state.energy = earlier.began, earlier.busy, earlier.energy
     lease, cost = result.get("lease") or {}, result.get("cost") or _first_offer(folder)
     price = lease.get("price_usd_per_h", cost.get("price_usd_per_h"))
     state.price_usd_per_h = None if price is None else price + (cost.get("storage_usd_per_h") or 0.0)
@@ -75,6 +78,7 @@ def _told(folder: RunFolder, result: dict[str, Any]) -> Told:
         accelerators=accelerators(offer.get("accelerator"), offer.get("count") or 0),
         documents=(result.get("documents") or {}).get("total") or 0,
         budget_usd=(resolved.get("limits") or {}).get("max_cost"),
+        price_usd_per_kwh=(resolved.get("resources") or {}).get("price_per_kwh"),
     )
 
 

@@ -117,7 +117,8 @@ def _one(family: Family, labels: Labels, value: float | None) -> Iterator[Point]
 
 
 def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
+    """Without the rest that binary fractions leave: 57 and not 56.99999999999999."""
+    return None if value is None else round(value * factor, 6)
 
 
 def _histogram(family: Family, labels: Labels, histogram: Histogram) -> Iterator[Point]:

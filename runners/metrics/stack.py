@@ -37,7 +37,7 @@ def files(folder: Path, home: Path, interval_s: float) -> dict[str, str]:
         "grafana/provisioning/datasources/recipe.yaml": _datasource(interval_s),
         "grafana/provisioning/dashboards/recipe.yaml": _provider(folder),
         "grafana/dashboards/recipe-runs.json": json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n",
-        "compose.yaml": _compose(folder, home / FOLDER),
+        "compose.yaml": _compose(folder, home / FOLDER, interval_s),
     }
 
 
@@ -94,7 +94,16 @@ providers:
 """
 
 
-def _compose(folder: Path, targets: Path) -> str:
+def lookback(interval_s: float) -> str:
+    """For how long Prometheus shows a series after its last point, as its option: two scrapes may fail.
+
+    A series that ends while it is scraped ends there at once. One that was backfilled has no such mark, since
+    OpenMetrics has no word for it, and would be shown for another five minutes: a GPU that is lost, a run that is over.
+    """
+    return f"--query.lookback-delta={_duration(max(15.0, 3 * interval_s))}"
+
+
+def _compose(folder: Path, targets: Path, interval_s: float) -> str:
     """Both see files under the same paths as here, and listen on this machine alone."""
     user = f"{os.getuid()}:{os.getgid()}"
     here, data = json.dumps(f"{folder}:{folder}:ro"), folder / "data"
@@ -111,6 +120,7 @@ services:
     - --storage.tsdb.path=/prometheus
     - --storage.tsdb.retention.time=1y
     - --web.listen-address=127.0.0.1:9090
+    - {lookback(interval_s)}
     volumes:
     - {here}
     - {json.dumps(f"{targets}:{targets}:ro")}

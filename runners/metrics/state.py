@@ -11,9 +11,12 @@ from typing import Any
 from recipes.values import dataclass
 from runners.metrics.histogram import E2E_S, TPOT_S, TTFT_S, Busy, Histogram
 from runners.records import RequestRecord
+from runners.telemetry.energy import EnergyMeter
 
 PHASES = ("plan", "provision", "prepare", "launch", "drive", "collect", "release")
 """Those of every run; one that was taken over or kept has others besides."""
+TAKEN_OVER = "before"
+"""What another client has begun: the first phase of the one that goes on, and as long as its machine is there."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Told:
     accelerators: str = ""
     documents: int = 0
     budget_usd: float | None = None
+    price_usd_per_kwh: float | None = None
+    """Of a machine without a price by the hour."""
 
 
 @dataclass
@@ -64,8 +69,12 @@ class RunState:
     machine: Mapping[str, Any] = field(default_factory=dict)
     rows: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
     """The newest row of telemetry of each source, and its moment."""
+    energy: EnergyMeter = field(default_factory=EnergyMeter)
     requests_host: str | None = None
-    """The hostname that the histogram of the requests has; it stays, because with another it would be another."""
+    """The hostname that the histogram of the requests has; it stays, because with another it would be another.
+
+    Known as soon as the machine is, since a rate needs a zero to begin with.
+    """
 
     def __post_init__(self) -> None:
         self.phase, self.phase_began = "plan", self.began
@@ -75,6 +84,8 @@ class RunState:
         self.phase = name
 
     def phase_ended(self, name: str, seconds: float, usd: float | None, at: float) -> None:
+        if name == TAKEN_OVER:
+            self.leased_from = self.phase_began = at - seconds
         self.billed_s += self._billed(self.phase_began, at)
         self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + seconds
         self.phases_usd += usd or 0.0
@@ -110,8 +121,12 @@ class RunState:
 
     def sampled(self, row: Mapping[str, Any]) -> None:
         source = row.get("source")
+        if self.told.price_usd_per_kwh is not None and source in ("host", "gap"):
+            self.energy.add(row)
         if source == "machine":
             self.machine = row
+            if self.requests_host is None and row.get("hostname"):
+                self.requests_host = str(row["hostname"])
         elif source in ("host", "engine"):
             self.rows[source] = (moment(row["at"]), row)
 
@@ -129,11 +144,20 @@ class RunState:
         return self.billed_s + (self._billed(self.phase_began, at) if self.outcome is None else 0.0)
 
     def cost_usd(self, at: float) -> float | None:
-        """So far: the phases that have ended as they were booked, and the one that is on by the price."""
+        """So far: the phases that have ended as they were booked, and the one that is on by the price.
+
+        Without a price by the hour, what its electricity costs, as far as anybody has told of it.
+        """
         if self.price_usd_per_h is None:
-            return None
+            return self._energy_usd()
         now = self._billed(self.phase_began, at) if self.outcome is None else 0.0
         return self.phases_usd + self.price_usd_per_h * now / 3600
+
+    def _energy_usd(self) -> float | None:
+        found, price = self.energy.energy(), self.told.price_usd_per_kwh
+        if found is None or price is None:
+            return None
+        return ((found.gpu_wh or 0.0) + (found.cpu_wh or 0.0)) / 1000 * price
 
     def _billed(self, begin: float, end: float) -> float:
         if self.leased_from is None:

@@ -62,7 +62,7 @@ def _openmetrics(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace) -> int:
-    from runners.metrics.stack import write
+    from runners.metrics.stack import lookback, write
 
     folder = write(options.write, recipe_home(), interval_s=options.interval)
     if options.json:
@@ -72,7 +72,7 @@ def _write(options: argparse.Namespace) -> int:
     out.print(f"{folder}: prometheus.yml, grafana/, compose.yaml")
     out.print(f"with Docker   docker compose -f {folder}/compose.yaml up -d")
     out.print("              then http://127.0.0.1:3000/d/recipe-runs, and recipe up RECIPE --metrics-port 0")
-    out.print(f"without       prometheus --config.file={folder}/prometheus.yml")
+    out.print(f"without       prometheus --config.file={folder}/prometheus.yml {lookback(options.interval)}")
     return 0
 
 

@@ -37,7 +37,12 @@ def live(run_id: str = "sim-20261121-120000-abcd", metrics: Any = None) -> Any:
         clock=clock,
         folder=SimpleNamespace(run_id=run_id),
         plan=SimpleNamespace(
-            recipe=SimpleNamespace(name="sim", limits=SimpleNamespace(max_cost=10.0), metrics=metrics),
+            recipe=SimpleNamespace(
+                name="sim",
+                limits=SimpleNamespace(max_cost=10.0),
+                resources=SimpleNamespace(price_per_kwh=None),
+                metrics=metrics,
+            ),
             model=SimpleNamespace(identifier="tiny"),
             engine=SimpleNamespace(name="vllm"),
             engine_version="0.33.0",

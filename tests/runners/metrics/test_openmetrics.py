@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from runners.metrics.openmetrics import lines
+from runners.metrics.stack import write
 from runners.run_folder import RunFolder
 from tests.conftest import Command
-from tests.prometheus import installed, promtool
+from tests.prometheus import installed, prometheus, promtool
 
 BEGAN = datetime(2026, 11, 21, 12, 0, 0, 500_000, tzinfo=UTC)
 Sample = tuple[float, float]
@@ -129,6 +131,12 @@ def test_another_client_begins_with_nothing_counted_as_its_page_did(tmp_path: Pa
     assert (counted[9.5], counted[10.5], counted[13.0]) == (1, 0, 2)
     assert dict(series(text, "recipe_cost_usd"))[10.5] >= 0.0085
     assert series(text, "recipe_phase_seconds_total", 'phase="before"')[-1][1] == 9.0
+    cost = dict(series(text, "recipe_cost_usd"))
+    assert cost[12.5] - cost[10.5] == pytest.approx(0.002), "3.60 dollars an hour, two seconds of the phase that is on"
+    assert len(series(text, "recipe_run_start_timestamp_seconds")) == len(counted)
+    assert {value for _, value in series(text, "recipe_run_start_timestamp_seconds")} == {BEGAN.timestamp() + 1}
+    # Requests were under way for 1 s of the other client's time, and for 1.1 s of this one's.
+    assert dict(series(text, "recipe_useful_ratio"))[12.5] == pytest.approx(2.1 / 11.5, abs=0.01)
 
 
 def test_samples_come_with_their_time_and_go_with_a_gap(tmp_path: Path) -> None:
@@ -162,6 +170,36 @@ def test_what_was_cut_off_or_spoiled_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_folder_without_events_has_nothing_to_tell(tmp_path: Path) -> None:
     assert told(folder(tmp_path / "empty", [])) == "# EOF\n"
+
+
+@installed
+@pytest.mark.real
+def test_what_ended_has_ended_in_a_prometheus_that_is_started_as_it_is_said(tmp_path: Path) -> None:
+    """A GPU that was lost, and the run itself; Prometheus alone would show both for another five minutes."""
+    gpus = [{"index": i, "utilization": 0.5} for i in range(3)]
+    machine = {"at": at(2), "source": "machine", "hostname": "h", "gpus": gpus}
+    rows = [machine]
+    for i in range(57):
+        there = gpus if i < 20 else gpus[:2]
+        rows.append({"at": at(3 + i), "source": "host", "n": i, "gpus": there})
+    pages = [{"at": at(3), "first": True, "new": ["v:running"], "values": {"0": 4}}, {"at": at(33), "values": {}}]
+    events = [*begun(), {"at": at(60), "event": "run-ended", "status": "completed"}]
+    run = folder(tmp_path / "lost", events, telemetry=rows, **{"engine-metrics": pages})
+    (tmp_path / "run.om").write_text(told(run))
+    made = promtool("tsdb", "create-blocks-from", "openmetrics", str(tmp_path / "run.om"), str(tmp_path / "data"))
+    assert made.returncode == 0, made.stdout + made.stderr
+    stack = write(tmp_path / "stack", tmp_path / "home", interval_s=5)
+    command = yaml.safe_load((stack / "compose.yaml").read_text())["services"]["prometheus"]["command"]
+    options = [option for option in command if option.startswith("--query.")]
+    (tmp_path / "empty.yml").write_text("scrape_configs: []\n")
+    begin = BEGAN.timestamp()
+    with prometheus(tmp_path / "empty.yml", tmp_path / "data", *options) as server:
+        assert server.value("count(gpu_utilization)", begin + 21) == 3
+        assert server.value("count(gpu_utilization)", begin + 40) == 2, "the third was lost at 23"
+        assert server.value("count(v:running)", begin + 31) == 1, "what was written down seldom has not ended"
+        for gauge in ("gpu_utilization", "recipe_phase", "recipe_price_usd_per_hour", "v:running"):
+            assert server.value(f"count({gauge})", begin + 76) is None, gauge
+        assert server.value("avg_over_time(gpu_utilization{gpu_index='0'}[2m])", begin + 76) == 50
 
 
 @installed

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from runners.events import Answered, LeaseChanged, Noted, PageRead, PhaseEnded, PhaseStarted, Sampled
+from runners.events import Answered, LeaseChanged, Noted, PageRead, PhaseEnded, PhaseStarted, RunStarted, Sampled
 from runners.metrics.exposed import ExposedRun
 from runners.metrics.page import text_of
 from tests.prometheus import installed, promtool
-from tests.runners.metrics.simulated import Simulated, live, record
+from tests.runners.metrics.simulated import Simulated, live, record, vllm_page
 
 RUN = {"run_id": "sim-20261121-120000-abcd", "recipe": "sim"}
 GPU = {"hostname": "gpu-1", "gpu_index": "0", "uuid": "GPU-0f"}
@@ -118,7 +120,7 @@ def test_a_run_that_has_ended_keeps_its_sums_and_no_gauge_of_its_machine(run: Ex
     assert value(run, "recipe_run_outcome", status="failed") == 1
     assert {"recipe_requests_total", "recipe_engine_output_tokens_total", "recipe_cost_usd"} <= names
     assert not names & {"gpu_utilization", "system_load_average", "recipe_engine_running", "recipe_phase"}
-    assert not {name for name in names if name.startswith("vllm:")}
+    assert not names & {"vllm:num_requests_running", "vllm:kv_cache_usage_perc"}
 
 
 def test_old_samples_say_nothing_about_now(run: ExposedRun) -> None:
@@ -209,3 +211,62 @@ def test_hearing_a_request_takes_microseconds(run: ExposedRun) -> None:
     for event in events:
         run.heard(event)
     assert (time.process_time() - began) / 5000 < 100e-6
+
+
+def test_shares_are_percent_without_the_rest_of_binary_fractions(run: ExposedRun, busy: Simulated) -> None:
+    now = datetime.now(UTC).isoformat()
+    for share, percent in ((0.57, b"57.0"), (0.29, b"29.0"), (0.075, b"7.5")):
+        gpu = {"index": 0, "utilization": share}
+        run.heard(Sampled({"at": now, "source": "host", "n": 9, "gpus": [gpu]}))
+        (line,) = (line for line in text_of([run.read()]).splitlines() if line.startswith(b"gpu_utilization{"))
+        assert line.split()[-1] == percent
+
+
+def test_when_a_run_has_ended_its_engine_has_still_counted_what_it_counted(run: ExposedRun, busy: Simulated) -> None:
+    """A run may be shorter than the time between two scrapes: the last one must find what there was."""
+    untyped = "vllm:nobody_knows 3\n"
+    run.heard(PageRead(vllm_page(running=2, done=9) + untyped))
+    busy.end()
+    names = {s.name for s in samples(run) if s.name.startswith("vllm:")}
+    assert {"vllm:prompt_tokens_total", "vllm:num_preemptions_total", "vllm:prefix_cache_hits_total"} <= names
+    assert {f"vllm:inter_token_latency_seconds_{part}" for part in ("bucket", "count", "sum")} <= names
+    assert value(run, "vllm:generation_tokens_total", **RUN) == 270
+    assert not names & {"vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:nobody_knows"}, "no gauge stays"
+
+
+def test_the_requests_histogram_begins_at_zero_with_the_machine(run: ExposedRun) -> None:
+    Simulated(run).begin()
+    assert value(run, "request_latency_seconds_count", hostname="gpu-1") == 0
+
+
+def test_a_run_that_is_taken_over_is_billed_from_its_machines_beginning(tmp_path: Path) -> None:
+    """Its first client asked for the machine; the one that goes on hears nothing of that."""
+    watched = live()
+    watched.folder.path = tmp_path
+    now = datetime.now(UTC)
+    request = {"started_at": (now - timedelta(seconds=90)).isoformat(), "e2e_s": 25.0}
+    (tmp_path / "requests.jsonl").write_text(json.dumps(request) + "\n")
+    run = ExposedRun(watched)
+    watched.clock.leased(now - timedelta(seconds=100))
+    run.heard(RunStarted("r", "sim", "/nowhere", 10.0, None))
+    run.heard(PhaseEnded("before", 100.0, 0.1, True))
+    run.heard(PhaseStarted("drive"))
+    first = value(run, "recipe_cost_usd")
+    assert first == pytest.approx(0.1, abs=1e-3)
+    time.sleep(0.02)
+    assert (value(run, "recipe_cost_usd") or 0) > (first or 0), "the phase that is on costs as well"
+    assert value(run, "recipe_useful_ratio") == pytest.approx(0.25, abs=0.01)
+    assert value(run, "recipe_run_start_timestamp_seconds") == pytest.approx(now.timestamp() - 100, abs=1)
+
+
+def test_a_machine_that_is_paid_by_its_electricity_costs_what_it_took() -> None:
+    watched = live()
+    watched.clock.price_usd_per_h = None
+    watched.plan.recipe.resources.price_per_kwh = 0.30
+    run = ExposedRun(watched)
+    assert value(run, "recipe_cost_usd") is None, "nobody has told of any"
+    now = datetime.now(UTC)
+    for seconds in (0, 10):
+        at = (now + timedelta(seconds=seconds)).isoformat()
+        run.heard(Sampled({"at": at, "source": "host", "n": 1, "gpus": [{"index": 0, "power_w": 360.0}]}))
+    assert value(run, "recipe_cost_usd") == pytest.approx(0.30 / 1000)

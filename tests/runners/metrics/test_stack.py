@@ -87,5 +87,6 @@ def test_the_command_says_how_to_start_them(recipe: Command) -> None:
     ended = recipe("metrics", "--write", "stack")
     assert ended.returncode == 0
     assert f"docker compose -f {recipe.cwd}/stack/compose.yaml up -d" in ended.stdout
+    assert f"{recipe.cwd}/stack/prometheus.yml --query.lookback-delta=15s" in ended.stdout
     assert (recipe.home / "metrics/targets").is_dir(), "Docker would make it as root"
     assert json.loads(recipe("metrics", "--write", "stack", "--json").stdout)["folder"] == f"{recipe.cwd}/stack"
