@@ -23,6 +23,7 @@ from runners.clock import Clock
 from runners.drive import Measured, drive
 from runners.driver.remote import HostDrive
 from runners.failures import FAILURE_IN, failure, kept, unwritten, waited_for
+from runners.forecast.month import budget_warnings
 from runners.keeping import keep
 from runners.launch import Running, engine_port, launch
 from runners.ledger import Ledger
@@ -146,6 +147,7 @@ class Session:
         deadline = self._deadline.at.isoformat(timespec="seconds") if self._deadline else None
         self._emit(events.RunStarted(folder.run_id, recipe.name, str(folder.path), recipe.limits.max_cost, deadline))
         self._end_phase("before" if self._adopted else "plan", note=self._plan.counted)
+        self._warn(*budget_warnings(self._plan.findings))
 
     def _use_offer(self, offer: Offer) -> None:
         billable = self._plan.provisioner.billable
@@ -229,14 +231,12 @@ class Session:
         self._clock.price_usd_per_h, self._clock.storage_usd_per_h = lease.price_usd_per_h, lease.storage_usd_per_h
         self._emit(events.LeaseChanged(lease.name, "created"))
         self._emit(events.Advanced("provision", f"{lease.id or lease.name}: waiting until it can be used"))
-        for message in lease.details.get("warnings", ()):
-            self._warn(message)
+        self._warn(*lease.details.get("warnings", ()))
         self._host = host = await plan.provisioner.host(lease)
         self._acquisition.reached()
         self._mask = Mask([*self._secrets, host.key])
         self._sampler.begin(host, clock_offset(self._folder, host))
-        for note in host.notes:
-            self._warn(note)
+        self._warn(*host.notes)
         if plan.provisioner.billable:
             self._watching = asyncio.create_task(self._watch(lease))
         return host
@@ -333,8 +333,7 @@ class Session:
 
     def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
         workload, records = self._plan.recipe.workload, self._measured.records
-        for caveat in caveats(records, workload):
-            self._warn(caveat)
+        self._warn(*caveats(records, workload))
         code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
         self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
         self._emit.close()
@@ -393,7 +392,7 @@ class Session:
         ended = self._clock.end_phase(phase)
         self._emit(events.PhaseEnded(phase, ended.seconds, ended.usd, ok, note))
 
-    def _warn(self, message: str) -> None:
-        message = self._mask(message)
-        self._warnings.append(message)
-        self._emit(events.Warned(self._phase, message))
+    def _warn(self, *messages: str) -> None:
+        for message in map(self._mask, messages):
+            self._warnings.append(message)
+            self._emit(events.Warned(self._phase, message))

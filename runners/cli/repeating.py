@@ -26,6 +26,13 @@ def money_line(plans: Sequence[Plan], loaded: Sequence[LoadedRecipe], repeat: in
     return f"{runs}, {each} {repeat} times{cost}{limit}"
 
 
+def carrying(document: dict[str, Any], repeat: int, budget_usd: float | None) -> dict[str, Any]:
+    """A plan's document whose command goes on as this one does: as often, and within the same budget."""
+    again = [] if repeat == 1 else ["--repeat", str(repeat)]
+    within = [] if budget_usd is None else ["--budget-month", f"{budget_usd:.10g}"]
+    return {**document, "command": " ".join([document["command"], *again, *within])}
+
+
 def compare_lines(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The command that compares these runs; nothing where fewer than two were completed."""
     from runners.comparing.groups import base_of

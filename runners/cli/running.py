@@ -17,11 +17,11 @@ from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
 from runners.cli.budget import month_budget
 from runners.cli.common import console, print_json
-from runners.cli.repeating import compare_lines, money_line
+from runners.cli.repeating import carrying, compare_lines, money_line
 from runners.cli.reports import write_comparison, write_run_report
 from runners.clock import Clock
 from runners.events import Event, Listener
-from runners.forecast.month import MonthBudget
+from runners.forecast.month import MonthBudget, budget_warnings
 from runners.ledger import Ledger
 from runners.live import LiveFile, LiveRun
 from runners.machines import journalled
@@ -183,7 +183,7 @@ class Runs:
     async def _planned(self, loaded: tuple[LoadedRecipe, ...]) -> dict[int, Plan] | None:
         """The plans, or the first of very many; None if one of them was refused."""
         kept: dict[int, Plan] = {}
-        budget = self._budget(self._repeat)
+        budget, warnings = self._budget(self._repeat), list[str]()
         for i, one in enumerate(loaded):
             plan = await make_plan(one, os.environ, forced=self._forced, budget=budget)
             if budget and plan.forecast:
@@ -191,10 +191,13 @@ class Runs:
             if plan.no_machine is not None and plan.exit_code == ExitCode.NO_MACHINE:
                 raise plan.no_machine
             if plan.verdict == "refuse":
-                self._refused.append(document_of(plan))
+                self._refused.append(carrying(document_of(plan), self._repeat, self._budget_usd))
                 self._say(*refusal_lines(self._refused[-1], width_of(console(stderr=True))))
             if i < _KEPT_PLANS:
                 kept[i] = plan
+            warnings += budget_warnings(plan.findings)
+        if warnings and len(loaded) * self._repeat > 1 and not self._refused:
+            self._say(f"warning: {warnings[-1]}")  # the last one's is that of all of them together
         return None if self._refused else kept
 
     def _budget(self, times: int = 1) -> MonthBudget | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from provisioners.contract import Finding
@@ -14,6 +14,7 @@ from runners.spending import Spent
 from runners.terminal.words import dollars, plural
 
 _NOTHING = Range(0, 0, 0)
+CODE = "budget-month"
 _NEARLY = 0.8
 """From this share of the budget on a run is warned of."""
 
@@ -64,7 +65,7 @@ def month_findings(budget: MonthBudget, usd: Range | None, limits: Limits, *, bi
         return
     yield Finding(
         level=level,  # type: ignore[arg-type]
-        code="budget-month",
+        code=CODE,
         message=message,
         suggestion=_way_out(budget, high) if level == "block" else "",
         numbers={
@@ -76,6 +77,11 @@ def month_findings(budget: MonthBudget, usd: Range | None, limits: Limits, *, bi
             **({"low_usd": run.low, "likely_usd": run.likely, "high_usd": run.high} if usd else {}),
         },
     )
+
+
+def budget_warnings(findings: Iterable[Finding]) -> list[str]:
+    """What is to be said before the money is spent."""
+    return [finding.message for finding in findings if finding.code == CODE and finding.level == "warn"]
 
 
 def _told(budget: MonthBudget, run: Range | None) -> str:

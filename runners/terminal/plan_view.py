@@ -10,28 +10,39 @@ from rich.text import Text
 
 from runners.terminal.checks_view import check_lines, warning_lines
 from runners.terminal.forecast_view import forecast_lines
-from runners.terminal.layout import LABEL, columns, in_parts, room, wrapped, wrapped_command
+from runners.terminal.layout import LABEL, columns, in_parts, labelled, room, wrapped, wrapped_command
 from runners.terminal.refusal_view import nothing_rented, reason_lines
-from runners.terminal.words import amount, dollars, gib, plural
+from runners.terminal.words import amount, dollars, gib, plural, whole_seconds
 
 _TRIED, _PASSED_OVER = 6, 3
 """So many offers are shown of each kind."""
 _PHASE, _GO = 10, 4
 
 
-def plan_lines(plan: dict[str, Any], width: int | None = None) -> Iterator[Text]:
+def plan_lines(plan: dict[str, Any], width: int | None = None, *, repeat: int = 1) -> Iterator[Text]:
     """The screen of a plan that goes, or of one that is refused. Lines are broken at the width, if there is one."""
-    blocks = _refused_blocks(plan, width) if plan["verdict"] == "refuse" else _going_blocks(plan, width)
+    blocks = _refused_blocks(plan, width) if plan["verdict"] == "refuse" else _going_blocks(plan, width, repeat)
     for i, block in enumerate(filter(None, blocks)):
         if i:
             yield Text()
         yield from block
 
 
-def _going_blocks(plan: dict[str, Any], width: int | None) -> Iterator[list[Text]]:
+def _going_blocks(plan: dict[str, Any], width: int | None, repeat: int) -> Iterator[list[Text]]:
     yield _title(plan, width)
     yield [*_offers(plan, width), *check_lines(plan, width), *forecast_lines(plan, width), *_steps(plan, width)]
-    yield list(_way_on(plan, width))
+    yield [*_together(plan, width, repeat), *_way_on(plan, width)]
+
+
+def _together(plan: dict[str, Any], width: int | None, repeat: int) -> Iterator[Text]:
+    """What all runs of it take and cost, if they are several."""
+    if repeat == 1:
+        return
+    told, forecast = [f"{repeat:,} runs of it, in turn"], plan["forecast"]
+    if forecast:
+        told.append(whole_seconds(repeat * forecast["total_seconds"]["likely"]))
+        told += [dollars(repeat * forecast["total_usd"]["likely"])] if forecast["total_usd"] else []
+    yield from labelled("repeat", f"{told[0]}: likely {', '.join(told[1:])} in all" if told[1:] else told[0], width)
 
 
 def _way_on(plan: dict[str, Any], width: int | None) -> Iterator[Text]:

@@ -205,6 +205,35 @@ def test_a_month_that_would_cost_too_much_is_refused_before_anything_begins(reci
     assert json.loads(forced.stdout)["runs"][0]["forced"][0]["code"] == "budget-month"
 
 
+@pytest.mark.real
+def test_a_month_that_is_nearly_spent_is_warned_of_where_people_and_programs_see_it(recipe: Command) -> None:
+    paid = ("local-smoke", "--set", "resources.price_per_hour=36")
+    usd = json.loads(recipe("plan", *paid, "--json").stdout)["plans"][0]["forecast"]["total_usd"]["likely"]
+    ended = recipe("up", *paid, "--budget-month", f"{usd / 0.9:.9f}", "--json")
+    assert ended.returncode == 0
+    (result,) = json.loads(ended.stdout)["runs"]
+    (warning,) = [text for text in result["warnings"] if "the budget of" in text]
+    assert f"warning {warning}" in " ".join(ended.stderr.split())
+
+
+def test_the_table_of_a_matrix_tells_of_warnings_and_commands_stay_within_the_budget(recipe: Command) -> None:
+    usd = json.loads(recipe("plan", "local-smoke", "--json").stdout)["plans"][0]["forecast"]["total_usd"]["likely"]
+    grid = ("local-smoke", "--set", "matrix={workload.seed: [1, 2]}", "--repeat", "3")
+    nearly = recipe("plan", *grid, "--budget-month", f"{6 * usd / 0.9:.9f}")
+    assert nearly.returncode == 0
+    assert "go, 1 warning" in nearly.stdout
+    assert "is 90% of the budget of" in nearly.stdout or "might be above the budget of" in nearly.stdout
+    assert "2 of 2 runs go, each 3 times" in nearly.stdout
+    above = recipe("up", *grid, "--dry-run", "--budget-month", f"{4 * usd:.9f}")
+    assert above.returncode == 3
+    assert "refused: budget month, see below" in above.stdout
+    assert "would be above the budget of" in above.stdout
+    assert "why:" not in above.stdout
+    one = recipe("plan", "local-smoke", "--repeat", "3", "--budget-month", "50")
+    assert one.stdout.splitlines()[-1] == "go: recipe up local-smoke --repeat 3 --budget-month 50"
+    assert "repeat    3 runs of it, in turn: likely" in one.stdout
+
+
 def test_a_matrix_is_held_against_the_budget_as_a_whole(recipe: Command) -> None:
     usd = json.loads(recipe("plan", "local-smoke", "--json").stdout)["plans"][0]["forecast"]["total_usd"]["likely"]
     grid = ("local-smoke", "--set", "matrix={workload.seed: [1, 2, 3]}", "--budget-month", f"{2.5 * usd:.9f}", "--json")

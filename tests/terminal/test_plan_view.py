@@ -274,6 +274,33 @@ def test_a_run_that_is_refused_adds_nothing_to_the_sums() -> None:
     assert next(line for line in lines if line.startswith("total")).split()[1:3] == ["37:33", "$2.24"]
 
 
+def test_sums_are_those_of_all_repetitions() -> None:
+    lines = plain(plans_lines([going(), going(recipe="again")], 140, repeat=3))
+    assert next(line for line in lines if line.startswith("total")).split()[1:3] == ["3:45:18", "$13.44"]
+    assert "2 of 2 runs go, each 3 times" in words(lines)
+
+
+@pytest.mark.parametrize("width", [80, 140, None])
+def test_warnings_and_long_reasons_stand_below_the_table(width: int | None) -> None:
+    long = " ".join(["a reason that is longer than a row"] * 6)
+    alike = finding("warn", "ram", "the RAM is nearly full")
+    plans = [
+        going(recipe="one", findings=[alike, finding("warn", "disk", "the disk is small")]),
+        going(recipe="two", findings=[alike]),
+        going(recipe="three", findings=[finding("block", "budget-month", long, suggestion="wait")], verdict="refuse"),
+        *(going(recipe=f"r{i}", findings=[finding("warn", "offers", f"offer {i}")]) for i in range(5)),
+    ]
+    lines = plain(plans_lines(plans, width))
+    read = words(lines)
+    assert "go, 2 warnings" in read
+    assert "refused: budget month, see below" in read
+    assert f"three: {long} → wait" in read
+    assert "2 runs: the RAM is nearly full" in read
+    assert "one: the disk is small" in read
+    assert ("offer 2" in read, "offer 3" in read, "2 more about offers" in read) == (True, False, True)
+    assert "why:" not in read
+
+
 def test_an_explanation_gives_the_formula_the_plans_own_figures_and_the_source() -> None:
     text = "KV tokens = bytes ÷ bytes per token.\n  with a second line\nSource: the engine's release"
     lines = plain(explanation_lines("kv-cache", [text, text], [going(), refused()], 80))

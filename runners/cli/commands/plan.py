@@ -9,7 +9,15 @@ import argparse
 import asyncio
 
 from runners.cli.budget import add_budget, budget_usd, month_budget
-from runners.cli.common import add_force, add_json, add_recipes, complete_codes, forced_codes, load_recipes
+from runners.cli.common import (
+    add_force,
+    add_json,
+    add_recipes,
+    complete_codes,
+    forced_codes,
+    load_recipes,
+    positive,
+)
 from runners.cli.planning import plan_all
 from runners.run_folder import recipe_home
 
@@ -25,12 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the formula, the figures and the sources of a check, of memory or of forecast",
     )
     argument.completer = complete_codes  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--repeat", type=positive, default=1, metavar="N", help="as recipe up --repeat: each recipe is run N times"
+    )
     add_budget(parser)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     loaded = load_recipes(options)
-    budget = month_budget(budget_usd(options), recipe_home())
-    forced = forced_codes(options)
-    return asyncio.run(plan_all(loaded, as_json=options.json, forced=forced, explained=options.explain, budget=budget))
+    budget = month_budget(budget_usd(options), recipe_home(), times=options.repeat)
+    planned = plan_all(
+        loaded,
+        as_json=options.json,
+        forced=forced_codes(options),
+        explained=options.explain,
+        budget=budget,
+        repeat=options.repeat,
+    )
+    return asyncio.run(planned)

@@ -85,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
                 as_json=options.json,
                 forced=forced_codes(options),
                 budget=month_budget(budget, recipe_home(), times=options.repeat),
+                repeat=options.repeat,
             )
         )
     count = len(loaded) * options.repeat

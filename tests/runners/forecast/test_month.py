@@ -9,7 +9,7 @@ import pytest
 from provisioners.contract import Finding
 from recipes.ranges import Range
 from recipes.spec import Limits
-from runners.forecast.month import MonthBudget, month_findings
+from runners.forecast.month import MonthBudget, budget_warnings, month_findings
 from runners.spending import Spent
 
 SPENT = Spent(
@@ -37,6 +37,12 @@ def test_from_four_fifths_on_it_warns_and_above_it_refuses(spent_usd: float, lev
     finding = found(budget(ended_usd=spent_usd))
     assert (finding.level if finding else None) == level
     assert finding is None or finding.code == "budget-month"
+
+
+def test_only_warnings_about_the_budget_are_said_again() -> None:
+    findings = [found(budget(limit)) for limit in (6.0, 2.2, 1.0)]
+    other = Finding(level="warn", code="ram", message="nearly full")
+    assert len(budget_warnings([other, *filter(None, findings)])) == 1
 
 
 def test_what_goes_on_and_what_nobody_minds_is_spoken_for_as_well() -> None:
