@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from datetime import datetime
 
 from recipes.errors import UsageError
@@ -34,19 +35,30 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 def filter_of(options: argparse.Namespace, now: datetime) -> Filter:
     """What the options ask for. Raises UsageError."""
+    for name in (*TEXTS, "tag"):
+        given = getattr(options, name)
+        if any(not text.strip() for text in ([given] if isinstance(given, str) else given or ())):
+            raise UsageError(f"--{name} is empty", advice=f"name a {name}, or leave --{name} out")
     for status in options.status:
         if status not in STATUSES:
             from recipes.explain import did_you_mean
 
             raise UsageError(f"--status {status}: no run ends so", advice=did_you_mean(status, STATUSES))
+    for name, usd in (("--min-cost", options.min_cost), ("--max-cost", options.max_cost)):
+        if usd is not None and not 0 <= usd < math.inf:
+            raise UsageError(f"{name} {usd:g}: not a sum of money", advice=f"write {name} 0.5")
+    since, until = _instant("--since", options.since, now), _instant("--until", options.until, now)
+    if since is not None and until is not None and since >= until:
+        what = f"--until {options.until} is not after --since {options.since}: no run began between"
+        raise UsageError(what, advice="change one of them, or leave it out")
     if options.min_cost is not None and options.max_cost is not None and options.min_cost > options.max_cost:
         raise UsageError(f"--min-cost {options.min_cost:g} is above --max-cost {options.max_cost:g}: no run is both")
     return Filter(
         **{name: getattr(options, name) for name in TEXTS},
         tag=tuple(options.tag),
         status=tuple(options.status),
-        since=_instant("--since", options.since, now),
-        until=_instant("--until", options.until, now),
+        since=since,
+        until=until,
         min_cost=options.min_cost,
         max_cost=options.max_cost,
     )
@@ -58,7 +70,7 @@ def _instant(option: str, text: str | None, now: datetime) -> datetime | None:
     from runners.terminal.moments import moment
 
     found = moment(text, now)
-    if found is None:
+    if found is None or found == now:  # a span of nothing
         raise UsageError(
             f"{option} {text}: not a time", advice="write 2026-11-01, 2026-11-01T12:00, today, 12h, 7d or 2w"
         )

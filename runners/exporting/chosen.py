@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from recipes.errors import UsageError
 from runners.exporting.contract import ExportedRun
@@ -48,26 +47,4 @@ def exported_runs(home: Path, ledger: Ledger, rows: Sequence[Row]) -> Iterator[E
     while some := list(islice(remaining, _AT_ONCE)):
         results = {result["run_id"]: result for result in ledger.results(row.run_id for row in some)}
         for row in some:
-            yield ExportedRun(row, results.get(row.run_id) or _known(row), home / "runs" / row.run_id)
-
-
-def _known(row: Row) -> dict[str, Any]:
-    """Of a run that left no result, what the ledger knows, in the places where a result has it."""
-    return {
-        "run_id": row.run_id,
-        "recipe": row.recipe,
-        "recipe_digest": row.recipe_digest,
-        "variant": dict(row.variant),
-        "tags": list(row.tags),
-        "offer": {
-            "provider": row.provider,
-            "accelerator": row.gpu,
-            "count": row.gpu_count,
-            "price_usd_per_h": row.price_usd_per_h,
-        },
-        "model": {"identifier": row.model},
-        "engine": {"name": row.engine, "version": row.engine_version},
-        "started_at": row.started_at,
-        "ended_at": row.ended_at,
-        "outcome": {"status": row.status, "phase": row.phase, "error": None},
-    }
+            yield ExportedRun(row, results.get(row.run_id) or row.as_result(), home / "runs" / row.run_id)

@@ -65,6 +65,28 @@ class Row:
         """As plain data."""
         return {**asdict(self), "tags": list(self.tags)}
 
+    def as_result(self, so_far_usd: float | None = None) -> dict[str, Any]:
+        """Of a run that has no result, what is known, in the places where a result has it."""
+        return {
+            "run_id": self.run_id,
+            "recipe": self.recipe,
+            "recipe_digest": self.recipe_digest,
+            "variant": dict(self.variant),
+            "tags": list(self.tags),
+            "offer": {
+                "provider": self.provider,
+                "accelerator": self.gpu,
+                "count": self.gpu_count,
+                "price_usd_per_h": self.price_usd_per_h,
+            },
+            "model": {"identifier": self.model},
+            "engine": {"name": self.engine, "version": self.engine_version},
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "outcome": {"status": self.status, "phase": self.phase, "error": None},
+            "cost": {"price_usd_per_h": self.price_usd_per_h, "total_usd": so_far_usd},
+        }
+
 
 COLUMNS = tuple(each.name for each in fields(Row) if each.name != "tags")
 _VARIANT, _STATUS, _STARTED, _PID = (COLUMNS.index(name) for name in ("variant", "status", "started_at", "pid"))
@@ -114,7 +136,7 @@ def columns_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "price_usd_per_h": cost.get("price_usd_per_h"),
         "total_usd": cost.get("total_usd"),
         "idle_usd": round(sum(idle.values()), 9) if isinstance(idle, dict) else None,
-        "seconds": round(sum(phase["seconds"] for phase in phases), 3) if phases else None,
+        "seconds": round(sum(phase["seconds"] or 0.0 for phase in phases), 3) if phases else None,
         "prompt_tokens": figures.get("prompt_tokens"),
         "output_tokens": figures.get("output_tokens"),
         "prompt_tokens_per_s": figures.get("prompt_tokens_per_s"),

@@ -71,6 +71,38 @@ class Total:
         return asdict(self)
 
 
+SORTS: dict[str, str] = {
+    "cost": "usd",
+    "idle": "idle_usd",
+    "duration": "hours",
+    "documents": "documents",
+    "usd/document": "usd_per_document",
+    "prompt-tokens": "prompt_tokens",
+    "output-tokens": "output_tokens",
+    "energy": "energy_wh",
+    "runs": "runs",
+    "failed": "failed",
+}
+"""What totals can be sorted by → its figure."""
+
+
+def chosen(found: Sequence[Total], by: str, sort: str | None, limit: int | None) -> Sequence[Total]:
+    """In the order that is asked for, and so many of them; without a `sort` the last times, or the most dollars.
+
+    Raises UsageError for a `sort` that is none, before anything else.
+    """
+    name = (sort or "").removeprefix("-")
+    if sort is None:
+        return found if limit is None else found[-limit:] if by in TIMES else found[:limit]
+    if name != by and name not in SORTS:
+        advice = f"--sort {by}, or one of {', '.join(SORTS)}; - before it for the highest first"
+        raise UsageError(f"--sort {sort}: totals by {by} are not sorted so", advice=advice)
+    figure = "key" if name == by else SORTS[name]
+    known = [total for total in found if getattr(total, figure) is not None]
+    known.sort(key=lambda total: getattr(total, figure), reverse=sort.startswith("-"))
+    return [*known, *(total for total in found if getattr(total, figure) is None)][:limit]
+
+
 def totals(
     db: sqlite3.Connection, by: str, meant: Filter, lost: set[str], so_far_usd: Mapping[str, float]
 ) -> tuple[list[Total], Total]:

@@ -7,18 +7,22 @@ from datetime import UTC, datetime
 
 from runners.ledger.rows import Row
 from runners.ledger.totals import TIMES, Total
-from runners.terminal.words import amount, clock_time, dollars, plural, shortened
+from runners.terminal.cells import cells, cut, padded, plain
+from runners.terminal.words import amount, clock_time, dollars, exact_dollars, plural
 
 _GAP = "  "
 _RIGHT = {"time", "cost", "prompt tok/s", "output tok/s", "docs", "idle $", "$/h", "$/doc", "prompt", "output", "Wh"}
+_DROP = ("engine", "from", "model", "gpu", "tags", "docs", "prompt tok/s", "output tok/s")
+_DROP_TOTALS = ("Wh", "prompt tokens", "failed", "output tokens", "hours", "docs", "idle $")
+"""What gives way first where the terminal is narrow."""
 _SORTED_BY: Mapping[str, tuple[str, Callable[[Row], str]]] = {
     "ended": ("ended", lambda row: _minute(row.ended_at)),
     "started": ("started", lambda row: _minute(row.started_at)),
-    "idle": ("idle $", lambda row: dollars(row.idle_usd)),
-    "price": ("$/h", lambda row: dollars(row.price_usd_per_h)),
+    "idle": ("idle $", lambda row: exact_dollars(row.idle_usd)),
+    "price": ("$/h", lambda row: exact_dollars(row.price_usd_per_h)),
     "prompt-tokens": ("prompt", lambda row: _count(row.prompt_tokens)),
     "output-tokens": ("output", lambda row: _count(row.output_tokens)),
-    "usd/document": ("$/doc", lambda row: dollars(row.usd_per_document)),
+    "usd/document": ("$/doc", lambda row: exact_dollars(row.usd_per_document)),
     "energy": ("Wh", lambda row: _figure(row.energy_wh, ",.2f")),
     "provider": ("provider", lambda row: row.provider or ""),
 }
@@ -53,11 +57,16 @@ def runs_lines(
         columns.append(("gpu", lambda row: f"{row.gpu} ×{row.gpu_count}" if row.gpu else ""))
     columns += [("model", lambda row: row.model or ""), ("engine", lambda row: row.engine or "")]
     header = [name for name, _ in columns]
-    yield from _table(header, [[cell(row) for _, cell in columns] for row in rows], width)
+    yield from _table(header, [[cell(row) for _, cell in columns] for row in rows], width, drop=_DROP)
 
 
-def totals_lines(found: Sequence[Total], together: Total, by: str, width: int | None = None) -> Iterator[str]:
-    """A line for each, and one for all together; then what is to be known of them."""
+def totals_lines(
+    found: Sequence[Total], together: Total, by: str, width: int | None = None, *, left_out: int = 0
+) -> Iterator[str]:
+    """A line for each, and one for all together; then what is to be known of them.
+
+    `left_out` are those that are not shown, and within all together nevertheless.
+    """
     shown = [*found, together]
     header = [by, "runs", "failed", "hours", "cost", "docs", "$/doc", "prompt tokens", "output tokens"]
     idle = any(total.idle_usd is not None for total in shown)
@@ -69,9 +78,11 @@ def totals_lines(found: Sequence[Total], together: Total, by: str, width: int | 
         name = "total" if total is together else total.key or f"(no {by})"
         row = [name, f"{total.runs:,}", _count(total.failed + total.lost or None), f"{total.hours:,.2f}"]
         row += [dollars(total.usd), *([_idle(total)] if idle else []), f"{total.documents:,}"]
-        row += [dollars(total.usd_per_document), amount(total.prompt_tokens), amount(total.output_tokens)]
+        row += [exact_dollars(total.usd_per_document), amount(total.prompt_tokens), amount(total.output_tokens)]
         rows.append([*row, *([_figure(total.energy_wh, ",.1f")] if energy else [])])
-    yield from _table(header, rows, width, right=header[1:])
+    yield from _table(header, rows, width, right=header[1:], drop=_DROP_TOTALS)
+    if left_out:
+        yield f"{left_out:,} more {'is' if left_out == 1 else 'are'} not shown, and counted in the total"
     yield from _notes(found, together, by)
 
 
@@ -90,22 +101,46 @@ def _notes(found: Sequence[Total], together: Total, by: str) -> Iterator[str]:
 
 
 def _table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, right: Sequence[str] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int | None,
+    *,
+    right: Sequence[str] = (),
+    drop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Columns as wide as they need to be; where the terminal is too narrow, the last two are cut.
+    """Columns as wide as they need to be; where the terminal is too narrow, the last two are cut, then some left out.
 
     Laid out without rich, which would take longer than finding the runs does.
     """
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    excess = 0 if width is None else sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    for i in (len(header) - 1, len(header) - 2):
-        cut = max(0, min(excess, widths[i] - len(header[i])))
-        widths[i], excess = widths[i] - cut, excess - cut
-    aligned = [str.rjust if name in right or name in _RIGHT else str.ljust for name in header]
-    for row in (header, *rows):
-        cells = (text if len(text) <= room else shortened(text, room) for text, room in zip(row, widths, strict=True))
-        laid = (align(text, room) for align, text, room in zip(aligned, cells, widths, strict=True))
+    lines = [header, *([plain(text) for text in row] for row in rows)]
+    widths = dict(enumerate(max(map(cells, column)) for column in zip(*lines, strict=True)))
+    left_out = [] if width is None else _fit(widths, header, width, drop)
+    for line in lines:
+        laid = (
+            padded(cut(line[i], room), room, right=header[i] in right or header[i] in _RIGHT)
+            for i, room in widths.items()
+        )
         yield _GAP.join(laid).rstrip()
+    if left_out:
+        yield cut(f"too narrow for {', '.join(left_out)}", width or 0)
+
+
+def _fit(widths: dict[int, int], header: Sequence[str], width: int, drop: Sequence[str]) -> list[str]:
+    """Make the columns, by their numbers, fit into the width; returns the names of those that are left out."""
+    left_out: list[str] = []
+
+    def excess() -> int:
+        return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
+
+    for i in (len(header) - 1, len(header) - 2):
+        widths[i] -= max(0, min(excess(), widths[i] - len(header[i])))
+    for name in drop:
+        if excess() > 0 and name in header:
+            del widths[header.index(name)]
+            left_out.append(name)
+    for i in reversed(widths):
+        widths[i] -= max(0, min(excess(), widths[i] - 1))
+    return left_out
 
 
 def _status(row: Row) -> str:
@@ -131,7 +166,7 @@ def _documents(row: Row) -> str:
 def _idle(total: Total) -> str:
     if total.idle_usd is None:
         return ""
-    return f"{'≥ ' if total.idle_unknown else ''}{dollars(total.idle_usd)}"
+    return f"{'≥ ' if total.idle_unknown else ''}{exact_dollars(total.idle_usd)}"
 
 
 def _count(number: int | None) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,8 @@ def test_json_is_every_result_as_it_is_and_what_is_known_of_the_others(runs: Her
     _, out, _ = runs("--json", "--limit", "1000")
     found = {run["run_id"]: run for run in json.loads(out)["runs"]}
     going = found.pop("going-1")
-    assert (going["status"], going["model"], going["total_usd"], going["tags"]) == ("running", "lead", None, [])
+    assert (going["outcome"]["status"], going["model"]["identifier"], going["tags"]) == ("running", "lead", [])
+    assert going["cost"] == {"price_usd_per_h": None, "total_usd": None}
     assert found == {r["run_id"]: r for r in synthetic(COUNT)}
     assert json.loads(runs("--json", "--recipe", "nobody")[1]) == {"runs": []}
 
@@ -103,6 +105,19 @@ def test_a_run_that_goes_on_shows_its_phase_its_time_and_its_dollars(runs: Here,
     assert "$" in line
 
 
+def test_json_tells_of_every_run_in_the_same_places(runs: Here, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.begin("going-1", "going", "d", datetime.now(UTC).isoformat(), os.getpid())
+    ledger.begin("lost-1", "going", "d", datetime.now(UTC).isoformat(), 2**22 + 1)
+    for run_id in ("going-1", "lost-1"):
+        Journal(ledger.path).intend(Lease(provider="x", name=run_id, run_id=run_id, price_usd_per_h=360_000.0))
+    told = json.loads(runs("--json", "--limit", "100")[1])["runs"]
+    assert {run["outcome"]["status"] for run in told} >= {"completed", "running", "lost"}
+    assert all(run["cost"]["total_usd"] > 0 for run in told)
+    names = ("run_id", "recipe", "recipe_digest", "variant", "tags", "started_at", "offer", "model", "engine")
+    assert [name for run in told for name in names if name not in run] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -111,6 +126,18 @@ def test_a_run_that_goes_on_shows_its_phase_its_time_and_its_dollars(runs: Here,
         (["--by", "moth"], "did you mean month?"),
         (["--since", "soon"], "write 2026-11-01"),
         (["--min-cost", "3", "--max-cost", "2"], "no run is both"),
+        (["--min-cost", "nan"], "--min-cost nan: not a sum of money"),
+        (["--max-cost", "inf"], "--max-cost inf: not a sum of money"),
+        (["--min-cost", "-1"], "write --min-cost 0.5"),
+        (["--since", "0d"], "--since 0d: not a time"),
+        (["--since", "2026-11-02", "--until", "2026-11-01"], "is not after --since 2026-11-02"),
+        (["--since", "2026-11-02", "--until", "2026-11-02"], "no run began between"),
+        (["--tag", ""], "--tag is empty"),
+        (["--recipe", " "], "name a recipe"),
+        (["--limit", "0"], "must be at least 1"),
+        (["--limit", "99999999999999999999"], "at most 1,000,000,000"),
+        (["--by", "day", "--sort", "provider"], "totals by day are not sorted so"),
+        (["--by", "day", "--limit", "99999999999999999999"], "at most"),
     ],
 )
 def test_what_is_misspelt_is_refused_with_what_was_meant(runs: Here, arguments: list[str], said: str) -> None:
@@ -138,6 +165,33 @@ def test_totals_have_a_line_each_and_one_for_all(runs: Here) -> None:
     months = runs.lines("--by", "month", "--limit", "3")
     assert [line.split()[0] for line in months[1:5]] == ["2026-10", "2026-11", "2026-12", "total"]
     assert "in UTC" in months[-1]
+
+
+def test_of_totals_the_last_times_or_the_most_dollars_are_shown_and_the_others_named(runs: Here) -> None:
+    def told(*arguments: str) -> tuple[list[str], str]:
+        _, *lines = runs.lines(*arguments)
+        end = next(i for i, line in enumerate(lines) if line.startswith("total"))
+        return [line.split()[0] for line in lines[:end]], " ".join(lines[end + 1 :])
+
+    days, _ = told("--by", "day")
+    assert told("--by", "day", "--limit", "2")[0] == days[-2:]
+    assert f"{len(days) - 2} more are not shown, and counted in the total" in told("--by", "day", "--limit", "2")[1]
+    recipes, notes = told("--by", "recipe")
+    assert "not shown" not in notes
+    assert told("--by", "recipe", "--limit", "1")[0] == recipes[:1]
+    assert json.loads(runs("--by", "recipe", "--limit", "1", "--json")[1])["left_out"] == len(recipes) - 1
+
+
+@pytest.mark.parametrize(("sort", "figure"), [("cost", "usd"), ("prompt-tokens", "prompt_tokens"), ("recipe", "key")])
+def test_totals_are_sorted_by_a_figure_either_way(runs: Here, sort: str, figure: str) -> None:
+    def told(*arguments: str) -> list[Any]:
+        return [t[figure] for t in json.loads(runs("--by", "recipe", "--json", *arguments)[1])["totals"]]
+
+    known = sorted(value for value in told() if value is not None)
+    assert len(known) > 1
+    assert [v for v in told("--sort", sort) if v is not None] == known
+    assert [v for v in told(f"--sort=-{sort}") if v is not None] == known[::-1]
+    assert told(f"--sort=-{sort}", "--limit", "1") == known[-1:]
 
 
 def test_totals_as_json_are_their_figures(runs: Here) -> None:

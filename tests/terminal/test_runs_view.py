@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from runners.ledger import Ledger, Row
 from runners.terminal.moments import moment
@@ -43,6 +44,35 @@ def test_where_the_terminal_is_narrow_the_last_columns_are_cut(rows: list[Row], 
         assert line.startswith(row.run_id)
 
 
+def test_wide_characters_keep_columns_in_line_and_nothing_is_obeyed(rows: list[Row]) -> None:
+    odd = [replace(rows[0], tags=("日本語のタグ",)), replace(rows[1], tags=("x\x1b[31m\ny",))]
+    odd = [replace(row, gpu="A40", gpu_count=2) for row in odd]
+    header, first, second = runs_lines(odd, so_far_usd={})
+    at = cell_len(header[: header.index("gpu")])
+    assert {cell_len(line[: line.rindex(f"{row.gpu} ×")]) for line, row in zip((first, second), odd, strict=True)} == {
+        at
+    }
+    assert r"x\x1b[31m\ny" in second
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 120])
+def test_lines_are_never_wider_than_the_terminal_and_say_what_is_left_out(rows: list[Row], width: int) -> None:
+    header, *lines = runs_lines(rows, so_far_usd={}, width=width)
+    assert [line for line in (header, *lines) if cell_len(line) > width] == []
+    assert header.startswith("run")
+    assert lines[-1].startswith("too narrow for") == ("engine" not in header)
+
+
+def test_small_dollars_that_stand_below_each_other_can_be_compared(rows: list[Row]) -> None:
+    near = [replace(rows[0], usd_per_document=usd) for usd in (0.0129, 0.0178, 0.0038)]
+    _, *lines = runs_lines(near, so_far_usd={}, sort="usd/document")
+    assert [[w for w in line.split() if w.startswith("$")][1] for line in lines] == [
+        "$0.0129",
+        "$0.0178",
+        "$0.00380",
+    ]
+
+
 def test_a_lost_run_has_its_dollars_and_no_time(rows: list[Row]) -> None:
     lost = replace(rows[0], status="lost", phase="drive", seconds=None, total_usd=None)
     going = replace(lost, status="running", started_at=(NOW - timedelta(minutes=2)).isoformat())
@@ -60,7 +90,7 @@ def test_what_idled_is_at_least_so_much_where_some_runs_do_not_say(tmp_path: Pat
     ledger.insert_all([first, second], origin="elsewhere")
     lines = list(totals_lines(*ledger.totals("provider"), "provider"))
     idle = sum(first["cost"]["idle_usd"].values())
-    assert f"≥ ${idle:.2f}" in next(line for line in lines if line.startswith("total"))
+    assert f"≥ ${idle:.3f}" in next(line for line in lines if line.startswith("total"))
     assert lines[-1] == "≥: of 1 run it is not known what was paid for idling"
 
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,18 +19,22 @@ from runners.cli.common import add_json, console, print_json
 from runners.cli.filters import TEXTS, add_filters, filter_of
 from runners.ledger import Filter, Ledger, Row
 from runners.ledger.filters import SORTS, order
-from runners.ledger.totals import BY
+from runners.ledger.totals import BY, chosen
+from runners.ledger.totals import SORTS as OF_TOTALS
 from runners.run_folder import recipe_home
+from runners.terminal.cells import plain
 from runners.terminal.runs_view import runs_lines, totals_lines
+
+_MOST = 10**9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_filters(parser)
     argument = parser.add_argument(
         "--sort",
-        default="-started",
         metavar="COLUMN",
-        help=f"-COLUMN for the highest first (default: -started): {', '.join(SORTS)}",
+        help=f"-COLUMN for the highest first (default: -started): {', '.join(SORTS)}; "
+        f"with --by: what that is, or {', '.join(OF_TOTALS)}",
     )
     argument.completer = lambda prefix, **_: [*SORTS, *(f"-{s}" for s in SORTS)]  # type: ignore[attr-defined]
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many (default: 20)")
@@ -43,21 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit {options.limit}: must be at least 1")
+    if options.limit is not None and not 1 <= options.limit <= _MOST:
+        raise UsageError(f"--limit {options.limit}: must be at least 1, and at most {_MOST:,}")
     meant = filter_of(options, datetime.now(UTC))
-    order(options.sort)  # before the ledger is opened
-    ledger = Ledger(recipe_home())
     if options.by is not None:
-        return _totals(ledger, meant, options)
-    rows = ledger.rows(meant, sort=options.sort, limit=20 if options.limit is None else options.limit)
+        return _totals(meant, options)
+    sort = options.sort or "-started"
+    order(sort)  # before the ledger is opened
+    ledger = Ledger(recipe_home())
+    rows = ledger.rows(meant, sort=sort, limit=20 if options.limit is None else options.limit)
     if options.forecast:
         return _forecasts(list(ledger.results(row.run_id for row in rows if row.status == "completed")), options)
+    so_far_usd = ledger.so_far_usd([row.run_id for row in rows if row.status in ("running", "lost")])
     if options.json:
-        _print_results(ledger, rows)
+        _print_results(ledger, rows, so_far_usd)
     elif rows:
-        so_far_usd = ledger.so_far_usd([row.run_id for row in rows if row.status in ("running", "lost")])
-        print("\n".join(runs_lines(rows, so_far_usd=so_far_usd, sort=options.sort, width=_width())))
+        print("\n".join(runs_lines(rows, so_far_usd=so_far_usd, sort=sort, width=_width())))
     else:
         print("\n".join(_nothing(ledger, meant, options)))
     return 0
@@ -68,24 +73,33 @@ def _width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _print_results(ledger: Ledger, rows: Sequence[Row]) -> None:
-    """Each run's result on a line of its own, as the ledger has it: nothing is read that is only passed on."""
+def _print_results(ledger: Ledger, rows: Sequence[Row], so_far_usd: Mapping[str, float]) -> None:
+    """Each run's result on a line of its own, as the ledger has it: nothing is read that is only passed on.
 
+    A run that has none yet is told in the same places, as far as it is known.
+    """
     begin = '{"runs": [\n'
     for row, text in zip(rows, ledger.result_texts(row.run_id for row in rows), strict=True):
-        print(begin, text or json.dumps(row.document(), ensure_ascii=False), sep="", end="")
+        print(begin, text or _known(row, so_far_usd), sep="", end="")
         begin = ",\n"
     print("\n]}" if rows else '{"runs": []}')
 
 
-def _totals(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> int:
+def _known(row: Row, so_far_usd: Mapping[str, float]) -> str:
+    return json.dumps(row.as_result(so_far_usd.get(row.run_id)), ensure_ascii=False)
+
+
+def _totals(meant: Filter, options: argparse.Namespace) -> int:
+    chosen((), options.by, options.sort, None)  # before the ledger is opened
+    ledger = Ledger(recipe_home())
     found, together = ledger.totals(options.by, meant)
-    shown = found if options.limit is None else found[-options.limit :]
+    shown = chosen(found, options.by, options.sort, options.limit)
+    left_out = len(found) - len(shown)
     if options.json:
         rows = [total.document() for total in shown]
-        print_json({"by": options.by, "totals": rows, "total": together.document()})
+        print_json({"by": options.by, "totals": rows, "left_out": left_out, "total": together.document()})
     elif together.runs:
-        print("\n".join(totals_lines(shown, together, options.by, _width())))
+        print("\n".join(totals_lines(shown, together, options.by, _width(), left_out=left_out)))
     else:
         print("\n".join(_nothing(ledger, meant, options)))
     return 0
@@ -102,13 +116,13 @@ def _nothing(ledger: Ledger, meant: Filter, options: argparse.Namespace) -> Iter
     if not asked:
         yield "no runs yet; try recipe up local-smoke"
         return
-    yield f"no runs with {' '.join(asked)}"
+    yield plain(f"no runs with {' '.join(asked)}")
     for name, text in [*((name, getattr(meant, name)) for name in TEXTS), *(("tag", tag) for tag in meant.tags)]:
         if text is not None and not ledger.rows(Filter(**{name: text}), limit=1):
             from recipes.explain import did_you_mean
 
             hint = did_you_mean(text, ledger.values(name))
-            yield f"no run has {name} {text}" + (f"; {hint}" if hint else "")
+            yield plain(f"no run has {name} {text}" + (f"; {hint}" if hint else ""))
 
 
 def _forecasts(results: list[dict[str, Any]], options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from recipes.values import dataclass
 from runners.exporting.columns import as_number, at
 from runners.exporting.contract import ExportedRun, What
 from runners.modelfacts.clean import printable
-from runners.terminal.words import clock_time, dollars, plural, seconds, shortened
+from runners.terminal.words import clock_time, dollars, exact_dollars, plural, seconds, shortened
 
 _LONGEST = 120
 _LONGEST_REASON = 400
@@ -78,8 +78,8 @@ def _cells(run: ExportedRun) -> dict[str, str]:
         "hardware": _text(_hardware(result)),
         "output tok/s": f"{rate:,.0f}" if rate else "",
         "TTFT p50": _duration(as_number(at(result, "latency.ttft_s.p50"))),
-        "$/document": "" if row.unit == "point" else dollars(as_number(at(result, "cost.usd_per_document"))),
-        "$/Mtok": dollars(_per_million_tokens(result, total)),
+        "$/document": "" if row.unit == "point" else exact_dollars(as_number(at(result, "cost.usd_per_document"))),
+        "$/Mtok": exact_dollars(_per_million_tokens(result, total)),
         "cost": dollars(total),
         "time": clock_time(row.seconds) if row.seconds is not None else "",
         "status": _text(f"{row.status} in {row.phase}" if row.phase else row.status),

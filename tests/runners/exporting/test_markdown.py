@@ -58,7 +58,7 @@ def test_the_figures_are_the_results(tmp_path: Path) -> None:
         "hardware": "A40-48GB ×2",
         "output tok/s": "2,911",
         "TTFT p50": "0.20 s",
-        "$/document": "$0.02",
+        "$/document": "$0.0200",
         "$/Mtok": "$54.55",
         "cost": "$0.06",
         "time": "0:52",
