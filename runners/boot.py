@@ -15,7 +15,7 @@ from runners.plan import Plan
 from runners.travel import installation
 
 INSTALL, FETCH, DRIVER = "install", "fetch", "driver"
-_SAMPLER = "sample_host.py"
+_SAMPLER = "sample_"
 """It is brought by itself as soon as the machine is reached; a start command has little room."""
 
 
@@ -77,7 +77,7 @@ def _scripts(plan: Plan) -> list[Path]:
     """What the machine needs of onhost/: the scripts, and the files that an installation names."""
     installation = plan.installation()
     named = {name for step in installation.steps for name in named_files(step)} if installation else set()
-    scripts = (path for path in ONHOST.glob("[a-z]*.py") if path.name != _SAMPLER)
+    scripts = (path for path in ONHOST.glob("[a-z]*.py") if not path.name.startswith(_SAMPLER))
     return sorted([*scripts, *(ONHOST / name for name in named if not name.endswith(".py"))])
 
 

@@ -22,9 +22,11 @@ def electricity(
     meter, by_phase, before = EnergyMeter(), [0.0] * len(phases), 0.0
     begun = [phase.started_at for phase in phases]
     for row in rows:
-        if row["source"] not in ("host", "gap"):
+        if row["source"] == "engine":
             continue
         meter.add(row)
+        if row["source"] != "host":
+            continue
         now = _total(meter.energy())
         if now > before:
             by_phase[max(0, bisect_right(begun, datetime.fromisoformat(row["at"])) - 1)] += now - before

@@ -36,7 +36,7 @@ from runners.prepare import Prepared, prepare
 from runners.result import Facts, build_result, caveats, known
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog, TelemetryFile
-from runners.telemetry.host import HostSampler, clock_offset
+from runners.telemetry.host import HostSampler
 from runners.watching import billed, taken_away, until_taken_away, without_machine
 
 
@@ -81,7 +81,8 @@ class Session:
         self._driver: HostDrive | None = None
         self._bill: Bill | None = None
         self._measured = Measured()
-        self._telemetry = TelemetryFile(folder.path / "telemetry.jsonl", lambda row: self._emit(events.Sampled(row)))
+        rows = folder.path / "telemetry.jsonl"
+        self._telemetry = TelemetryFile(rows, lambda row: self._emit(events.Sampled(row)), self._warn)
         self._sampler = HostSampler(self._telemetry)
         self._warnings: list[str] = []
 
@@ -235,7 +236,7 @@ class Session:
         self._host = host = await plan.provisioner.host(lease)
         self._acquisition.reached()
         self._mask = Mask([*self._secrets, host.key])
-        self._sampler.begin(host, clock_offset(self._folder, host))
+        self._sampler.begin(host, self._folder)
         self._warn(*host.notes)
         if plan.provisioner.billable:
             self._watching = asyncio.create_task(self._watch(lease))

@@ -117,6 +117,8 @@ class LiveRun:
             self.rates.counters(at, *counted)
         elif row["source"] == "lost":
             self.lost_gpus[row["gpu"]] = self._told(str(row.get("why", "")))
+        elif row["source"] == "back":
+            self.lost_gpus.pop(row["gpu"], None)
 
     def _told(self, message: str) -> str:
         """As it may be shown: whatever repeats a secret does not get it further."""

@@ -1,8 +1,9 @@
-"""Samples its machine once a second: `sample_host.py [PYNVML]`, where PYNVML is NVIDIA's pynvml.py, if there is one.
+"""Samples its machine once a second: `sample_host.py [GPUS PYNVML]`: sample_gpus.py, and NVIDIA's pynvml.py.
 
 Standard library only, and any Python from 3.6 on. Each line on standard output is one of these:
-- {"facts": {...}, "at": T, "fields": [...], "gpu_fields": [...]}: what the machine is, and the order of what follows
-- {"lost": INDEX, "at", "uuid", "why"}: a GPU that does not answer any more, and is in no later sample
+- {"facts": {...}, "at": T, "fields": [...], "gpu_fields": [...]}: what the machine is, and the order of what follows;
+  again when a GPU has come back
+- {"lost": INDEX, "at", "uuid", "why"}: a GPU that does not answer, and is in no sample until it does again
 - N,T,...: a sample; its number, the clock's seconds, the fields, and `;` before the fields of each GPU, its index
   first. What is empty is as it was in the line before, what is - is unknown.
 The number is that of the second, so that it grows across a restart as well. What cannot be read is unknown.
@@ -31,34 +32,40 @@ _SLOW_EVERY = 10
 """What changes slowly, or says a mean over minutes, is looked at every so many samples."""
 _NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd")
 _NOT_LINKS = ("lo", "veth", "docker", "br-", "virbr", "ifb", "dummy")
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 _POWERCAP = "/sys/class/powercap"
-_NOT_THROTTLING = 0x1 | 0x2
-"""Of NVML's reasons why clocks are not at their highest: nothing to do, and clocks that somebody has set."""
-_LOST = ("GPU_IS_LOST", "RESET_REQUIRED", "GPU_NOT_FOUND")
 
 
 def main(arguments):
     """Sample until a signal ends this, or nobody can hear it any more."""
-    machine = Machine()
-    gpus, trouble = _gpus(arguments[0] if arguments else None)
-    lines = Lines()
-    facts = {**machine.facts(), "gpus": [gpu.facts for gpu in gpus], "gpus_unknown": trouble}
-    lines.say({"facts": facts, "at": time.time(), "fields": _FIELDS, "gpu_fields": _GPU_FIELDS})
-    clock = time.monotonic
-    first, number = clock(), int(time.time())
-    begin = number
+    machine, lines = Machine(), Lines()
+    gpus, trouble = _gpus(*arguments)
+    began, first = time.time(), clock()
+
+    def now():
+        """On the clock as it was when this began: somebody may set it meanwhile, and the run has its own."""
+        return round(began + clock() - first, 3)
+
+    lines.facts(machine, gpus, trouble, now())
+    begin = number = int(began)
     while True:
         # What comes late leaves numbers out, and moves nothing.
         number = max(number, begin + int((clock() - first) / INTERVAL_S))
         sample = machine.sample((number - begin) % _SLOW_EVERY == 0)
-        at = time.time()
-        there = [(gpu.index, gpu.sample()) for gpu in gpus]
-        for gpu in [gpu for gpu in gpus if gpu.lost]:
-            lines.say({"lost": gpu.index, "at": at, "uuid": gpu.uuid, "why": gpu.lost})
-            gpus.remove(gpu)
-        lines.sample(number, at, sample, [one for one in there if one[1] is not None])
+        at = now()
+        there = gpus.sample(number) if gpus else []
+        if gpus and gpus.returned():
+            lines.facts(machine, gpus, trouble, at)
+        for lost in gpus.lost() if gpus else ():
+            lines.say({**lost, "at": at})
+        lines.sample(number, at, sample, there)
         number += 1
         time.sleep(max(0.0, first + (number - begin) * INTERVAL_S - clock()))
+
+
+def clock():
+    """Seconds that only grow, and do so while the machine sleeps as well, where it can tell that."""
+    return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 
 
 class Lines:
@@ -69,6 +76,11 @@ class Lines:
 
     def say(self, what):
         _write(json.dumps(what, separators=(",", ":")))
+
+    def facts(self, machine, gpus, trouble, at):
+        self._before = {}
+        facts = {**machine.facts(), "gpus": gpus.facts() if gpus else [], "gpus_unknown": trouble}
+        self.say({"facts": facts, "at": at, "fields": _FIELDS, "gpu_fields": _GPU_FIELDS})
 
     def sample(self, number, at, values, gpus):
         parts = ["%d,%.3f,%s" % (number, at, self._changed(None, values, _FIELDS))]
@@ -284,78 +296,23 @@ class _Rapl:
         return round(self._joules, 1)
 
 
-def _gpus(path):
-    """NVIDIA's GPUs, and why there are none although their driver's library is here."""
+def _gpus(script=None, pynvml=None):
+    """NVIDIA's GPUs; None, and perhaps why, where there are none or their driver's library cannot be asked."""
     try:
         ctypes.CDLL("libnvidia-ml.so.1")  # before a large module is read for nothing
     except OSError:
-        return [], None
+        return None, None
     try:
-        spec = importlib.util.spec_from_file_location("pynvml", path)
-        sys.modules["pynvml"] = nvml = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(nvml)
-        nvml.nvmlInit()
-        return [Gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())], None
+        return _module("sample_gpus", script).Gpus(_module("pynvml", pynvml)), None
     except Exception as error:
-        return [], "%s: %s" % (type(error).__name__, error)
+        return None, "%s: %s" % (type(error).__name__, error)
 
 
-class Gpu:
-    """One GPU. What it does not support it is not asked again."""
-
-    def __init__(self, nvml, index):
-        self.index, self.lost = index, ""
-        self._nvml, self._handle = nvml, nvml.nvmlDeviceGetHandleByIndex(index)
-        self.uuid = _string(nvml.nvmlDeviceGetUUID(self._handle))
-        memory = _try(nvml.nvmlDeviceGetMemoryInfo, self._handle)
-        limit = _try(nvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)
-        self.facts = {
-            "index": index,
-            "uuid": self.uuid,
-            "name": _string(_try(nvml.nvmlDeviceGetName, self._handle) or ""),
-            "memory_total_mib": int(memory.total / _MIB) if memory else None,
-            "power_limit_w": round(limit / 1000.0, 1) if limit else None,
-        }
-        reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
-        self._reads = [
-            self._utilization,
-            self._memory,
-            lambda: {"power_w": round(nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000.0, 1)},
-            lambda: {"energy_j": nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) // 1000},
-            lambda: {"temperature_c": nvml.nvmlDeviceGetTemperature(self._handle, nvml.NVML_TEMPERATURE_GPU)},
-            lambda: {"sm_mhz": nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM)},
-            lambda: {"memory_mhz": nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_MEM)},
-            lambda: {
-                "throttle": (reasons or nvml.nvmlDeviceGetCurrentClocksThrottleReasons)(self._handle) & ~_NOT_THROTTLING
-            },
-        ]
-
-    def sample(self):
-        """What it says; None, and a reason in `lost`, if it is gone."""
-        found = {}
-        for read in list(self._reads):
-            try:
-                found.update(read())
-            except Exception as error:
-                codes = [getattr(self._nvml, "NVML_ERROR_" + name, None) for name in _LOST]
-                code = getattr(error, "value", None)
-                if code is not None and code in codes:
-                    self.lost = str(error) or type(error).__name__
-                    return None
-                if code in (self._nvml.NVML_ERROR_NOT_SUPPORTED, self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-                    self._reads.remove(read)
-        return found
-
-    def _utilization(self):
-        rates = self._nvml.nvmlDeviceGetUtilizationRates(self._handle)
-        return {"utilization": rates.gpu, "memory_utilization": rates.memory}
-
-    def _memory(self):
-        return {"memory_used_mib": int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used / _MIB)}
-
-
-def _string(value):
-    return value.decode() if isinstance(value, bytes) else value
+def _module(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _disks():

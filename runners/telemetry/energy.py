@@ -20,7 +20,10 @@ class Energy:
     cpu_wh: float | None
     """None if the CPU does not tell (RAPL, which most rented machines hide)."""
     covered_seconds: float
-    """Of how much time this is known; less than the run by boot, letting go and gaps."""
+    """Of how much time this is known; less than the run by boot, letting go and gaps.
+
+    Where only some GPUs of the machine told, their share of the time counts.
+    """
     source: str
     """How it was measured: "gpu counter", "gpu power" (integrated) and "rapl", those that there are, joined by +."""
 
@@ -46,6 +49,10 @@ class EnergyMeter:
         self._cpu: float | None = None
         self._before: dict[int, Mapping[str, Any]] = {}
         self._gpu_j: dict[int, float] = {}
+        self._gpu_s: dict[int, float] = {}
+        """For how long each GPU's energy is known."""
+        self._there: set[int] = set()
+        """Every GPU that was heard of."""
         self._cpu_j: float | None = None
         self._covered_s = 0.0
         self._ways: set[str] = set()
@@ -53,13 +60,18 @@ class EnergyMeter:
     def add(self, row: Mapping[str, Any]) -> None:
         if row["source"] == "gap" and row.get("of") == "host":
             self._gap = True
+        elif row["source"] == "lost":
+            self._there.add(row["gpu"])
+        elif row["source"] == "machine":
+            self._there.update(gpu["index"] for gpu in row.get("gpus", ()))
         elif row["source"] == "host":
             at = datetime.fromisoformat(row["at"])
             seconds = (at - self._at).total_seconds() if self._at else 0.0
             if seconds > 0:
-                known = [self._gpu(gpu, seconds) for gpu in row.get("gpus", ())]
-                known.append(self._package(row.get("cpu_energy_j")))
-                self._covered_s += seconds if any(known) else 0.0
+                self._there.update(gpu["index"] for gpu in row.get("gpus", ()))
+                told = sum([self._gpu(gpu, seconds) for gpu in row.get("gpus", ())])
+                share = 1.0 if self._package(row.get("cpu_energy_j")) else 0.0
+                self._covered_s += seconds * (told / len(self._there) if self._gpu_j else share)
             self._at, self._gap = at, False
             self._cpu = row.get("cpu_energy_j")
             self._before = {gpu["index"]: gpu for gpu in row.get("gpus", ())}
@@ -68,6 +80,10 @@ class EnergyMeter:
         """Of one GPU."""
         joules = self._gpu_j.get(index)
         return None if joules is None else joules / _J_PER_WH
+
+    def gpu_seconds(self, index: int) -> float:
+        """For how long one GPU's energy is known."""
+        return self._gpu_s.get(index, 0.0)
 
     def energy(self) -> Energy | None:
         if not self._ways:
@@ -87,6 +103,7 @@ class EnergyMeter:
         if joules is None:
             return False
         self._gpu_j[gpu["index"]] = self._gpu_j.get(gpu["index"], 0.0) + joules
+        self._gpu_s[gpu["index"]] = self._gpu_s.get(gpu["index"], 0.0) + seconds
         self._ways.add(way)
         return True
 

@@ -53,6 +53,9 @@ class _Gpu:
     temperature_c: _Spread = field(default_factory=_Spread)
     throttled_s: dict[str, float] = field(default_factory=dict)
     lost_at: str | None = None
+    """When it was lost last."""
+    back_at: str | None = None
+    """Since when it has been there again."""
 
     def add(self, sample: Mapping[str, Any], seconds: float) -> None:
         for name in ("utilization", "memory_used_mib", "power_w", "temperature_c"):
@@ -86,7 +89,10 @@ class Figures:
             case "gap":
                 self._gap(row)
             case "lost":
-                self._gpu(row["gpu"]).lost_at = row["at"]
+                lost = self._gpu(row["gpu"])
+                lost.lost_at, lost.back_at = row["at"], None
+            case "back":
+                self._gpu(row["gpu"]).back_at = row["at"]
             case _:
                 pass
 
@@ -137,7 +143,9 @@ class Figures:
             "memory_used_mib": gpu.memory_used_mib.row(1),
             "power_w": gpu.power_w.row(1),
             "energy_wh": None if watt_hours is None else round(watt_hours, 6),
+            "energy_seconds": round(self._meter.gpu_seconds(index), 3),
             "temperature_c": gpu.temperature_c.highest(1),
             "throttled_seconds": {reason: round(s, 3) for reason, s in sorted(gpu.throttled_s.items())},
             "lost_at": gpu.lost_at,
+            "back_at": gpu.back_at,
         }

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from runners.telemetry.alarms import Alarms
 from runners.telemetry.figures import Figures
 from runners.telemetry.rows import INTERVAL_S, instant, line_of, read_rows
 from runners.telemetry.thinning import thinned_copy
@@ -25,19 +26,29 @@ _Row = dict[str, Any]
 class TelemetryFile:
     """Takes rows whose `at` is on the run's clock. Never raises: what cannot be written is missing, and nothing more.
 
-    A file that another client of the run has written is gone on with. `told` hears each row that is new.
+    A file that another client of the run has written is gone on with. `told` hears each row that is new, `warn` what
+    people should know of them.
     """
 
     def __init__(
-        self, path: Path, told: Callable[[_Row], None] = lambda _: None, *, limit_bytes: int | None = LIMIT_BYTES
+        self,
+        path: Path,
+        told: Callable[[_Row], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
+        *,
+        limit_bytes: int | None = LIMIT_BYTES,
     ) -> None:
         self._path, self._told, self._limit = path, told, limit_bytes
+        self.warn = warn
+        self._alarms = Alarms()
         self._part = path.with_name(path.name + ".part")
         self.figures = Figures()
         self._machine: _Row | None = None
-        self._lost: set[str] = set()
+        self._lost: dict[int, str] = {}
         self._number = -1
         self._sampled_at: datetime | None = None
+        self._gap_until: datetime | None = None
+        self._missing_why = ""
         self._known_until = ""
         self._thinning = False
         self._thread: threading.Thread | None = None
@@ -55,15 +66,19 @@ class TelemetryFile:
         """A sample of the machine. Its number grows; what was heard before is not written again."""
         if number <= self._number:
             return
-        if self._sampled_at is not None and (missing_s := (at - self._sampled_at).total_seconds()) > GAP_S:
-            self.gap("host", at, missing_s, _UNSAMPLED)
-        self._number, self._sampled_at = number, at
+        since = self._since()
+        if since is not None and ((missing_s := (at - since).total_seconds()) > GAP_S or self._missing_why):
+            self.gap("host", at, missing_s, self._missing_why or _UNSAMPLED)
+        self._number, self._sampled_at, self._gap_until, self._missing_why = number, at, None, ""
+        for gpu in [gpu["index"] for gpu in sample.get("gpus", ()) if gpu["index"] in self._lost]:
+            self._add({"at": instant(at), "source": "back", "gpu": gpu, "uuid": self._lost.pop(gpu)})
         self._add({"at": instant(at), "source": "host", "n": number, **sample})
 
     def lost(self, at: datetime, gpu: int, uuid: str, why: str) -> None:
         """A GPU does not answer any more."""
-        if uuid not in self._lost:
-            self._lost.add(uuid)
+        heard_before = self._sampled_at is not None and at < self._sampled_at
+        if gpu not in self._lost and not heard_before:
+            self._lost[gpu] = uuid = uuid or self._uuid(gpu)
             self._add({"at": instant(at), "source": "lost", "gpu": gpu, "uuid": uuid, "why": why})
 
     def engine(self, at: datetime, sample: Mapping[str, Any]) -> None:
@@ -79,10 +94,16 @@ class TelemetryFile:
         return instant(datetime.fromisoformat(row["at"])) <= self._known_until
 
     def unsampled(self, at: datetime, began: datetime, why: str) -> None:
-        """The samples of the machine have ended before the run, or never begun."""
-        since = self._sampled_at or began
-        if (missing_s := (at - since).total_seconds()) > GAP_S:
+        """The samples of the machine have ended, or never begun. If others come, that is why some are missing."""
+        self._missing_why, self._gap_until = why, self._since() or began
+        if (missing_s := (at - self._gap_until).total_seconds()) > GAP_S:
             self.gap("host", at, missing_s, why)
+            self._gap_until = at
+
+    def remind(self) -> None:
+        """Warn of what an earlier client of this run was warned of."""
+        for message in self._alarms.told:
+            self.warn(message)
 
     def close(self) -> None:
         """Nothing is left half-done."""
@@ -104,8 +125,18 @@ class TelemetryFile:
             for row in read_rows(self._path):
                 self._know(row)
 
+    def _since(self) -> datetime | None:
+        """Until when it is known how the machine was, or that this is not known."""
+        known = [at for at in (self._sampled_at, self._gap_until) if at is not None]
+        return max(known, default=None)
+
+    def _uuid(self, gpu: int) -> str:
+        known = self._machine["gpus"] if self._machine and "gpus" in self._machine else []
+        return next((str(one["uuid"]) for one in known if one["index"] == gpu), "")
+
     def _know(self, row: _Row) -> None:
         self.figures.add(row)
+        self._alarms.heard(row)
         match row["source"]:
             case "host":
                 self._number, self._sampled_at = int(row["n"]), datetime.fromisoformat(row["at"])
@@ -113,10 +144,14 @@ class TelemetryFile:
                 self._known_until = max(self._known_until, row["at"])
             case "gap" if row["of"] == "engine":
                 self._known_until = max(self._known_until, row["at"])
+            case "gap":
+                self._gap_until = datetime.fromisoformat(row["at"])
             case "machine":
                 self._machine = {name: value for name, value in row.items() if name not in ("at", "source")}
             case "lost":
-                self._lost.add(row["uuid"])
+                self._lost[row["gpu"]] = row["uuid"]
+            case "back":
+                self._lost.pop(row["gpu"], None)
             case _:
                 pass
 
@@ -129,6 +164,8 @@ class TelemetryFile:
             self._torn = True
             logging.getLogger(__name__).debug("a row of telemetry could not be written", exc_info=True)
         self._told(row)
+        for message in self._alarms.heard(row):
+            self.warn(message)
 
     def _write(self, line: bytes) -> None:
         data = b"\n" + line if self._torn else line

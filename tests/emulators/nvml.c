@@ -1,14 +1,15 @@
 /* A double of NVIDIA's management library: GPUs that work, whose values change with each call.
  *
  * NVML_GPUS: how many there are. NVML_FAULTS: a file that is looked at with each call; a line "lost 1" makes GPU 1
- * fall off the bus, "no-energy" takes the counter of energy away, "stuck" makes each call last ten seconds.
+ * fall off the bus, "foreign 1" belong to others, "unloaded" takes the driver away, "no-energy" the counter of energy,
+ * "stuck" makes each call last ten seconds.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, GPU_IS_LOST = 15 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15 };
 
 typedef struct { unsigned int gpu, memory; } Utilization;
 typedef struct { unsigned long long total, free, used; } Memory;
@@ -36,19 +37,30 @@ static int faulty(const char *what) {
     return found;
 }
 
+static int initialised = 0;
+
 static int state_of(Device *device) {
-    char lost[16];
+    char lost[16], foreign[16];
     snprintf(lost, sizeof lost, "lost %d", device->index);
+    snprintf(foreign, sizeof foreign, "foreign %d", device->index);
     if (faulty("stuck")) sleep(10);
-    return faulty(lost) ? GPU_IS_LOST : SUCCESS;
+    if (faulty("unloaded")) initialised = 0; /* what was asked for before is of no use after that */
+    if (!initialised) return DRIVER_NOT_LOADED;
+    return faulty(foreign) ? NO_PERMISSION : faulty(lost) ? GPU_IS_LOST : SUCCESS;
 }
 
-int nvmlInitWithFlags(unsigned int flags) { (void)flags; return SUCCESS; }
-int nvmlInit_v2(void) { return SUCCESS; }
+int nvmlInitWithFlags(unsigned int flags) {
+    (void)flags;
+    if (faulty("unloaded")) return DRIVER_NOT_LOADED;
+    initialised = 1;
+    return SUCCESS;
+}
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { return SUCCESS; }
 int nvmlDeviceGetCount_v2(unsigned int *number) { *number = (unsigned int)count(); return SUCCESS; }
 
 const char *nvmlErrorString(int code) {
+    if (code == DRIVER_NOT_LOADED) return "Driver Not Loaded";
     return code == GPU_IS_LOST ? "GPU is lost" : code == NOT_SUPPORTED ? "Not Supported" : "Unknown Error";
 }
 
@@ -56,7 +68,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned int index, Device **device) {
     if ((int)index >= count()) return INVALID_ARGUMENT;
     devices[index].index = (int)index;
     *device = &devices[index];
-    return SUCCESS;
+    return state_of(*device);
 }
 
 int nvmlDeviceGetUUID(Device *device, char *uuid, unsigned int length) {

@@ -89,3 +89,20 @@ def test_gpus_add_up_and_processors_stand_beside_them() -> None:
     assert found is not None
     assert (found.gpu_wh, found.cpu_wh, found.covered_seconds) == (8, 1, 2)
     assert found.source == "gpu counter+rapl"
+
+
+def test_energy_is_known_for_as_long_as_all_gpus_tell_theirs() -> None:
+    """Of one that was lost half-way the other half is missing, and is not said to be covered."""
+    one, two = {"index": 0, "power_w": 100}, {"index": 1, "power_w": 100}
+    lost = {**host(5), "source": "lost", "gpu": 1, "uuid": "GPU-1", "why": "lost"}
+    rows = [*(host(s, one, two) for s in range(5)), lost, *(host(s, one) for s in range(5, 9))]
+    found = energy(rows)
+    assert found is not None
+    assert (found.covered_seconds, found.gpu_wh) == (4 + 4 / 2, pytest.approx(1200 / 3600))
+    assert [gpu["energy_seconds"] for gpu in figures(*rows)["gpus"]] == [8, 4]
+
+
+def test_processors_tell_theirs_also_beside_gpus_that_do_not() -> None:
+    found = energy([host(s, {"index": 0, "utilization": 0.5}, cpu_energy_j=10.0 * s) for s in range(3)])
+    assert found is not None
+    assert (found.covered_seconds, found.gpu_wh) == (2, None)

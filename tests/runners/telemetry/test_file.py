@@ -233,3 +233,46 @@ def test_a_row_after_one_that_was_cut_off_is_whole(path: Path) -> None:
 
 def test_a_file_that_is_not_there_has_no_rows(path: Path) -> None:
     assert list(read_rows(path)) == []
+
+
+def test_a_gpu_that_is_back_has_a_row_and_people_are_told(path: Path) -> None:
+    warned: list[str] = []
+    file = TelemetryFile(path, warn=warned.append)
+    both = [{"index": 0}, {"index": 1}]
+    file.machine(at(0), {"gpus": [{"index": 1, "uuid": "GPU-1"}]})
+    file.host(at(1), 1, {"gpus": both})
+    file.lost(at(2), 1, "", "GPU is lost")
+    file.host(at(2), 2, {"gpus": both[:1]})
+    file.host(at(5), 5, {"gpus": both})
+    assert [(row["gpu"], row["uuid"], row["at"]) for row in of(path, "back")] == [
+        (1, "GPU-1", at(5).isoformat(timespec="milliseconds"))
+    ]
+    assert warned == [
+        "GPU 1 (GPU-1) was lost at 00:00:02 UTC: GPU is lost",
+        "GPU 1 is back: it was lost for 3 s, and is sampled again",
+    ]
+    (gpu,) = [gpu for gpu in (file.figures.row() or {})["gpus"] if gpu["index"] == 1]
+    assert (gpu["lost_at"], gpu["back_at"]) == (of(path, "lost")[0]["at"], of(path, "back")[0]["at"])
+    again = TelemetryFile(path)
+    again.lost(at(2), 1, "", "GPU is lost")
+    assert len(of(path, "lost")) == 1, "heard once more from the beginning"
+
+
+def test_a_gpu_that_goes_and_comes_is_not_told_of_for_ever(path: Path) -> None:
+    warned: list[str] = []
+    file = TelemetryFile(path, warn=warned.append)
+    for n in range(0, 100, 2):
+        file.lost(at(n), 0, "GPU-0", "GPU is lost")
+        file.host(at(n), n, {"gpus": []})
+        file.host(at(n + 1), n + 1, {"gpus": [{"index": 0}]})
+    assert len(of(path, "lost")) == len(of(path, "back")) == 50
+    assert len(warned) <= 7
+    assert warned[-1] == "GPU 0 goes on being lost and coming back; telemetry.jsonl has each time"
+
+
+def test_a_driver_that_cannot_be_asked_is_a_warning_once(path: Path) -> None:
+    warned: list[str] = []
+    file = TelemetryFile(path, warn=warned.append)
+    file.machine(at(0), {"gpus": [], "gpus_unknown": "Driver Not Loaded"})
+    file.machine(at(9), {"gpus": [], "gpus_unknown": "Driver Not Loaded", "cpus": 2})
+    assert warned == ["NVIDIA's driver is there but could not be asked, so GPUs are not sampled: Driver Not Loaded"]

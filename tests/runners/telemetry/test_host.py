@@ -16,10 +16,11 @@ import psutil
 import pytest
 
 from provisioners.contract import Host, Output
+from recipes.errors import NoMachine
 from runners.run_folder import RunFolder
 from runners.telemetry import TelemetryFile
 from runners.telemetry import host as host_module
-from runners.telemetry.host import SCRIPT, HostSampler, clock_offset
+from runners.telemetry.host import SCRIPT, HostSampler
 from runners.telemetry.rows import read_rows
 from tests.conftest import Command
 from tests.emulators.nvml import gpus
@@ -80,14 +81,16 @@ def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(host_module, "_WORTH_IT_S", 0.0)
 
 
-def heard(folder: RunFolder, far: Far, *, later_s: float = 0.0) -> list[dict[str, Any]]:
+def heard(
+    folder: RunFolder, far: Far, *, later_s: float = 0.0, warn: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
     """What one client writes of such a machine."""
 
     async def main() -> None:
-        file = TelemetryFile(folder.path / "telemetry.jsonl")
+        file = TelemetryFile(folder.path / "telemetry.jsonl", warn=warn)
         sampler = HostSampler(file)
         host = cast(Host, far)
-        sampler.begin(host, clock_offset(folder, host))
+        sampler.begin(host, folder)
         sampler._began -= timedelta(seconds=later_s)
         for _ in range(5):
             await asyncio.sleep(0)
@@ -135,6 +138,62 @@ def test_a_sampler_that_fails_leaves_a_gap_with_the_reason(folder: RunFolder, fa
     (row,) = heard(folder, far, later_s=10)
     assert (row["source"], row["of"], row["why"]) == ("gap", "host", why)
     assert row["seconds"] == pytest.approx(10, abs=0.5)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module, "_PAUSES_S", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_sampler_that_ends_is_started_anew_a_few_times(folder: RunFolder) -> None:
+    """Under another name each time, since a name that was started before is joined; also by the next client."""
+    begin = json.dumps(FACTS).encode() + b"\n"
+    far, warned = Far([begin + lines(1, 2)], status=1), list[str]()
+    heard(folder, far, warn=warned.append)
+    assert [name for name, _ in far.started] == ["telemetry", "telemetry-2", "telemetry-3"]
+    ended = "the sampler ended with status 1"
+    again = f"{ended}; it is tried again in 0 s, and what is missing is a gap"
+    assert warned == [again, again, f"{ended}; it was tried 3 times, and there are no samples more"]
+    later = Far([begin + lines(3)])
+    rows = heard(folder, later)
+    assert [name for name, _ in later.started] == ["telemetry-4"]
+    assert [row["n"] for row in rows if row["source"] == "host"] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_gap_is_marked_while_the_run_goes_on(folder: RunFolder) -> None:
+    """In pieces, if the sampler fails again and again, which together are all of it."""
+
+    async def main() -> list[dict[str, Any]]:
+        sampler = HostSampler(TelemetryFile(folder.path / "telemetry.jsonl"))
+        sampler.begin(cast(Host, Far(status=1)), folder)
+        sampler._began -= timedelta(seconds=10)
+        await asyncio.sleep(0.05)
+        rows = list(read_rows(folder.path / "telemetry.jsonl"))
+        await sampler.finish()
+        return rows
+
+    (gap,) = asyncio.run(main())
+    assert (gap["source"], gap["why"]) == ("gap", "the sampler ended with status 1")
+    assert gap["seconds"] == pytest.approx(10, abs=0.5)
+
+
+def test_a_machine_that_is_gone_is_not_sampled_anew(folder: RunFolder) -> None:
+    """The run itself tells of that."""
+    far, warned = Far(trouble=NoMachine("taken away")), list[str]()
+    heard(folder, far, warn=warned.append)
+    assert (len(far.started), warned) == (1, [])
+
+
+def test_another_client_is_warned_of_what_the_first_was(folder: RunFolder) -> None:
+    begin = json.dumps(FACTS).encode() + b"\n"
+    lost = json.dumps({"lost": 1, "at": T0 + 2, "uuid": "GPU-1", "why": "GPU is lost"}).encode() + b"\n"
+    said, first, second = begin + lines(1) + lost + lines(2, 3), list[str](), list[str]()
+    heard(folder, Far([said]), warn=first.append)
+    rows = heard(folder, Far([said]), warn=second.append)
+    assert first == second == ["GPU 1 (GPU-1) was lost at 23:58:22 UTC: GPU is lost"]
+    assert [row["source"] for row in rows].count("lost") == 1
 
 
 def test_a_run_that_was_over_before_it_began_has_no_gap(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +277,23 @@ def test_a_run_here_samples_this_machine(recipe: Command, work: Callable[..., li
 
 
 @pytest.mark.real
+def test_a_lost_gpu_is_a_warning_of_the_run(recipe: Command, work: Callable[..., list[str]], tmp_path: Path) -> None:
+    """While it goes on, at its end, and whenever somebody looks at it."""
+    double = gpus(tmp_path / "nvml")
+    double.fault("lost 1")
+    ended = recipe(*work(), env=double.environment(2))
+    assert ended.returncode == 0, ended.stderr
+    folder = recipe.run_folder()
+    (warning,) = json.loads((folder / "result.json").read_text())["warnings"]
+    assert warning.startswith("GPU 1 was lost at ")
+    assert warning.endswith(" UTC: GPU is lost")
+    (event,) = [row for row in map(json.loads, (folder / "events.jsonl").open()) if row["event"] == "warned"]
+    assert event["message"] == warning
+    assert warning in ended.stderr
+    assert warning in recipe("report", folder.name).stdout
+
+
+@pytest.mark.real
 def test_a_sampler_that_is_killed_does_not_end_the_run(
     recipe: Command, work: Callable[..., list[str]], wait_until: Callable[..., Any]
 ) -> None:
@@ -227,10 +303,15 @@ def test_a_sampler_that_is_killed_does_not_end_the_run(
     out, err = running.communicate(timeout=60)
     assert running.returncode == 0, out + err
     folder = recipe.run_folder()
-    (gap,) = [row for row in read_rows(folder / "telemetry.jsonl") if row["source"] == "gap"]
-    assert (gap["of"], gap["why"]) == ("host", f"the sampler ended with status -{int(signal.SIGKILL)}")
-    (told,) = json.loads((folder / "result.json").read_text())["telemetry"]["gaps"]
-    assert told["seconds"] == gap["seconds"] > 2.5
+    rows, result = list(read_rows(folder / "telemetry.jsonl")), json.loads((folder / "result.json").read_text())
+    (gap,) = [row for row in rows if row["source"] == "gap"]
+    why = f"the sampler ended with status -{int(signal.SIGKILL)}"
+    assert (gap["of"], gap["why"]) == ("host", why)
+    assert [row for row in rows[rows.index(gap) :] if row["source"] == "host"], "it was started again"
+    assert [(told["seconds"], told["why"]) for told in result["telemetry"]["gaps"]] == [(gap["seconds"], why)]
+    (warning,) = result["warnings"]
+    assert warning == f"{why}; it is tried again in 2 s, and what is missing is a gap"
+    assert warning in err
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from runners.onhost import sample_host
-from runners.telemetry.host import SCRIPT
+from runners.telemetry.host import GPU_SCRIPT, SCRIPT
 from runners.telemetry.wire import Facts, Lost, Sample, Wire
 from tests.emulators.nvml import Gpus, gpus
 
@@ -65,7 +65,7 @@ def sampling(**env: str) -> Iterator[Sampling]:
     library = find_spec("pynvml")
     assert library is not None
     assert library.origin is not None
-    argv = [sys.executable, "-IS", str(SCRIPT), library.origin]
+    argv = [sys.executable, "-IS", str(SCRIPT), str(GPU_SCRIPT), library.origin]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, **env}) as process:
         try:
             yield Sampling(process)
@@ -138,6 +138,43 @@ def test_a_lost_gpu_is_told_of_once_and_has_no_samples_any_more(double: Gpus) ->
     assert indexes[told:][:2] == [[0], [0]]
 
 
+def test_a_gpu_that_is_lost_when_sampling_begins_takes_no_other_away(double: Gpus) -> None:
+    double.fault("lost 1", "foreign 3")
+    with sampling(**double.environment(4)) as sampler:
+        sampler.until(lambda: sampler.samples)
+        facts, sample = sampler.said[0], sampler.samples[0]
+        lost = [said for said in sampler.said if isinstance(said, Lost)]
+    assert isinstance(facts, Facts)
+    assert ([gpu["index"] for gpu in facts.facts["gpus"]], "gpus_unknown" in facts.facts) == ([0, 2], False)
+    assert [gpu["index"] for gpu in sample.values["gpus"]] == [0, 2]
+    assert [(said.gpu, said.why) for said in lost] == [(1, "GPU is lost")], "GPU 3 is somebody else's"
+
+
+@pytest.mark.parametrize(("fault", "why"), [("lost 1", "GPU is lost"), ("unloaded", "Driver Not Loaded")])
+def test_gpus_that_come_back_are_sampled_again(double: Gpus, fault: str, why: str) -> None:
+    with sampling(**double.environment(2)) as sampler:
+        sampler.until(lambda: sampler.samples)
+        double.fault(fault)
+        sampler.until(lambda: any(isinstance(said, Lost) and said.gpu == 1 for said in sampler.said))
+        double.fault()
+        told = len(sampler.said)
+        sampler.until(lambda: any(_indexes(said) == [0, 1] for said in sampler.said[told:]))
+        lost = [said for said in sampler.said if isinstance(said, Lost)]
+        whole = next(said for said in sampler.said[told:] if _indexes(said) == [0, 1])
+    assert [(said.gpu, said.uuid[-1], said.why) for said in lost] == [
+        (index, str(index), why) for index in ((1,) if fault == "lost 1" else (0, 1))
+    ]
+    assert isinstance(whole, Sample)
+    assert [gpu["power_w"] for gpu in whole.values["gpus"]] == [300, 300]
+
+
+def _indexes(said: Said) -> list[int] | None:
+    """Of the GPUs that tell something in a sample."""
+    if not isinstance(said, Sample) or "gpus" not in said.values:
+        return None
+    return [gpu["index"] for gpu in said.values["gpus"] if len(gpu) > 1]
+
+
 def test_what_a_gpu_does_not_support_is_unknown_and_nothing_else(double: Gpus) -> None:
     double.fault("no-energy")
     with sampling(**double.environment(1)) as sampler:
@@ -176,6 +213,29 @@ def test_samples_come_on_the_second_and_do_not_drift() -> None:
     for sample in samples:
         assert -0.1 < sample.at - first.at - (sample.number - first.number) < 0.9
     assert samples[-1].at - samples[-2].at == pytest.approx(1, abs=0.3)
+
+
+def test_a_clock_that_is_set_moves_no_sample(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a machine does that learns the time after it was started."""
+    real, slept = time.time, 0
+
+    def sleep(_: float) -> None:
+        nonlocal slept
+        slept += 1
+        monkeypatch.setattr(sample_host.time, "time", lambda: real() + 3600)
+        if slept == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample_host.time, "sleep", sleep)
+    began = real()
+    with pytest.raises(KeyboardInterrupt):
+        sample_host.main([])
+    wire, out = Wire(), capfd.readouterr().out
+    said = [wire.read(line.encode()) for line in out.splitlines()]
+    assert [type(one) for one in said] == [Facts, Sample, Sample, Sample]
+    assert all(one is not None and began - 1 <= one.at <= began + 60 for one in said)
 
 
 @pytest.mark.parametrize("count", [0, 8])
