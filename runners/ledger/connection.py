@@ -19,7 +19,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection; what was done with it is committed at the end, or nothing of it. Raises UsageError."""
     with explained(path):
         db = connect(path)
-    with closing(db), db:
+    with _explained_as_used(path), closing(db), db:
         yield db
 
 
@@ -44,10 +44,40 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if _code(error) == sqlite3.SQLITE_FULL:
+            raise _no_room(path) from error
         advice = "see who else has it open, whether it may be written, and whether the disk is full"
         raise UsageError(f"{path} cannot be opened: {error}", advice=advice) from error
     except sqlite3.DatabaseError as error:
         raise UsageError(f"{path} is not a ledger: {error}", advice="move it away") from error
+
+
+@contextmanager
+def _explained_as_used(path: Path) -> Iterator[None]:
+    """The same for statements and their commit: what the file or its disk has, not what a statement has wrong."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if _code(error) not in _OF_THE_FILE:
+            raise
+        with explained(path):
+            raise
+
+
+def _no_room(path: Path) -> UsageError:
+    what = f"{path} cannot be written: the disk is full; what stood there before is whole"
+    return UsageError(what, advice=f"make room at {path.parent}, and give the command again")
+
+
+_OF_THE_FILE = (
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY),
+)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for an error that is Python's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _log_ahead(db: sqlite3.Connection) -> None:
