@@ -33,6 +33,7 @@
 
   const PHASE = { plan: "--c8", provision: "--c5", prepare: "--c4", launch: "--c6", drive: "--c1", keep: "--c7", collect: "--c3", release: "--c2" };
   const SYMBOLS = { requests: "circle", metrics: "diamond", log: "square", "log of one request": "square-open" };
+  const OF_ONE = "log of one request"; // how fast one request was by itself; on an axis for all it would leave no room for them
 
   let range = null;
 
@@ -80,11 +81,11 @@
     chart.panels.forEach((panel, i) => {
       const number = i === 0 ? "" : String(i + 1);
       const top = 1 - i * (height + gap);
-      axisOf[panel.key] = { name: "y" + number, top };
       made["yaxis" + number] = { ...axis, domain: [Math.max(0, top - height), top], rangemode: "tozero", nticks: 4, fixedrange: true, anchor: "x" };
-      const marked = chart.peaks.filter((peak) => peak.panel === panel.key).map((peak) => peak.y);
+      const marked = chart.peaks.filter((peak) => peak.panel === panel.key && peak.source !== OF_ONE).map((peak) => peak.y);
       const most = Math.max(...marked, ...panel.lines.flatMap((line) => line.y.filter((y) => y !== null)));
       made["yaxis" + number].range = panel.top ? [0, panel.top * 1.04] : [0, (most || 1) * 1.18];
+      axisOf[panel.key] = { name: "y" + number, end: made["yaxis" + number].range[1] * 0.93 };
       if (most >= 1000) made["yaxis" + number].tickformat = ",";
       const legend = panel.lines.map((line) => `<span style="color:${colour("--" + line.colour)}">▬</span> ${plain(line.name)}`).join("  ");
       made.annotations.push({ xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left", yanchor: "bottom", showarrow: false, align: "left", text: `<b>${plain(panel.title)}</b>${panel.unit ? " " + plain(panel.unit) : ""}   ${phone && panel.lines.length > 2 ? "" : legend}`, font: { size: 12 } });
@@ -114,11 +115,16 @@
     for (const peak of chart.peaks) {
       const place = axisOf[peak.panel];
       if (!place) continue;
+      const outside = peak.y > place.end;
       traces.push({
-        type: "scatter", mode: "markers", name: `peak, ${plain(peak.source)}`, yaxis: place.name, x: [chart.origin + peak.x], y: [peak.y],
+        type: "scatter", mode: "markers", name: `peak, ${plain(peak.source)}`, yaxis: place.name, x: [chart.origin + peak.x], y: [outside ? place.end : peak.y],
         marker: { symbol: SYMBOLS[peak.source] || "circle", size: 8, color: colour("--text"), line: { width: 1, color: colour("--bg") } },
-        hovertemplate: "%{y:,.0f} tok/s",
+        customdata: [peak.y], hovertemplate: "%{customdata:,.0f} tok/s",
       });
+      if (outside) {
+        const late = chart.origin + peak.x > left + 0.7 * (right - left);
+        made.annotations.push({ xref: "x", yref: place.name, x: chart.origin + peak.x, y: place.end, text: `↑ ${Math.round(peak.y).toLocaleString("en-US")}, one request`, showarrow: false, xanchor: late ? "right" : "left", xshift: late ? -7 : 7, font: { size: 11, color: colour("--muted") }, bgcolor: colour("--bg"), opacity: 0.9 });
+      }
       if (peak.source === "requests") {
         made.annotations.push({ xref: "x", yref: place.name, x: chart.origin + peak.x, y: peak.y, text: `peak ${Math.round(peak.y).toLocaleString("en-US")}`, showarrow: false, xanchor: "left", xshift: 5, yshift: 9, font: { size: 11 }, bgcolor: colour("--bg"), opacity: 0.9 });
       }
@@ -181,6 +187,19 @@
     draw(id, traces, made);
   }
 
+  const PLACES = ["bottom center", "top center", "middle left", "middle right"];
+
+  /** Where each point has its letter: below it, where no line is, unless the letter of one beside it is there. */
+  function labelPlaces(points) {
+    const [width, height] = [Math.max(...points.map((p) => p.x)), Math.max(...points.map((p) => p.y))];
+    const places = [];
+    points.forEach((p, i) => {
+      const near = places.filter((_, j) => Math.abs(points[j].x - p.x) < 0.03 * width && Math.abs(points[j].y - p.y) < 0.1 * height);
+      places[i] = PLACES.find((place) => !near.includes(place)) || PLACES[0];
+    });
+    return places;
+  }
+
   function scatterChart(chart) {
     const { base, axis } = layout({ height: 340, margin: { l: 64, r: 20, t: 20, b: 48 } });
     const made = {
@@ -188,14 +207,13 @@
       xaxis: { ...axis, rangemode: "tozero", title: { text: chart.x } },
       yaxis: { ...axis, rangemode: "tozero", title: { text: chart.y } },
     };
-    const most = Math.max(...chart.points.map((p) => p.x));
     const front = chart.points.filter((p) => p.front).sort((a, b) => a.x - b.x);
     const traces = [{
       type: "scatter", mode: "lines", name: "Pareto front", x: front.map((p) => p.x), y: front.map((p) => p.y), hoverinfo: "skip",
       line: { color: colour("--c3"), width: 1.5, dash: "dot", shape: "hv" },
     }, {
       type: "scatter", mode: "markers+text", name: "runs", x: chart.points.map((p) => p.x), y: chart.points.map((p) => p.y),
-      text: chart.points.map((p) => plain(innerWidth < 640 ? p.letter : p.name)), textposition: chart.points.map((p) => (p.x > 0.7 * most ? "top left" : p.x < 0.3 * most ? "top right" : "top center")), textfont: { size: 11 }, cliponaxis: false,
+      text: chart.points.map((p) => plain(p.letter)), textposition: labelPlaces(chart.points), textfont: { size: 11 }, cliponaxis: false,
       marker: { size: 10, color: chart.points.map((p) => colour(p.front ? "--c3" : "--c8")) },
       customdata: chart.points.map((p) => plain(p.name)), hovertemplate: "%{customdata}: %{x:,.4~g}, %{y:.4~g}<extra></extra>",
     }];
@@ -210,9 +228,18 @@
     if (charts.pareto) scatterChart(charts.pareto);
   }
 
+  /** An address may have been typed, or cut off. */
+  function named(hash) {
+    try {
+      return decodeURIComponent(hash);
+    } catch {
+      return hash;
+    }
+  }
+
   /** What a link points at is opened, and so is what holds it. */
   function reveal() {
-    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = location.hash.length > 1 && document.getElementById(named(location.hash.slice(1)));
     if (!target) return;
     for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
     const own = target.querySelector(":scope > details");

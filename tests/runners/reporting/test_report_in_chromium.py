@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +262,54 @@ def test_several_runs_are_held_against_each_other(chromium: Chromium, tmp_path: 
     nothing_went_wrong(opened)
 
 
+def test_the_speed_of_one_request_takes_no_room_from_the_throughput_of_all(chromium: Chromium, tmp_path: Path) -> None:
+    """An engine's log may tell how fast each request was by itself: a hundred times what all have together."""
+    folder = made_run(tmp_path)
+    result = dict(folder.read_result())
+    of_all = max(p["tokens_per_s"] for p in result["throughput"]["peak_at"] if p["kind"] == "prompt")
+    at = (BEGAN + timedelta(seconds=150)).isoformat()
+    alone = {"kind": "prompt", "source": "log of one request", "tokens_per_s": 100 * of_all, "at": at}
+    result["throughput"]["peak_at"].append(alone)
+    folder.write_json("result.json", result)
+    opened = opened_report(chromium, tmp_path, folder)
+    axis, texts = opened.evaluate(
+        "() => { const { layout } = document.getElementById('time-chart');"
+        " return [layout.yaxis.range[1], layout.annotations.map((a) => a.text)]; }"
+    )
+    (line, *_) = (t for t in traces(opened, "time-chart") if t["name"] == "from requests")
+    assert axis < 2 * max(of_all, *line["y"])
+    (marker,) = (t for t in traces(opened, "time-chart") if t["name"] == "peak, log of one request")
+    assert 0.8 * axis < marker["y"][0] < axis, "at the edge"
+    assert f"↑ {round(100 * of_all):,}, one request" in texts
+    nothing_went_wrong(opened)
+
+
+def test_points_that_are_close_have_letters_that_can_be_read(chromium: Chromium, tmp_path: Path) -> None:
+    folders = [
+        made_run(
+            tmp_path, f"long-named-variant-20261121-05{i}200-000{i}", speed=speed, changes={"recipe_digest": f"d{i}"}
+        )
+        for i, speed in enumerate((1, 1.002, 1.004, 2))
+    ]
+    opened = opened_report(chromium, tmp_path, *folders)
+    (_, points) = opened.evaluate("document.getElementById('pareto-chart').data.map((t) => [t.text, t.customdata])")
+    assert sorted(points[0]) == ["A", "B", "C", "D"]
+    assert all("long-named" in name for name in points[1]), "the whole name stands by the pointer"
+    boxes = opened.evaluate(
+        "[...document.querySelectorAll('#pareto-chart .textpoint text')].map((e) => e.getBoundingClientRect().toJSON())"
+    )
+    assert len(boxes) == 4
+    for a, b in combinations(boxes, 2):
+        apart = a["right"] <= b["left"] or b["right"] <= a["left"] or a["bottom"] <= b["top"] or b["bottom"] <= a["top"]
+        assert apart, (a, b)
+
+
+def test_a_link_that_was_cut_off_shows_the_page_all_the_same(chromium: Chromium, tmp_path: Path) -> None:
+    opened = opened_report(chromium, tmp_path, made_run(tmp_path), fragment="#%E0")
+    assert opened.evaluate("document.documentElement.dataset.charts") == "drawn"
+    nothing_went_wrong(opened)
+
+
 def test_headings_landmarks_and_names_for_who_cannot_see_it(chromium: Chromium, tmp_path: Path) -> None:
     opened = opened_report(chromium, tmp_path, made_run(tmp_path))
     levels = opened.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((h) => +h.tagName[1])")
@@ -275,6 +323,9 @@ def test_headings_landmarks_and_names_for_who_cannot_see_it(chromium: Chromium, 
     assert opened.evaluate("[...document.querySelectorAll('table')].filter((t) => !t.caption).length") == 0
     assert opened.evaluate("[...document.querySelectorAll('th')].filter((t) => !t.scope).length") == 0
     assert opened.evaluate("[...document.querySelectorAll('.chart')].filter((c) => !c.ariaLabel).length") == 0
+    assert opened.evaluate("[...document.querySelectorAll('th')].filter((t) => !t.textContent.trim()).length") == 0
+    landmarks = opened.evaluate(LANDMARKS)
+    assert len(landmarks) == len(set(landmarks))
     ids = opened.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     targets = opened.evaluate("[...document.querySelectorAll('a[href^=\"#\"]')].map((a) => a.hash.slice(1))")
     assert set(targets) <= set(ids)
@@ -282,6 +333,10 @@ def test_headings_landmarks_and_names_for_who_cannot_see_it(chromium: Chromium, 
     opened.page.emulate_media(color_scheme="dark")
     assert opened.evaluate(CONTRASTS) == []
 
+
+LANDMARKS = """[...document.querySelectorAll("section, nav, [role=region]")].map((e) =>
+    e.ariaLabel || document.getElementById(e.getAttribute("aria-labelledby")).innerText)"""
+"""What those are called that some programs list for whoever cannot see the page."""
 
 CONTRASTS = r"""() => {
     const parts = (c) => c.match(/[\d.]+/g).map(Number);
