@@ -18,7 +18,7 @@ from recipes.units import parse_duration
 from recipes.values import dataclass
 from runners.comparing.metrics import Metric, Unit, metric
 from runners.comparing.places import at
-from runners.terminal.words import clock_time, dollars, plural, rate, seconds
+from runners.terminal.words import clock_time, dollars, is_figure, rate, seconds
 
 Result = Mapping[str, Any]
 Kind = Literal["rate", "usd", "share", "seconds", "time", "count"]
@@ -63,13 +63,14 @@ class Limit:
     def held(self, result: Result, limit: float) -> Check:
         value = _number(self.read(result))
         least = self.bound == "min"
-        asked = _told(limit, self.kind)
         if value is None:
+            asked = _told(limit, self.kind)
             said = f"is not known, and must be {'at least' if least else 'at most'} {asked}"
             return Check(name=self.name, met=False, said=said, wanted=limit)
         met = value >= limit if least else value <= limit
         way = ("at least" if least else "at most") if met else ("below" if least else "above")
-        said = f"{_told(value, self.kind)}, {way} {asked}"
+        told, asked = _apart(value, limit, self.kind)
+        said = f"{told}, {way} {asked}"
         return Check(name=self.name, met=met, said=said, value=value, wanted=limit)
 
 
@@ -77,8 +78,8 @@ def _at(*path: str) -> Callable[[Result], Any]:
     return lambda result: at(result, *path)
 
 
-def _took(result: Result) -> float:
-    return round(math.fsum(phase["seconds"] for phase in result["phases"]), 3)
+def _took(result: Result) -> float | None:
+    return metric("seconds").of(result)
 
 
 def _latency(name: str) -> Limit:
@@ -161,13 +162,13 @@ def share(text: str) -> float:
 
 def always(result: Result, *, failures: bool) -> Iterator[Check]:
     """What is asked of every run; `failures`: that no request failed as well."""
-    outcome, release = result["outcome"], result["release"]
-    status, phase = outcome["status"], outcome.get("phase")
+    outcome, release = result.get("outcome") or {}, result.get("release") or {}
+    status, phase = outcome.get("status", "unknown"), outcome.get("phase")
     ended = status if status == "completed" else f"{status} in {phase}: {outcome.get('error') or 'stopped'}"
     yield Check(name="completed", met=status == "completed", said=ended, value=status, wanted="completed")
-    gone = release["state"] == "gone"
-    said = "gone, proven" if gone else f"not proven gone: {release.get('reason') or release['state']}"
-    yield Check(name="machine", met=gone, said=said, value=release["state"], wanted="gone")
+    state = release.get("state", "unknown")
+    said = "gone, proven" if state == "gone" else f"not proven gone: {release.get('reason') or state}"
+    yield Check(name="machine", met=state == "gone", said=said, value=state, wanted="gone")
     if failures:
         yield LIMITS["max-failed"].held(result, 0)
 
@@ -254,7 +255,18 @@ def _beside(figure: Metric, before: float, now: float | None, tolerance: float) 
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and is_figure(value)
+    return value if known else None
+
+
+def _apart(value: float, other: float, kind: Kind) -> tuple[str, str]:
+    """Both as people read them; with all of their digits where these would read the same, and are not."""
+    told = _told(value, kind), _told(other, kind)
+    if told[0] != told[1] or value == other:
+        return told
+    unit = {"rate": " tok/s", "usd": "", "share": "", "seconds": " s", "time": " s", "count": " requests"}[kind]
+    before = "$" if kind == "usd" else ""
+    return f"{before}{value:.10g}{unit}", f"{before}{other:.10g}{unit}"
 
 
 def _told(value: float, kind: Kind) -> str:
@@ -270,7 +282,7 @@ def _told(value: float, kind: Kind) -> str:
         case "time":
             return seconds(value)
         case "count":
-            return plural(round(value), "request")
+            return f"{value:,.10g} {'request' if value == 1 else 'requests'}"
 
 
 def _plain(value: Any) -> str:

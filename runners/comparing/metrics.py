@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from recipes.values import dataclass
 from runners.comparing.places import at
+from runners.terminal.words import is_figure
 
 Result = Mapping[str, Any]
 Better = Literal["higher", "lower", "neither"]
@@ -29,15 +30,20 @@ class Metric:
     """Figures of one part are tested together (see noise.py); those of the headline are what one asks first."""
 
     def of(self, result: Result) -> float | None:
-        """The figure of this run; nothing that is no number passes."""
-        value = self.read(result)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        """The figure of this run; nothing that is no number, or none of a run, passes."""
+        try:
+            value = self.read(result)
+        except (TypeError, KeyError, ZeroDivisionError):  # a part that is none, written by a stranger
+            return None
+        if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value) if is_figure(value) and value >= 0 else None
 
 
 def metrics_of(results: Iterable[Result]) -> tuple[Metric, ...]:
     """Those that at least one of the runs has a figure for, in the order in which they are told."""
     seen = list(results)
-    names = dict.fromkeys(phase["name"] for result in seen for phase in result.get("phases", ()))
+    names = dict.fromkeys(phase["name"] for result in seen for phase in result.get("phases") or ())
     every = (*METRICS, *map(_phase, names))
     return tuple(metric for metric in every if any(metric.of(result) is not None for result in seen))
 
@@ -73,7 +79,7 @@ def _seconds(result: Result) -> float | None:
 
 def _phase(name: str) -> Metric:
     def read(result: Result) -> float | None:
-        found = [phase["seconds"] for phase in result.get("phases", ()) if phase["name"] == name]
+        found = [phase["seconds"] for phase in result.get("phases") or () if phase["name"] == name]
         return sum(found) if found else None
 
     return Metric(f"phase.{name}", name, "s", "lower", read, "phases")

@@ -12,6 +12,7 @@ from typing import Any
 
 from recipes.values import dataclass
 
+_MOST = 1e15
 _AT_ONCE = 500
 """So many ids go into one statement."""
 
@@ -117,7 +118,7 @@ def columns_of(result: Mapping[str, Any]) -> dict[str, Any]:
     model, engine, figures = (_part(result, name) for name in ("model", "engine", "throughput"))
     documents, energy = _part(result, "documents"), _part(cost, "energy")
     phases, idle = result.get("phases"), cost.get("idle_usd")
-    return {
+    found = {
         "run_id": result["run_id"],
         "recipe": result.get("recipe"),
         "recipe_digest": result.get("recipe_digest"),
@@ -135,7 +136,7 @@ def columns_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "provider": offer.get("provider"),
         "price_usd_per_h": cost.get("price_usd_per_h"),
         "total_usd": cost.get("total_usd"),
-        "idle_usd": round(sum(idle.values()), 9) if isinstance(idle, dict) else None,
+        "idle_usd": round(sum(filter(None, idle.values())), 9) if isinstance(idle, dict) else None,
         "seconds": round(sum(phase["seconds"] or 0.0 for phase in phases), 3) if phases else None,
         "prompt_tokens": figures.get("prompt_tokens"),
         "output_tokens": figures.get("output_tokens"),
@@ -147,6 +148,12 @@ def columns_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "usd_per_document": cost.get("usd_per_document"),
         "energy_wh": energy.get("total_wh"),
     }
+    return {name: value if _is_possible(value) else None for name, value in found.items()}
+
+
+def _is_possible(value: Any) -> bool:
+    """Whether sums and lists can be made with it: a stranger's result may hold numbers beyond all reason."""
+    return not isinstance(value, int | float) or -_MOST < value < _MOST
 
 
 def tags_of(result: Mapping[str, Any]) -> list[str]:

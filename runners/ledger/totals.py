@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -164,12 +165,17 @@ def _total(key: str | None, row: Sequence[Any]) -> Total:
         usd=_rounded(usd),
         idle_usd=_rounded(idle_usd),
         idle_unknown=idle_unknown or 0,
-        documents=int(documents or 0),
+        documents=_whole(documents),
         usd_per_document=_rounded(documents_usd / paid_documents) if documents_usd and paid_documents else None,
-        prompt_tokens=int(prompt_tokens or 0),
-        output_tokens=int(output_tokens or 0),
+        prompt_tokens=_whole(prompt_tokens),
+        output_tokens=_whole(output_tokens),
         energy_wh=_rounded(energy_wh),
     )
+
+
+def _whole(value: float | None) -> int:
+    """Nothing for a sum that is infinite: an older import let impossible rows in."""
+    return int(value) if value and math.isfinite(value) else 0
 
 
 def _rounded(value: float | None) -> float | None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from runners.ledger.rows import Row
 from runners.ledger.totals import TIMES, Total
 from runners.terminal.cells import cells, cut, padded, plain
-from runners.terminal.words import amount, clock_time, dollars, exact_dollars, plural
+from runners.terminal.words import UNKNOWN, amount, clock_time, dollars, exact_dollars, is_figure, plural
 
 _GAP = "  "
 _RIGHT = {"time", "cost", "prompt tok/s", "output tok/s", "docs", "idle $", "$/h", "$/doc", "prompt", "output", "Wh"}
@@ -55,6 +55,8 @@ def runs_lines(
         columns.append(("tags", lambda row: " ".join(row.tags)))
     if any(row.gpu for row in rows):
         columns.append(("gpu", lambda row: f"{row.gpu} ×{row.gpu_count}" if row.gpu else ""))
+    if any(row.origin for row in rows):
+        columns.append(("from", lambda row: row.origin or ""))
     columns += [("model", lambda row: row.model or ""), ("engine", lambda row: row.engine or "")]
     header = [name for name, _ in columns]
     yield from _table(header, [[cell(row) for _, cell in columns] for row in rows], width, drop=_DROP)
@@ -174,7 +176,9 @@ def _count(number: int | None) -> str:
 
 
 def _figure(value: float | None, form: str = ",.0f") -> str:
-    return "" if value is None else format(value, form)
+    if value is None:
+        return ""
+    return format(value, form) if is_figure(value) else UNKNOWN
 
 
 def _minute(instant: str | None) -> str:

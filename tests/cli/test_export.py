@@ -22,7 +22,7 @@ def log(recipe: Command) -> Command:
     keep(recipe.home, result_of(run_id(1), tags=["nightly"]), requests_jsonl=lines(request_row(1)))
     outcome = {"status": "failed", "phase": "launch", "error": "out of memory"}
     keep(recipe.home, result_of(run_id(2), outcome=outcome))
-    keep(recipe.home, result_of(run_id(3, "other"), started_at="2026-01-03T00:00:00+00:00"))
+    keep(recipe.home, result_of(run_id(3, "other"), begun="2026-01-03T00:00:00+00:00"))
     return recipe
 
 

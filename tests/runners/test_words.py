@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from runners.terminal.words import clock_time, dollars, plural, rate, seconds, shortened
+from runners.terminal.words import (
+    amount,
+    clock_time,
+    dollars,
+    exact_dollars,
+    plural,
+    rate,
+    seconds,
+    shortened,
+    whole_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +47,17 @@ def test_a_clock_never_shows_sixty() -> None:
         parts = clock_time(tenths / 10).split(":")
         assert all(float(part) < 60 for part in parts[1:])
         assert len(parts) == 3 or int(parts[0]) < 60
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e308, 2**62])
+def test_what_is_no_figure_of_a_run_is_told_as_unknown(value: float) -> None:
+    """Rows that a stranger wrote, or an older recipe let in."""
+    for told in (clock_time, whole_seconds, dollars, exact_dollars, rate, seconds, amount):
+        assert told(value) == "–", told
+
+
+def test_what_is_below_zero_has_its_sign_before_it() -> None:
+    assert (dollars(-5.0), dollars(-0.0123), clock_time(-61.0)) == ("-$5.00", "-$0.01", "-1:01")
 
 
 @pytest.mark.parametrize(

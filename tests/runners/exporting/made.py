@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from runners.ledger import Ledger
 BEGUN = "2026-01-02T03:04:05.000+00:00"
 
 
-def result_of(run_id: str, **changes: Any) -> dict[str, Any]:
-    """A completed run on two GPUs. A change's name is a path, with __ for its dots."""
+def result_of(run_id: str, begun: str = BEGUN, **changes: Any) -> dict[str, Any]:
+    """A completed run of 52 seconds on two GPUs. A change's name is a path, with __ for its dots."""
     latency = {"mean": 0.25, "p50": 0.2, "p90": 0.3, "p95": 0.4, "p99": 0.5}
     phases = [("plan", 1.0, 0.0), ("provision", 9.0, 0.01), ("drive", 40.0, 0.05), ("release", 2.0, 0.0)]
     gpu = {"utilization": {"mean": 0.5, "max": 1.0}, "memory_used_mib": {"mean": 9.0, "max": 10.0}}
@@ -42,12 +43,12 @@ def result_of(run_id: str, **changes: Any) -> dict[str, Any]:
         "lease": {"name": "pod", "id": "1", "price_usd_per_h": 4.0, "deadline": None, "adopted": False},
         "model": {"identifier": "org/model", "source": "org/model @ abc", "commit": "abc"},
         "engine": {"name": "vllm", "version": "0.33.0", "parallel": [2, 1, 1], "args": {"max_model_len": 4096}},
-        "started_at": BEGUN,
-        "ended_at": "2026-01-02T03:04:57.000+00:00",
+        "started_at": begun,
+        "ended_at": (datetime.fromisoformat(begun) + timedelta(seconds=52)).isoformat(timespec="milliseconds"),
         "outcome": {"status": "completed", "phase": None, "error": None},
         "exit_code": 0,
         "warnings": [],
-        "phases": [{"name": n, "started_at": BEGUN, "seconds": s, "usd": usd} for n, s, usd in phases],
+        "phases": [{"name": n, "started_at": begun, "seconds": s, "usd": usd} for n, s, usd in phases],
         "cost": {
             "price_usd_per_h": 4.0,
             "billed_seconds": 51.0,
@@ -62,7 +63,7 @@ def result_of(run_id: str, **changes: Any) -> dict[str, Any]:
             "output_tokens": 100,
             "prompt_tokens_per_s": 25.0,
             "output_tokens_per_s": 2.5,
-            "peak_at": [{"kind": "output", "source": "metrics", "tokens_per_s": 3.5, "at": BEGUN}],
+            "peak_at": [{"kind": "output", "source": "metrics", "tokens_per_s": 3.5, "at": begun}],
             "engine_counters": None,
         },
         "latency": {name: dict(latency) for name in ("ttft_s", "tpot_s", "e2e_s", "itl_s")},
