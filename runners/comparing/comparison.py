@@ -11,7 +11,7 @@ from runners.comparing.changes import Change, circumstances, recipe_changes
 from runners.comparing.differences import Pair, pair_of
 from runners.comparing.groups import Group, axes_of
 from runners.comparing.metrics import Metric, metrics_of
-from runners.comparing.noise import ALPHA
+from runners.comparing.noise import ALPHA, ALPHAS
 from runners.comparing.pareto import Front, pareto
 from runners.comparing.places import at
 from runners.comparing.sentences import answer
@@ -66,7 +66,18 @@ class Comparison:
             ],
             "axes": list(self.axes),
             "differences": [each.row() for pair in self.pairs for each in pair.differences],
-            "tests": [{"a": pair.a, "b": pair.b, "method": pair.method, "alpha": ALPHA} for pair in self.pairs],
+            "alpha": ALPHA,
+            "tests": [
+                {
+                    "a": pair.a,
+                    "b": pair.b,
+                    "family": family,
+                    "method": method,
+                    "alpha": ALPHAS[family],
+                }
+                for pair in self.pairs
+                for family, method in pair.methods.items()
+            ],
             "recipes_known": all(group.resolved is not None for group in self.groups),
             "recipe_changes": [change.row() for change in self.recipe_changes],
             "circumstances": [change.row() for change in self.circumstances],

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
 from recipes.values import dataclass
 from runners.comparing.bootstrap import Interval, interval_of_ratio
 from runners.comparing.groups import Estimate, Group
-from runners.comparing.metrics import Metric, Part
-from runners.comparing.noise import ALPHA, Method, method_for, p_values
+from runners.comparing.metrics import Metric
+from runners.comparing.noise import ALPHAS, FEWEST, Family, Method, method_for, p_values
 
 Verdict = Literal["more than noise", "within noise", "the same", "cannot tell"]
 
@@ -29,7 +29,7 @@ class Difference:
     interval: Interval | None
     """Of the ratio; None with fewer than three runs a side."""
     p: float | None
-    """Adjusted for all figures of its part."""
+    """Adjusted for all figures of its family (noise.py)."""
     verdict: Verdict
 
     @property
@@ -62,8 +62,13 @@ class Pair:
     a: int
     b: int
     differences: tuple[Difference, ...]
-    method: Method | None
-    """How noise was told; None with too few runs."""
+    methods: Mapping[Family, Method | None]
+    """How noise was told, for the headline and for the rest; None with too few runs."""
+
+    @property
+    def method(self) -> Method | None:
+        """How noise was told for the headline."""
+        return self.methods["headline"]
 
     def of(self, key: str) -> Difference | None:
         return next((each for each in self.differences if each.metric.key == key), None)
@@ -71,20 +76,24 @@ class Pair:
 
 def pair_of(groups: Sequence[Group], a: int, b: int, metrics: Sequence[Metric]) -> Pair:
     """Group b against group a."""
+    counts = len(groups[a].results), len(groups[b].results)
     found: list[Difference] = []
-    for _, part in groupby(sorted(metrics, key=_part_of), key=_part_of):
-        found += _of_part(groups, a, b, list(part))
+    for _, family in groupby(sorted(metrics, key=_family_of), key=_family_of):
+        found += _of_family(groups, a, b, list(family))
     order = {metric.key: i for i, metric in enumerate(metrics)}
     found.sort(key=lambda each: order[each.metric.key])
-    return Pair(a, b, tuple(found), method_for(len(groups[a].results), len(groups[b].results)))
+    return Pair(a, b, tuple(found), {family: method_for(*counts, family) for family in FAMILIES})
 
 
-def _part_of(metric: Metric) -> Part:
-    return metric.part
+FAMILIES: tuple[Family, ...] = ("headline", "rest")
 
 
-def _of_part(groups: Sequence[Group], a: int, b: int, metrics: Sequence[Metric]) -> Iterator[Difference]:
-    """The figures of one part, tested together: those that all runs have and that are not the same everywhere."""
+def _family_of(metric: Metric) -> Family:
+    return "headline" if metric.part == "headline" else "rest"
+
+
+def _of_family(groups: Sequence[Group], a: int, b: int, metrics: Sequence[Metric]) -> Iterator[Difference]:
+    """The figures of one family, tested together: those that all runs have and that are not the same everywhere."""
     known = {
         metric: (before, after)
         for metric in metrics
@@ -96,7 +105,7 @@ def _of_part(groups: Sequence[Group], a: int, b: int, metrics: Sequence[Metric])
         if before.count == len(groups[a].results) and after.count == len(groups[b].results)
         if len({*before.values, *after.values}) > 1
     }
-    p = p_values(tested)
+    p = p_values(tested, _family_of(metrics[0]))
     for metric, (before, after) in known.items():
         bounds = interval_of_ratio(before.values, after.values)
         yield Difference(
@@ -108,16 +117,18 @@ def _of_part(groups: Sequence[Group], a: int, b: int, metrics: Sequence[Metric])
             ratio=after.median / before.median if before.median else None,
             interval=bounds,
             p=p.get(metric.key),
-            verdict=_verdict(before, after, p.get(metric.key), bounds),
+            verdict=_verdict(_family_of(metric), before, after, p.get(metric.key), bounds),
         )
 
 
-def _verdict(before: Estimate, after: Estimate, p: float | None, bounds: Interval | None) -> Verdict:
-    """More than noise needs a small p and an interval without 1, so that the two never speak against each other."""
-    if method_for(before.count, after.count) is None:
-        return "cannot tell"
-    if len({*before.values, *after.values}) == 1:
+def _verdict(family: Family, before: Estimate, after: Estimate, p: float | None, bounds: Interval | None) -> Verdict:
+    """The test's word. Of three runs a side the interval must agree; of more it is of the medians alone, and wider than
+    what all of the values say."""
+    method = method_for(before.count, after.count, family)
+    if min(before.count, after.count) >= FEWEST and len({*before.values, *after.values}) == 1:
         return "the same"
-    if p is None:
+    if method is None or p is None:
         return "cannot tell"
-    return "more than noise" if p <= ALPHA and not (bounds and bounds.holds(1.0)) else "within noise"
+    if p > ALPHAS[family] or (method == "student" and bounds and bounds.holds(1.0)):
+        return "within noise"
+    return "more than noise"

@@ -194,7 +194,10 @@ def _method(document: Document) -> str:
     if not methods:
         return ""
     tests = {"permutation": "a permutation test", "student": "a t test of logarithms (3 runs allow no other)"}
-    alpha = document["tests"][0]["alpha"]
     told = " or ".join(tests[name] for name in sorted(methods))
-    blocks = "the headline, the other figures, the phases"
-    return f"told by {told}, which is wrong in at most {100 * alpha:.0f} % for each of {blocks}; intervals by bootstrap"
+    found = (
+        f"told by {told}: of groups that are alike, at most {100 * document['alpha']:.0f} % have any row that is told"
+    )
+    rest = [row for row in document["tests"] if row["family"] == "rest" and not row["method"]]
+    more = "; beyond the headline it takes 5 runs each" if rest and len(document["groups"]) == 2 else ""
+    return f"{found}{more}; intervals are of the medians, by bootstrap"

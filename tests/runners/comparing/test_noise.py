@@ -8,12 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
+from runners.comparing import compared, groups_of
 from runners.comparing.bootstrap import interval_of_median, interval_of_ratio, level_of_median, medians
-from runners.comparing.noise import ALPHA, method_for, p_values
+from runners.comparing.noise import ALPHA, ALPHAS, method_for, p_values
+from tests.runners.comparing.making import result
 
 Noise = Callable[[random.Random], float]
 NOISES: dict[str, Noise] = {
     "log-normal, 3 %": lambda dice: dice.lognormvariate(0, 0.03),
+    "log-normal, 10 %": lambda dice: dice.lognormvariate(0, 0.1),
     "long tail": lambda dice: 1 + dice.expovariate(10) ** 2,
     "two modes": lambda dice: dice.choice((1.0, 1.2)) * dice.lognormvariate(0, 0.01),
     "coarse": lambda dice: round(dice.lognormvariate(0, 0.1), 1),
@@ -33,8 +36,50 @@ def share_found(
             for i in range(figures)
         }
         p = p_values(sides)
-        found += p["0"] <= ALPHA if factor != 1.0 else min(p.values()) <= ALPHA
+        alpha = ALPHAS["headline"]
+        found += p["0"] <= alpha if factor != 1.0 else min(p.values()) <= alpha
     return found / times
+
+
+def table_found(left: int, right: int, noise: Noise, *, times: int) -> float:
+    """How often anything in a whole table of equal groups is said to differ: 3 figures of the headline, 16 others."""
+    dice = random.Random(11)
+    found = 0
+    for _ in range(times):
+        alarms = 0
+        for family, figures in (("headline", 3), ("rest", 16)):
+            sides = {
+                str(i): ([noise(dice) for _ in range(left)], [noise(dice) for _ in range(right)])
+                for i in range(figures)
+            }
+            alarms += any(p <= ALPHAS[family] for p in p_values(sides, family).values())
+        found += bool(alarms)
+    return found / times
+
+
+@pytest.mark.parametrize("sides", [(3, 3), (3, 5), (4, 4), (5, 5)], ids=str)
+@pytest.mark.parametrize("name", ["log-normal, 10 %", "long tail", "two modes"])
+def test_a_whole_table_of_equal_groups_is_wrong_no_oftener_than_alpha(sides: tuple[int, int], name: str) -> None:
+    if (sides, name) == ((3, 3), "two modes"):
+        pytest.skip("the p alone; the interval stands beside it, as the next test says")
+    times = 200
+    tolerance = 2.6 * math.sqrt(ALPHA * (1 - ALPHA) / times)
+    assert table_found(*sides, NOISES[name], times=times) <= ALPHA + tolerance
+
+
+@pytest.mark.parametrize("name", ["log-normal, 10 %", "two modes"])
+def test_a_table_of_three_runs_a_side_names_the_headline_at_most_and_seldom(name: str) -> None:
+    dice, times, wrong = random.Random(5), 80, 0
+    for _ in range(times):
+        runs = [
+            result(100 * NOISES[name](dice), recipe=recipe, price=3.6 * NOISES[name](dice), ttft=NOISES[name](dice))
+            for recipe in ("a", "a", "a", "b", "b", "b")
+        ]
+        (pair,) = compared(groups_of(runs)).pairs
+        told = [each.metric for each in pair.differences if each.verdict == "more than noise"]
+        assert all(metric.part == "headline" for metric in told)
+        wrong += bool(told)
+    assert wrong / times <= ALPHA + 2.6 * math.sqrt(ALPHA * (1 - ALPHA) / times)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +112,18 @@ def test_a_fifth_is_found_in_noise_of_three_per_cent(runs: int, factor: float, f
     assert share_found(runs, runs, noise, factor=factor, times=100, figures=figures) >= least
 
 
+def test_the_verdict_of_five_runs_a_side_is_the_tests_own() -> None:
+    """Their medians alone would say less: an interval that holds 1 takes nothing back."""
+    dice, found, times = random.Random(4), 0, 60
+    for _ in range(times):
+        runs = [result(100 * dice.lognormvariate(0, 0.06), recipe="a") for _ in range(5)]
+        runs += [result(120 * dice.lognormvariate(0, 0.06), recipe="b") for _ in range(5)]
+        (pair,) = compared(groups_of(runs)).pairs
+        speed = pair.of("output_tokens_per_s")
+        found += speed is not None and speed.verdict == "more than noise"
+    assert found / times >= 0.8
+
+
 def test_an_arrangement_that_is_as_rare_as_can_be_has_just_that_p() -> None:
     p = p_values({"speed": ([1.0, 1.01, 1.02, 1.03, 1.04], [2.0, 2.01, 2.02, 2.03, 2.04])})
     assert p["speed"] == pytest.approx(2 / 252)
@@ -91,6 +148,13 @@ def test_fewer_than_three_runs_tell_nothing() -> None:
         None,
         None,
         "student",
+        "permutation",
+        "permutation",
+    ]
+    assert [method_for(*sides, "rest") for sides in ((3, 3), (4, 4), (3, 5), (4, 5), (5, 5))] == [
+        None,
+        None,
+        "permutation",
         "permutation",
         "permutation",
     ]
