@@ -36,6 +36,8 @@ class Found:
     """live.json, as it was read."""
     machine: Machine | None = None
     """Its lease, if that may be billing."""
+    usd: float | None = None
+    """What it has cost, of one that was lost and holds no machine, as far as the journal knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,9 @@ def overview(state: State) -> dict[str, Any]:
     runs = [_run(found, state.at) for found in state.found if found.lives or found.machine]
     machines = [_lease(machine, state.at) for machine in state.alone]
     midnight = state.at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    lost = [found for found in state.found if not found.lives and found.machine is None]
     today = state.ended_today_usd + sum(run["usd"] or 0.0 for run in runs if _instant(run["started_at"]) >= midnight)
+    today += sum(_lost_usd(found) or 0.0 for found in lost if found.started_at >= midnight)
     return {
         "schema_version": SCHEMA_VERSION,
         "at": state.at.isoformat(timespec="milliseconds"),
@@ -100,7 +104,7 @@ def _newest(state: State) -> list[Ended]:
             status="lost",
             ended_at=_seen(found) or found.started_at,
             phase=((found.live or {}).get("phase") or {}).get("name"),
-            usd=(found.live or {}).get("usd"),
+            usd=_lost_usd(found),
         )
         for found in state.found
         if not found.lives and found.machine is None
@@ -111,6 +115,12 @@ def _newest(state: State) -> list[Ended]:
         if state.only is not None or (state.at - ended.ended_at).total_seconds() <= ENDED_SHOWN_S
     )
     return sorted(told, key=lambda ended: ended.ended_at, reverse=True)[:_MOST_ENDED]
+
+
+def _lost_usd(found: Found) -> float | None:
+    """By the journal; else what its client wrote last."""
+    usd = found.usd if found.usd is not None else cleaned((found.live or {}).get("usd"))
+    return usd if isinstance(usd, int | float) else None
 
 
 def _ended(ended: Ended, at: datetime) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,7 +47,9 @@ class Reader:
         standing = self._ledger.standing()
         rows = self._ledger.rows(Filter(status=("running", "lost")), sort="started") if standing else []
         entries = {entry.lease.run_id: entry for entry in self._journal.open_leases()}
-        found = [self._found(row, entries) for row in rows if self._asked_for(row.run_id)]
+        closed = [row.run_id for row in rows if row.status == "lost" and row.run_id not in entries]
+        lost_usd = self._ledger.so_far_usd(closed)
+        found = [self._found(row, entries, lost_usd) for row in rows if self._asked_for(row.run_id)]
         known = {one.run_id for one in found}
         alone = [
             self._machine(entry, lives=False)
@@ -72,8 +76,10 @@ class Reader:
     def _asked_for(self, run_id: str) -> bool:
         return self._only is None or run_id == self._only
 
-    def _found(self, row: Row, entries: dict[str, Entry]) -> Found:
+    def _found(self, row: Row, entries: Mapping[str, Entry], lost_usd: Mapping[str, float]) -> Found:
         entry, lives = entries.get(row.run_id), row.status == "running"
+        if entry is not None and not lives and _went_with_its_client(entry):
+            entry = None
         return Found(
             run_id=row.run_id,
             recipe=row.recipe,
@@ -82,6 +88,7 @@ class Reader:
             pid=row.pid,
             live=_read(self._home / "runs" / row.run_id / LIVE),
             machine=self._machine(entry, lives=lives) if entry else None,
+            usd=lost_usd.get(row.run_id),
         )
 
     def _machine(self, entry: Entry, *, lives: bool) -> Machine:
@@ -123,6 +130,20 @@ class Reader:
             usd = self._ledger.ended_usd(since=midnight)
             self._today = (time.monotonic(), usd)
         return usd
+
+
+def _went_with_its_client(entry: Entry) -> bool:
+    """Whether a lease is of this machine, and none of its processes is left: what nobody has to be asked for."""
+    lease = entry.lease
+    if lease.provider != "local" or not (lease.id or "").isdigit():
+        return False
+    try:
+        os.killpg(int(lease.id or 0), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _of_row(row: Row) -> Ended:

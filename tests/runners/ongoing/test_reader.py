@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,33 @@ def test_living_clients_are_told_from_dead_ones_and_those_that_hold_a_machine_fr
     assert document["usd_per_h"] == pytest.approx(3.58 + 3.6)
     journal.released(lease, Gone("absent twice"))
     assert [run["run_id"] for run in now(Reader(tmp_path))["runs"]] == [RUN]
+
+
+def test_what_a_lost_run_has_cost_stays_in_what_was_spent_today(tmp_path: Path) -> None:
+    begin(tmp_path, RUN, pid=NOBODY, usd=0.002)
+    journal, lease = leased(tmp_path, RUN)
+    held = now(Reader(tmp_path))
+    time.sleep(0.1)  # in which it bills
+    journal.released(lease, Gone("absent twice"))
+    document = now(Reader(tmp_path))
+    (run,) = document["ended"]
+    assert (run["status"], document["runs"]) == ("lost", [])
+    assert run["usd"] == pytest.approx(Ledger(tmp_path).so_far_usd([RUN])[RUN])
+    assert document["usd_today"] == pytest.approx(run["usd"])
+    assert document["usd_today"] > held["usd_today"] > 0
+
+
+def test_a_machine_that_was_a_process_of_a_client_that_died_is_seen_to_be_gone(tmp_path: Path) -> None:
+    begin(tmp_path, RUN, pid=NOBODY, usd=0.002)
+    lease = Lease(provider="local", name="recipe-me", run_id=RUN, id=None, price_usd_per_h=3.6, details={})
+    journal = Journal(Ledger(tmp_path).path)
+    journal.intend(lease)
+    journal.created(replace(lease, id=str(NOBODY)))
+    document = now(Reader(tmp_path))
+    assert (document["runs"], document["usd_per_h"]) == ([], 0)
+    assert [(run["status"], run["usd"]) for run in document["ended"]] == [("lost", 0.002)]
+    journal.created(replace(lease, id=str(os.getpgrp())))
+    assert [run["client"] for run in now(Reader(tmp_path))["runs"]] == ["gone"], "its engine may be there still"
 
 
 def test_a_machine_of_no_run_of_this_home_is_told_of(tmp_path: Path) -> None:
