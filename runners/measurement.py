@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import pairwise
+from statistics import median
 from typing import Any, Generic, Literal, TypeVar
 
 from recipes.traffic import Objective
@@ -16,10 +17,14 @@ from runners.engine import EngineSample, LogSample
 from runners.records import RequestRecord
 
 T = TypeVar("T", covariant=True)
+State = TypeVar("State", EngineSample, LogSample)
 PERCENTILES = (50, 90, 95, 99)
 MOST_GAPS = 250_000
 """So many inter-token latencies are sorted at most; of more than these every second, third, … is taken."""
 _NEAR_S = 1.5
+_TOGETHER_S = 0.5
+_AS_HIGH = 0.01
+"""Rates that differ by less than this share are as high as each other."""
 Kind = Literal["prompt", "output"]
 Source = Literal["requests", "metrics", "log", "log of one request"]
 
@@ -40,6 +45,7 @@ class Peak:
     source: Source
     tokens_per_s: float
     at: datetime
+    """The middle of the interval of which this is the mean; of one request in the log, when it was told."""
     running: float | None
     waiting: float | None
     kv_usage: float | None
@@ -54,8 +60,9 @@ def throughput(
     answered = [r for r in records if r.prompt_tokens or r.status == "ok"]
     prompt, output = sum(r.prompt_tokens for r in answered), sum(r.output_tokens for r in answered)
     seconds = _span_s(answered)
-    peaks = [*_request_peaks(answered, metrics), *_metric_peaks(metrics), *_log_peaks(log)]
-    own = {p.kind: p.tokens_per_s for p in peaks if p.source == "requests"}
+    of_requests = _request_peaks(answered, metrics)
+    own = {peak.kind: peak for peak in of_requests}
+    peaks = [*of_requests, *_metric_peaks(metrics, own), *_log_peaks(log, own)]
     return {
         "prompt_tokens": prompt,
         "output_tokens": output,
@@ -63,8 +70,8 @@ def throughput(
         "seconds": round(seconds, 3),
         "prompt_tokens_per_s": _rate(prompt, seconds),
         "output_tokens_per_s": _rate(output, seconds),
-        "peak_prompt_tokens_per_s": own.get("prompt"),
-        "peak_output_tokens_per_s": own.get("output"),
+        "peak_prompt_tokens_per_s": own["prompt"].tokens_per_s if own else None,
+        "peak_output_tokens_per_s": own["output"].tokens_per_s if own else None,
         "peak_at": [{**asdict(p), "at": p.at.isoformat(timespec="milliseconds")} for p in peaks],
         "engine_counters": _counters(metrics),
         "measured_at": "client",
@@ -210,9 +217,8 @@ def _request_peaks(records: Sequence[RequestRecord], metrics: Sequence[Timed[Eng
     peaks = []
     for kind, per_interval in rates.per_s.items():
         i = max(range(len(per_interval)), key=per_interval.__getitem__)
-        at = rates.origin + timedelta(seconds=i * rates.width_s)
-        state = _state_at(at + timedelta(seconds=rates.width_s / 2), metrics)
-        peaks.append(_peak(kind, "requests", per_interval[i], at, state))
+        at = rates.origin + timedelta(seconds=(i + 0.5) * rates.width_s)
+        peaks.append(_peak(kind, "requests", per_interval[i], at, _state_at(at, metrics)))
     return peaks
 
 
@@ -249,35 +255,54 @@ def _state_at(at: datetime, metrics: Sequence[Timed[EngineSample]]) -> EngineSam
     return nearest.sample if nearest else EngineSample()
 
 
-def _metric_peaks(metrics: Sequence[Timed[EngineSample]]) -> list[Peak]:
+def _metric_peaks(metrics: Sequence[Timed[EngineSample]], own: Mapping[Kind, Peak]) -> list[Peak]:
     peaks = []
     for kind, read in _COUNTERS.items():
-        best: Peak | None = None
+        found = []
         for before, after in pairwise(metrics):
             elapsed = (after.at - before.at).total_seconds()
             a, b = read(before.sample), read(after.sample)
             # Shorter intervals come from the last sample of a phase, and would exaggerate.
             if a is None or b is None or elapsed < 0.5:
                 continue
-            rate = (b - a) / elapsed
-            if best is None or rate > best.tokens_per_s:
-                best = _peak(kind, "metrics", rate, after.at, after.sample)
-        if best:
-            peaks.append(best)
+            found.append(((b - a) / elapsed, before.at + (after.at - before.at) / 2, after.sample))
+        if found:
+            peaks.append(_peak(kind, "metrics", *_highest(found, own.get(kind))))
     return peaks
 
 
-def _log_peaks(log: Sequence[Timed[LogSample]]) -> list[Peak]:
+def _log_peaks(log: Sequence[Timed[LogSample]], own: Mapping[Kind, Peak]) -> list[Peak]:
     """The engine's own highest figures; several engines of one server each speak for themselves."""
     peaks = []
+    interval = timedelta(seconds=log_interval_s(log))
     for kind, read in _LOG_RATES.items():
-        best = max(
-            (line for line in log if read(line.sample) is not None), key=lambda t: read(t.sample) or 0, default=None
-        )
-        if best:
-            source: Source = "log" if best.sample.of == "engine" else "log of one request"
-            peaks.append(_peak(kind, source, read(best.sample) or 0.0, best.at, best.sample))
+        found = [
+            (rate, line.at - (interval / 2 if line.sample.of == "engine" else timedelta()), line.sample)
+            for line in log
+            if (rate := read(line.sample)) is not None
+        ]
+        if found:
+            rate, at, sample = _highest(found, own.get(kind))
+            peaks.append(_peak(kind, "log" if sample.of == "engine" else "log of one request", rate, at, sample))
     return peaks
+
+
+def _highest(found: Sequence[tuple[float, datetime, State]], own: Peak | None) -> tuple[float, datetime, State]:
+    """The highest rate. A steady load reaches it often: of those that are as high, that nearest the requests' peak."""
+    most = max(rate for rate, _, _ in found)
+    high = [one for one in found if one[0] >= most * (1 - _AS_HIGH)]
+    if own is None:
+        return max(high, key=lambda one: one[0])
+    return min(high, key=lambda one: abs((one[1] - own.at).total_seconds()))
+
+
+def log_interval_s(log: Sequence[Timed[LogSample]]) -> float:
+    """Over how long the figures of a line are means: as long as lines are usually apart; 0 if there is only one."""
+    times = [line.at for line in log if line.sample.of == "engine"]
+    apart = [(b - a).total_seconds() for a, b in pairwise(times)]
+    # Several engines of one server tell theirs at nearly the same moment.
+    known = [seconds for seconds in apart if seconds >= _TOGETHER_S]
+    return median(known) if known else 0.0
 
 
 def _counters(metrics: Sequence[Timed[EngineSample]]) -> dict[str, Any] | None:

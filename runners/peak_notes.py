@@ -1,23 +1,22 @@
 """Whether the peaks of throughput that requests, metrics and log saw agree, and else why not. Pure functions.
 
-Peaks agree if they are equal but for a tenth. Where they are not, the requests are counted over the stretches of time
-that the other source has, moved by a sampling interval at most; and in the other ways in which an engine may count.
-What gives the other's figure is the reason.
+Peaks agree if they are equal but for a tenth, and lie no more than a sampling interval apart. Where they are not equal,
+the requests are counted over the stretches of time that the other source has, moved by a sampling interval at most; and
+in the other ways in which an engine may count. What gives the other's figure is the reason.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from heapq import nlargest
 from itertools import pairwise
-from statistics import median
 from typing import Any
 
 from recipes.values import dataclass
 from runners.engine import EngineSample, LogSample
-from runners.measurement import Kind, Timed, request_rates
+from runners.measurement import Kind, Timed, log_interval_s, request_rates
 from runners.records import RequestRecord as Record
 
 INTERVAL_S = 1.0
@@ -42,16 +41,23 @@ class _Peak:
     seconds: float
     rate: float
 
+    @property
+    def middle(self) -> float:
+        return self.begin + self.seconds / 2
+
 
 def peaks_note(
     records: Sequence[Record],
     metrics: Sequence[Timed[EngineSample]],
     log: Sequence[Timed[LogSample]],
     peak_at: Sequence[Mapping[str, Any]],
+    *,
+    warmup: int = 0,
 ) -> list[str]:
     """A sentence for each peak that differs from the requests' by more than a sampling interval explains.
 
-    `peak_at` is that of the result. Empty if all agree.
+    `peak_at` is that of the result, `warmup` how many requests the engine had that are not among these. Empty if all
+    agree.
     """
     answered = [r for r in records if r.prompt_tokens or r.status == "ok"]
     rates = request_rates(answered)
@@ -63,11 +69,13 @@ def peaks_note(
         found = {peak["source"]: peak for peak in peak_at if peak["kind"] == kind}
         if "requests" not in found:
             continue
-        own = _Peak(_seconds(found["requests"]["at"]), rates.width_s, found["requests"]["tokens_per_s"])
+        begin = _seconds(found["requests"]["at"]) - rates.width_s / 2
+        own = _Peak(begin, rates.width_s, found["requests"]["tokens_per_s"])
         if counted := _counted(metrics, kind):
-            notes += _of_metrics(kind, own, counted, answered)
+            at = _seconds(found["metrics"]["at"]) if "metrics" in found else 0.0
+            notes += _of_metrics(kind, own, at, counted, answered, warmup)
         if "log" in found:
-            notes += _of_log(kind, own, found["log"]["tokens_per_s"], log, rates.per_s[kind], rates.width_s)
+            notes += _of_log(kind, own, _seconds(found["log"]["at"]), log, answered)
     if single := [peak for peak in peak_at if peak["source"] == "log of one request"]:
         told = ", ".join(f"{peak['kind']} up to {peak['tokens_per_s']:,.0f} tok/s" for peak in single)
         notes.append(
@@ -76,23 +84,65 @@ def peaks_note(
     return notes
 
 
-def _of_metrics(kind: Kind, own: _Peak, counted: Sequence[_Look], records: Sequence[Record]) -> Iterator[str]:
+def counters_note(row: Mapping[str, Any], warmup: int) -> str:
+    """Why the engine counted more tokens than the answers have, if that is known: the reason in a sentence, or none."""
+    counted = row["engine_counters"] or {}
+    more = [(counted.get(name) or 0) - row[name] for name in ("prompt_tokens", "output_tokens")]
+    if not warmup or max(more) <= 0:
+        return ""
+    whose = "the request" if warmup == 1 else f"the {warmup} requests"
+    return f"The engine also counted {whose} of the warm-up, which are no part of the figures."
+
+
+def _of_metrics(
+    kind: Kind, own: _Peak, at: float, counted: Sequence[_Look], records: Sequence[Record], warmup: int
+) -> Iterator[str]:
     pairs = [(a, b) for a, b in pairwise(counted) if b[0] - a[0] >= INTERVAL_S / 2]
     if not pairs:
         seconds = counted[-1][0] - counted[0][0]
         yield f"{kind}: the engine's page was read twice within {seconds:.2f} s, too short for a peak of its own"
         return
-    highest = max(pairs, key=lambda pair: (pair[1][1] - pair[0][1]) / (pair[1][0] - pair[0][0]))
-    (begin, first), (end, last) = highest
+    (begin, first), (end, last) = min(pairs, key=lambda pair: abs((pair[0][0] + pair[1][0]) / 2 - at))
     theirs = _Peak(begin, end - begin, (last - first) / (end - begin))
     if abs(theirs.rate - own.rate) <= max(NEAR * max(theirs.rate, own.rate), _FEW_TOKENS / theirs.seconds):
+        rates = [_Peak(a, b - a, (after - before) / (b - a)) for (a, before), (b, after) in pairs]
+        yield from _moments(kind, own, theirs, "page", rates, records)
         return
     said = f"{kind}: the engine's page reaches {theirs.rate:,.0f} tok/s, the requests {own.rate:,.0f}"
-    yield f"{said}: {_why(kind, own, theirs, counted, pairs, records)}"
+    yield f"{said}: {_why(kind, own, theirs, counted, pairs, records, warmup)}"
+
+
+def _moments(
+    kind: Kind, own: _Peak, theirs: _Peak, whose: str, rates: Sequence[_Peak], records: Sequence[Record]
+) -> Iterator[str]:
+    """Why two peaks that are equal lie at different moments, if they do. `rates`: all that the other source saw."""
+    far_s = _FAR_S * max(1.0, theirs.seconds / INTERVAL_S)
+    if abs(theirs.middle - own.middle) <= far_s:
+        return
+    there = max((peak.rate for peak in rates if abs(peak.middle - own.middle) <= far_s), default=0.0)
+    here = _highest(_spread(records, kind), theirs)
+    mine, other = _clock(own.middle), _clock(theirs.middle)
+    said = f"{kind}: the requests' peak is at {mine}, that of the engine's {whose} at {other}"
+    if there >= theirs.rate * (1 - NEAR):
+        yield f"{said}: it was as high more than once, and the {whose} has {there:,.0f} tok/s at the former as well"
+        return
+    if here >= own.rate * (1 - NEAR):
+        yield f"{said}: it was as high more than once, and the requests have {here:,.0f} tok/s at the latter as well"
+        return
+    yield (
+        f"{said}, where the requests come to {here:,.0f} tok/s, and at the former the {whose} to {there:,.0f}: the "
+        "tokens of an answer are taken to come evenly, and here they did not"
+    )
 
 
 def _why(
-    kind: Kind, own: _Peak, theirs: _Peak, counted: Sequence[_Look], pairs: Sequence[_Pair], records: Sequence[Record]
+    kind: Kind,
+    own: _Peak,
+    theirs: _Peak,
+    counted: Sequence[_Look],
+    pairs: Sequence[_Pair],
+    records: Sequence[Record],
+    warmup: int,
 ) -> str:
     page, as_sent = _between(counted), _spread(records, kind)
     around = [b - a for (a, _), (b, _) in pairwise(counted) if b > own.begin and a < own.begin + own.seconds]
@@ -109,6 +159,8 @@ def _why(
     grown, asked = counted[-1][1] - counted[0][1], sum(_tokens(record, kind) for record in records)
     if abs(grown - asked) > NEAR / 2 * max(grown, asked):
         whose = "somebody else asks it too" if grown > asked else "it does not count all of them"
+        if grown > asked and warmup:
+            whose = f"those of the warm-up ({warmup}) are among them, or somebody else asks it too"
         return f"the engine counted {grown:,.0f} tokens in all and the requests {asked:,}: {whose}"
     span_s = counted[-1][0] - counted[0][0]
     if span_s < 4 * INTERVAL_S:
@@ -145,35 +197,37 @@ def _other_ways(kind: Kind, records: Sequence[Record]) -> Iterator[tuple[Count, 
 
 
 def _of_log(
-    kind: Kind,
-    own: _Peak,
-    rate: float,
-    log: Sequence[Timed[LogSample]],
-    per_s: Sequence[float],
-    width_s: float,
+    kind: Kind, own: _Peak, at: float, log: Sequence[Timed[LogSample]], records: Sequence[Record]
 ) -> Iterator[str]:
     """The log gives means over an interval of its own, which is as long as its lines are apart."""
-    if abs(rate - own.rate) <= NEAR * max(rate, own.rate):
+    name = f"{kind}_tokens_per_s"
+    lines = [(line.at.timestamp(), getattr(line.sample, name)) for line in log if line.sample.of == "engine"]
+    apart_s = log_interval_s(log)
+    means = [_Peak(told_at - apart_s, apart_s, rate) for told_at, rate in lines if rate is not None]
+    theirs = min(means, key=lambda mean: (round(abs(mean.middle - at), 2), -mean.rate))
+    if abs(theirs.rate - own.rate) <= NEAR * max(theirs.rate, own.rate):
+        yield from _moments(kind, own, theirs, "log", means, records)
         return
-    said = f"{kind}: the engine's log reaches {rate:,.0f} tok/s, the requests {own.rate:,.0f}"
-    times = [line.at.timestamp() for line in log if line.sample.of == "engine"]
-    apart_s = median([b - a for a, b in pairwise(times)]) if len(times) > 1 else 0.0
-    span_s = len(per_s) * width_s
-    if apart_s <= INTERVAL_S or apart_s >= span_s:
-        lines = "one line" if len(times) == 1 else f"{len(times)} lines"
-        yield f"{said}: in the {span_s:.1f} s of the load it wrote {lines}, each a mean over a stretch of its own"
+    said = f"{kind}: the engine's log reaches {theirs.rate:,.0f} tok/s, the requests {own.rate:,.0f}"
+    span_s = max(r.ended_at for r in records).timestamp() - min(r.started_at for r in records).timestamp()
+    if not apart_s or apart_s >= span_s:
+        wrote = "one line" if len(lines) == 1 else f"{len(lines)} lines"
+        yield f"{said}: in the {span_s:.1f} s of the load it wrote {wrote}, each a mean over a stretch of its own"
         return
-    length = max(1, round(apart_s / width_s))
-    sums = [0.0]
-    for value in per_s:
-        sums.append(sums[-1] + value)
-    best = max(b - a for a, b in zip(sums, sums[length:], strict=False)) / length
-    over = f"over {apart_s:.0f} s the requests reach {best:,.0f} tok/s"
-    if rate <= best * (1 + NEAR):
-        yield f"{said}: it tells means over {apart_s:.0f} s; {over}"
-    else:
-        why = "it counts tokens at another moment than they arrive here, or somebody else asks as well"
-        yield f"{said}: it tells means over {apart_s:.0f} s, and {over}: {why}"
+    said = f"{said}: it tells means over {apart_s:.0f} s"
+    ways = ((_spread(records, kind), ""), *((count, f"{reason}; ") for count, reason in _other_ways(kind, records)))
+    pairs: list[_Pair] = [((mean.begin, 0.0), (mean.begin + apart_s, 0.0)) for mean in means]
+    for count, reason in ways:
+        found = _resampled(count, pairs)
+        if min(found) * (1 - NEAR) <= theirs.rate <= max(found) * (1 + NEAR):
+            near = min(found, key=lambda rate: abs(rate - theirs.rate))
+            same = f"over the same stretches, give or take {INTERVAL_S:.0f} s, the requests reach {near:,.0f} tok/s"
+            yield f"{said}; {reason}{same}"
+            return
+    most = max(_resampled(ways[0][0], pairs))
+    other = "somebody else asks as well" if theirs.rate > most else "it leaves some out"
+    why = f"it counts tokens at another moment than they arrive here, or {other}"
+    yield f"{said}, in which the requests reach {most:,.0f} tok/s: {why}"
 
 
 def _counted(metrics: Sequence[Timed[EngineSample]], kind: Kind) -> list[_Look]:
@@ -249,3 +303,7 @@ def _tokens(record: Record, kind: Kind) -> int:
 
 def _seconds(at: str) -> float:
     return datetime.fromisoformat(at).timestamp()
+
+
+def _clock(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S}"

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
-from provisioners.contract import Bill, Gone, Lease, MayStillBill, Offer, Release
+from provisioners.contract import Bill, Lease, Offer, Release
 from recipes.errors import ExitCode
 from recipes.spec import Workload
 from recipes.values import dataclass
@@ -26,8 +26,8 @@ from runners.forecast.forecast import parallel_sizes
 from runners.forecast.measured import compared, work_row
 from runners.ledger import Known
 from runners.measurement import latency, request_counts, throughput
-from runners.outcome import Outcome, as_row
-from runners.peak_notes import peaks_note
+from runners.outcome import Outcome, as_row, release_row
+from runners.peak_notes import counters_note, peaks_note
 from runners.plan import Plan
 from runners.plan_document import SCHEMA_VERSION
 from runners.prepare import Prepared
@@ -102,7 +102,7 @@ def build_result(
             "forecast_usd": expected.total_usd.likely if expected and expected.total_usd else None,
             **bill_row(facts.bill, paid["total_usd"], datetime.now(UTC)),
         },
-        "throughput": {**_throughput_row(measured), **_taken_at(measured, facts.way)},
+        "throughput": {**_throughput_row(measured, plan.recipe.workload), **_taken_at(measured, facts.way)},
         "concurrency": measured.concurrency,
         "telemetry": measured.telemetry,
         "latency": latency(records),
@@ -148,11 +148,13 @@ def caveats(records: Sequence[RequestRecord], settings: Workload) -> Iterator[st
         yield f"{empty} of {len(records)} answers were empty: what they were asked about is missing (on_empty: skip)"
 
 
-def _throughput_row(measured: Measured) -> dict[str, Any]:
-    """With why the peaks differ, if they do."""
+def _throughput_row(measured: Measured, workload: Workload) -> dict[str, Any]:
+    """With why the peaks differ, if they do, and why the engine counted more."""
+    warmup = workload.traffic.warmup if workload.traffic is not None else 0
     seen = (measured.records, measured.metrics, measured.log)
     row = throughput(*seen)
-    return {**row, "peaks_note": peaks_note(*seen, row["peak_at"])}
+    notes = peaks_note(*seen, row["peak_at"], warmup=warmup)
+    return {**row, "peaks_note": notes, "counters_note": counters_note(row, warmup)}
 
 
 def _taken_at(measured: Measured, way: str | None) -> dict[str, Any]:
@@ -228,16 +230,6 @@ def bill_row(bill: Bill | None, ours_usd: float | None, asked_at: datetime) -> d
         "difference_usd": None if difference is None else round(difference, 6),
         "difference_share": None if difference is None or not ours_usd else round(difference / ours_usd, 4),
     }
-
-
-def release_row(release: Release) -> dict[str, str]:
-    match release:
-        case Gone(proof, _):
-            return {"state": "gone", "proof": proof}
-        case MayStillBill(reason, command):
-            return {"state": "may-still-bill", "proof": "", "reason": reason, "command": command}
-        case _:
-            assert_never(release)
 
 
 def versions(plan: Plan) -> dict[str, str]:

@@ -91,7 +91,7 @@ def test_a_burst_is_seen_in_its_second() -> None:
     burst = [request(3, 4, ttft_s=0.5, prompt_tokens=400, output_tokens=90)]
     found = throughput(calm + burst, [], [])
     assert (found["peak_prompt_tokens_per_s"], found["peak_output_tokens_per_s"]) == (410, 100)
-    assert peaks(found)["requests", "prompt"]["at"] == after(3).isoformat(timespec="milliseconds")
+    assert peaks(found)["requests", "prompt"]["at"] == after(3.5).isoformat(timespec="milliseconds")
 
 
 def test_tokens_are_spread_over_the_time_they_took() -> None:
@@ -170,6 +170,18 @@ def test_the_engines_own_lines_have_peaks_of_their_own() -> None:
     found = peaks(throughput([request(0, 3)], [], log))
     assert (found["log", "prompt"]["tokens_per_s"], found["log", "prompt"]["running"]) == (3221.1, 14)
     assert (found["log", "output"]["tokens_per_s"], found["log", "output"]["kv_usage"]) == (156.8, 0.783)
+
+
+def test_all_sources_tell_the_middle_of_their_interval_and_the_same_one_of_a_steady_load() -> None:
+    """Each of ten seconds is as high as the others, but for what clocks differ by."""
+    records = [request(n, n + 1, ttft_s=0.5, prompt_tokens=300, output_tokens=30) for n in range(10)]
+    burst = [request(6, 7, ttft_s=0.5, prompt_tokens=1, output_tokens=0)]
+    counters = [sample(n, prompt_tokens_total=300 * n + (n == 1)) for n in range(11)]
+    log = [Timed(after(n), LogSample(prompt_tokens_per_s=301 if n == 2 else 300)) for n in range(1, 11)]
+    found = peaks(throughput(records + burst, counters, log))
+    assert {found[source, "prompt"]["at"] for source in ("requests", "metrics", "log")} == {
+        after(6.5).isoformat(timespec="milliseconds")
+    }
 
 
 def test_percentiles_worked_out_by_hand() -> None:

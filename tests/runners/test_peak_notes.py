@@ -11,7 +11,7 @@ import pytest
 
 from runners.engine import EngineSample, LogSample
 from runners.measurement import Timed, throughput
-from runners.peak_notes import peaks_note
+from runners.peak_notes import counters_note, peaks_note
 from runners.records import RequestRecord
 
 BEGIN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -172,7 +172,7 @@ def test_a_short_burst_is_lower_in_a_mean_over_ten_seconds() -> None:
     lines.append(Timed(BEGIN + timedelta(seconds=25), LogSample(output_tokens_per_s=850.0)))
     (note,) = [one for one in notes(records, (), lines) if one.startswith("output")]
     assert "the engine's log reaches 900 tok/s, the requests 2,7" in note
-    assert "it tells means over 10 s; over 10 s the requests reach 9" in note
+    assert "it tells means over 10 s; over the same stretches, give or take 1 s, the requests reach 900 tok/s" in note
 
 
 def test_one_line_of_a_short_load_is_no_peak() -> None:
@@ -184,3 +184,51 @@ def test_one_line_of_a_short_load_is_no_peak() -> None:
 def test_the_speed_of_single_requests_is_no_peak_of_all() -> None:
     (note,) = notes(load(), (), log(3000.0, range(30), of="request"))
     assert "the speed of one request at a time (prompt up to 3,000 tok/s, output up to 3,000 tok/s)" in note
+
+
+def test_equal_peaks_at_different_moments_are_explained() -> None:
+    """Two bursts of which each source finds another one a little higher."""
+    records = [*load(), *(request(second, ttft_s=1.0, answer_s=1.0, output_tokens=0) for second in (10.0, 20.0))]
+    counted = even(records, "prompt")
+
+    def more_in_the_second(at: float) -> float:
+        return counted(at) + 80 * min(1.0, max(0.0, at - 20))
+
+    (note,) = [one for one in notes(records, page(more_in_the_second, lambda _: 0.0, range(36))) if "prompt" in one]
+    assert note == (
+        "prompt: the requests' peak is at 00:00:10, that of the engine's page at 00:00:20: it was as high more than "
+        "once, and the page has 2,000 tok/s at the former as well"
+    )
+
+
+def test_a_log_of_seconds_that_are_cut_elsewhere_is_lower() -> None:
+    """Bursts of a second that the log's lines cut in two; the reason names what the requests come to there."""
+    records = [request(float(second), ttft_s=1.0, answer_s=1.0, output_tokens=0) for second in range(0, 30, 3)]
+    lines = [
+        Timed(BEGIN + timedelta(seconds=n + 0.4), LogSample(prompt_tokens_per_s=rate))
+        for n in range(1, 30)
+        for rate in [{0: 400.0, 1: 600.0, 2: 0.0}[n % 3]]
+    ]
+    (note,) = notes(records, (), lines)
+    assert note == (
+        "prompt: the engine's log reaches 600 tok/s, the requests 1,000: it tells means over 1 s; over the same "
+        "stretches, give or take 1 s, the requests reach 600 tok/s"
+    )
+
+
+def test_a_log_that_is_far_lower_is_not_explained_by_means() -> None:
+    told = notes(load(), (), log(100.0, range(2, 30)))
+    assert [note.rpartition(": ")[2] for note in told] == [
+        "it counts tokens at another moment than they arrive here, or it leaves some out"
+    ] * 2
+
+
+def test_requests_of_the_warm_up_are_named_where_the_engine_counts_more() -> None:
+    row = throughput(load(4), page(lambda at: 1200 * at, lambda at: 450 * at, range(5)), [])
+    assert (
+        counters_note(row, 2)
+        == "The engine also counted the 2 requests of the warm-up, which are no part of the figures."
+    )
+    assert counters_note(row, 0) == ""
+    assert counters_note({**row, "engine_counters": None}, 2) == ""
+    assert counters_note({**row, "engine_counters": {"prompt_tokens": 4000, "output_tokens": None}}, 2) == ""
