@@ -11,13 +11,16 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from runners.answers import rows_of
 from runners.metrics.families import FAMILIES, Family
 from runners.metrics.own_pages import Recorded, recorded
 from runners.metrics.passing import labelled
 from runners.metrics.replay import states
 from runners.metrics.series import Labels, points
+from runners.metrics.state import moment
 from runners.run_folder import RunFolder
 
+_LONG_S = 3600.0
 _HELD_S, _LONGEST_HELD_S = 5.0, 45.0
 """A page is written down every 30 s at the least; over more than that nobody knows what it said."""
 _SUMS = ("_total", "_bucket", "_count", "_sum", "_created", "_info")
@@ -57,16 +60,16 @@ class _Run:
             yield from self._together(together)
 
     def _together(self, columns: list[tuple[str, _Column]]) -> Iterator[str]:
-        for i, moment in enumerate(columns[0][1].moments):
-            at = f"{self.moments[moment]:.3f}"
+        for i, place in enumerate(columns[0][1].moments):
+            at = f"{self.moments[place]:.3f}"
             for series, column in columns:
                 yield f"{series} {column.values[i]!r} {at}\n"
 
 
-def lines(folders: Iterable[RunFolder], step_s: float) -> Iterator[str]:
-    """The whole text; runs that left no events have no part in it."""
+def lines(folders: Iterable[RunFolder], step_s: float | None = None) -> Iterator[str]:
+    """The whole text; runs that left no events have no part in it. Without a step a long run has one of its own."""
     folders = list(folders)
-    runs = [_Run(folder, step_s) for folder in folders]
+    runs = [_Run(folder, step_s or step_of(folder)) for folder in folders]
     for family in FAMILIES:
         if any(family in run.families for run in runs):
             yield f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n"
@@ -74,6 +77,12 @@ def lines(folders: Iterable[RunFolder], step_s: float) -> Iterator[str]:
                 yield from run.lines(family)
     yield from _engines(folders)
     yield "# EOF\n"
+
+
+def step_of(folder: RunFolder) -> float:
+    """Seconds between two points: of a run of hours as many as a scrape would have, since a day is a gigabyte else."""
+    at = [moment(row["at"]) for row in rows_of(folder.path / "events.jsonl", "at")]
+    return 1.0 if not at or at[-1] - at[0] <= _LONG_S else 5.0
 
 
 def _engines(folders: Iterable[RunFolder]) -> Iterator[str]:

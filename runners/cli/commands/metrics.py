@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--write", metavar="DIR", type=Path, help="write what Prometheus and Grafana need into a folder")
     add_json(parser)
     parser.add_argument(
-        "--step", type=_seconds, default=1.0, metavar="SECONDS", help="between two points of a series (default: 1)"
+        "--step",
+        type=_seconds,
+        metavar="SECONDS",
+        help="between two points of a series (default: 1; of runs longer than an hour 5)",
     )
     parser.add_argument(
         "--interval",

@@ -75,7 +75,7 @@ def series(text: str, name: str, *labels: str) -> list[Sample]:
     return next(iter(found.values()), [])
 
 
-def told(*folders: RunFolder, step_s: float = 1.0) -> str:
+def told(*folders: RunFolder, step_s: float | None = None) -> str:
     return "".join(lines(folders, step_s))
 
 
@@ -116,6 +116,18 @@ def test_times_ascend_and_end_with_the_last_figures(tmp_path: Path) -> None:
 
 def told_again(tmp_path: Path, step_s: float) -> str:
     return told(RunFolder(tmp_path / "failed"), step_s=step_s)
+
+
+@pytest.mark.parametrize(("minutes", "step_s"), [(50, 1), (70, 5)])
+def test_a_run_of_hours_has_a_point_for_each_scrape_that_there_would_be(
+    tmp_path: Path, minutes: int, step_s: int
+) -> None:
+    events = [*begun(), {"at": at(minutes * 60), "event": "run-ended", "status": "completed"}]
+    run = folder(tmp_path / "long", events)
+    cost = series(told(run), "recipe_cost_usd")
+    assert len(cost) == pytest.approx(minutes * 60 / step_s, abs=2)
+    assert cost[-1][0] == minutes * 60
+    assert len(series(told(run, step_s=10.0), "recipe_cost_usd")) == pytest.approx(minutes * 6, abs=2)
 
 
 def test_another_client_begins_with_nothing_counted_as_its_page_did(tmp_path: Path) -> None:
