@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 from recipes.errors import UsageError
 from recipes.explain import did_you_mean
 from recipes.values import dataclass
-from runners.comparing.changes import leaves
-from runners.comparing.groups import Group, base_of, groups_of, named
+from runners.comparing.groups import Group, base_of, groups_of, named, why_left_out
+from runners.comparing.meant import of_one_matrix
 from runners.ledger import Ledger
 from runners.ledger.filters import Filter
 from runners.ledger.rows import Row
@@ -85,7 +85,20 @@ class Selector:
             raise self._unknown(reference)
 
     def _unknown(self, reference: str) -> UsageError:
+        if reference.startswith(_TAG):
+            going = [row for row in self._going(tag=reference[1:]) if reference[1:] in row.tags]
+        else:
+            going = self._going_of(_stem(reference)) or self._going(digest=reference)
+        if going:
+            what = f"{reference}: no run has ended; {going[0].run_id} is still going on"
+            return UsageError(what, advice=f"recipe watch {going[0].run_id}")
+        if reference.startswith(_TAG):
+            hint = did_you_mean(reference[1:], self._ledger.values("tag"))
+            return UsageError(f"{reference}: no run has this tag", advice=hint or "see recipe runs")
         known = self._ledger.values("recipe")
+        if self._since and (older := [*self._ledger.rows(Filter(recipe=_stem(reference)), limit=1)]):
+            what = f"{reference}: no run has begun since {self._since.isoformat(timespec='minutes')}"
+            return UsageError(what, advice=f"the newest is {older[0].run_id}")
         hint = did_you_mean(reference, known) if known else "nothing has run yet; try recipe up local-smoke"
         bounded = f" since {self._since.isoformat(timespec='minutes')}" if self._since else ""
         what = f"{reference}: no such run, and no recipe of this name has run{bounded}"
@@ -95,6 +108,15 @@ class Selector:
         """The newest first; those that are still going on are not compared."""
         rows = self._ledger.rows(Filter(since=self._since, **meant), limit=_MOST_ROWS)
         return [row for row in rows if row.status != "running"]
+
+    def _going(self, **meant: Any) -> list[Row]:
+        """The runs that are still going on."""
+        return self._ledger.rows(Filter(since=self._since, status=("running",), **meant), limit=_MOST_ROWS)
+
+    def _going_of(self, name: str) -> list[Row]:
+        """Those of this recipe, or of its matrix."""
+        going = self._going(recipe=f"{name}*")
+        return [row for row in going if name in (row.recipe, base_of(row.recipe, row.variant))]
 
     def _run(self, reference: str, *, day: str = r"\d{8}") -> Row | None:
         """The run of this id or unique beginning, which must say so much of its day. Raises UsageError."""
@@ -117,21 +139,22 @@ class Selector:
         groups = self._groups(list({row.run_id: row for row in rows}.values()))
         own = next((group for group in groups if run.run_id in group.run_ids), None)
         if own is None:
-            why = next((left.why for g in groups for left in g.left_out if left.run_id == run.run_id), run.status)
+            why = next((left.why for g in groups for left in g.left_out if left.run_id == run.run_id), "")
             if not groups:
-                raise _nothing(run.run_id, run, why)
+                raise self._nothing(run.run_id, run, why)
             own = groups[0]
-            found.notes.append(f"{run.run_id} is not counted ({why}); the other runs of its recipe stand for it")
+            found.notes.append(
+                f"{run.run_id} is not counted ({why or run.status}); the other runs of its recipe stand for it"
+            )
         found.groups.append(own)
 
     def _of_tag(self, reference: str, found: _Found) -> None:
         rows = [row for row in self._rows(tag=reference[1:]) if reference[1:] in row.tags]
         if not rows:
-            hint = did_you_mean(reference[1:], self._ledger.values("tag"))
-            raise UsageError(f"{reference}: no run has this tag", advice=hint or "see recipe runs")
+            raise self._unknown(reference)
         groups = self._groups(rows)
         if not groups:
-            raise _nothing(reference, rows[0])
+            raise self._nothing(reference, rows[0])
         found.groups += sorted(groups, key=lambda group: str(group.newest["started_at"]))
 
     def _of_recipe(self, name: str, rows: Sequence[Row], found: _Found, *, single: bool) -> None:
@@ -140,6 +163,7 @@ class Selector:
         variants = [row for row in rows if row.variant and base_of(row.recipe, row.variant) == name]
         if not own and not variants:
             raise self._unknown(name)
+        found.notes += [f"{row.run_id} is still going on, and is not counted" for row in self._going_of(name)]
         if variants and (not own or own[0].started_at < variants[0].started_at):
             self._of_matrix(name, variants, found)
         elif single and not self._alone:
@@ -152,7 +176,7 @@ class Selector:
         groups = self._groups(_of_digest(rows, _newest_digest(rows)))
         found.notes += _not_the_newest(rows)
         if not groups:
-            raise _nothing(rows[0].recipe, rows[0])
+            raise self._nothing(rows[0].recipe, rows[0])
         found.groups.append(groups[0])
         found.notes += [] if self._alone else _elsewhere(groups[0], groups[1:])
 
@@ -162,7 +186,7 @@ class Selector:
         groups = self._groups(_of_digest(rows, _newest_digest(rows)))
         found.notes += _not_the_newest(rows)
         if not groups:
-            raise _nothing(rows[0].recipe, rows[0])
+            raise self._nothing(rows[0].recipe, rows[0])
         if len(groups) > 1 or len(digests) < 2:
             found.groups += reversed(groups)
             return
@@ -177,33 +201,19 @@ class Selector:
         newest: dict[str, list[Row]] = {}
         for row in rows:
             newest.setdefault(row.recipe_digest, []).append(row)
-        done = [own for own in newest.values() if any(row.status == "completed" for row in own)]
-        if not done:
-            raise _nothing(name, rows[0])
-        first = next(row for row in rows if row.status == "completed")
-        axes = {path for own in done for path in own[0].variant}
-        text, rest = self._text(first), self._without(first, axes)
-        groups = []
-        seen = []
-        for own in done:
-            run = next(row for row in own if row.status == "completed")
-            if run.variant in seen or (self._text(run), self._without(run, axes)) != (text, rest):
-                continue
-            if mine := self._groups(own):
-                seen.append(run.variant)
-                groups.append(mine[0])
+        completed = [row for row in rows if row.status == "completed"]
+        if not completed:
+            raise self._nothing(name, rows[0])
+        variants = of_one_matrix(self._home, completed)
+        groups = [mine[0] for row in variants if (mine := self._groups(newest[row.recipe_digest]))]
         found.groups += sorted(groups, key=lambda group: str(group.results[-1]["started_at"]))
-        lost = [own[0] for own in newest.values() if own not in done and self._text(own[0]) == text]
+        text, done = self._text(completed[0]), {row.recipe_digest for row in completed}
+        lost = [own[0] for digest, own in newest.items() if digest not in done and self._text(own[0]) == text]
         found.notes += [f"{row.recipe} has no completed run ({row.status})" for row in lost]
 
     def _text(self, row: Row) -> str | None:
         path = self._home / "runs" / row.run_id / "recipe.yaml"
         return path.read_text(encoding="utf-8") if path.is_file() else None
-
-    def _without(self, row: Row, axes: Iterable[str]) -> Mapping[str, Any] | None:
-        tree = self._resolved(row.run_id)
-        ours = tuple(axes)
-        return None if tree is None else {p: v for p, v in leaves(tree) if not p.startswith(ours)}
 
     def _resolved(self, run_id: str) -> dict[str, Any] | None:
         found: dict[str, Any] | None = RunFolder(self._home / "runs" / run_id).read_json("resolved.json")
@@ -223,6 +233,18 @@ class Selector:
             results = completed or results
         groups = groups_of(results, alone=self._alone)
         return [replace(group, resolved=self._resolved_of(group)) for group in groups]
+
+    def _nothing(self, reference: str, run: Row, why: str = "") -> UsageError:
+        """That nothing counts of what is meant, and why its newest run does not."""
+        if run.status == "completed" and not why:
+            why = next(filter(None, map(why_left_out, self._ledger.results([run.run_id]))), "")
+        how = why or _end(run)
+        if RUN_ID.fullmatch(reference):
+            told = f"{reference} {how}"
+        else:
+            counted = "run that counts" if run.status == "completed" else "completed run"
+            told = f"{reference}: no {counted}; the newest, {run.run_id}, {how}"
+        return UsageError(f"{told}: nothing to compare", advice=f"recipe report {run.run_id}")
 
     def _resolved_of(self, group: Group) -> dict[str, Any] | None:
         found = (self._resolved(run_id) for run_id in group.run_ids[:3])
@@ -276,10 +298,3 @@ def _how_else(group: Group, other: Group) -> str:
     if other.machine != group.machine:
         return f"on {other.machine}"
     return f"with {other.engine}" if other.engine != group.engine else "of other texts, another model or offer"
-
-
-def _nothing(reference: str, run: Row, why: str = "") -> UsageError:
-    how = _end(run)
-    name = RUN_ID.fullmatch(reference)
-    told = f"{reference} {why or how}" if name else f"{reference}: no completed run; the newest, {run.run_id}, {how}"
-    return UsageError(f"{told}: nothing to compare", advice=f"recipe report {run.run_id}")

@@ -179,7 +179,7 @@ def _explained(document: Document, width: int | None, *, of_first: bool) -> Iter
     axes = ", ".join(names[key] for key in front["axes"])
     yield Text()
     if axes:
-        what = f"no other is as good in each of {axes}, and better in one"
+        what = f"no other is as good in each of {axes}, and better in one; by the medians, whatever the noise"
         note = f" ({front['note']})" if front["note"] else ""
         yield from labelled("front", f"{what}{note}", width)
     if of_first and any(_of_first(document, i).startswith("(") for i in range(len(document["groups"]))):

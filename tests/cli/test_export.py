@@ -56,7 +56,7 @@ def test_a_files_name_says_its_format_and_it_is_there_whole_or_not_at_all(log: C
     for name in ("runs.csv", "runs.jsonl", "runs.parquet", "runs.md"):
         ended = log("export", "-o", name)
         assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
-        assert f"{name}: runs of 3 runs" in ended.stderr
+        assert f"{name}: 3 runs" in ended.stderr
     assert len(list(csv.DictReader((log.cwd / "runs.csv").open(newline="")))) == 3
     assert (log.cwd / "runs.parquet").read_bytes()[:4] == b"PAR1"
     assert "out of memory" in (log.cwd / "runs.md").read_text()
@@ -206,3 +206,13 @@ def test_an_import_that_is_killed_is_completed_by_the_next(recipe: Command, tmp_
     assert len(Ledger(other.home).rows()) == 60
     assert os.listdir(other.home / "importing") == ["lock"]
     assert other("import", str(recipe.home)).stdout.endswith("60 here already, 0 refused\n")
+
+
+def test_what_is_wrong_is_said_and_not_that_nothing_is_meant(recipe: Command) -> None:
+    """In an empty log, without the library."""
+    hidden = recipe.cwd / "hidden" / "pyarrow"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ImportError('no', name='pyarrow')")
+    ended = recipe("export", "-o", "x.parquet", env={"PYTHONPATH": str(hidden.parent)})
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: pyarrow is not installed")

@@ -73,12 +73,12 @@ def run(options: argparse.Namespace) -> int:
     ledger = Ledger(home)
     rows = chosen_rows(home, ledger, options.run, meant)
     runs = exported_runs(home, ledger, rows)
-    if not rows:
-        print("no runs are meant; recipe runs lists what there is", file=sys.stderr)
     if isinstance(target, FileTarget):
         _write(options, target, runs, len(rows))
     else:
         _send(options, target, runs, len(rows))
+    if not rows:  # after what was wrong, if anything was
+        print("no runs are meant; recipe runs lists what there is", file=sys.stderr)
     return 0
 
 
@@ -115,7 +115,8 @@ def _write(options: argparse.Namespace, target: FileTarget, runs: Iterator[Expor
         print(f"{what}: {', '.join(gone[:3])}{', …' if len(gone) > 3 else ''}", file=sys.stderr)
     if options.output is not None:
         size = f", {options.output.stat().st_size:,} bytes" if options.output.is_file() else ""
-        print(f"{options.output}: {options.what} of {plural(count, 'run')}{size}", file=sys.stderr)
+        told = plural(count, "run") if options.what == "runs" else f"{options.what} of {plural(count, 'run')}"
+        print(f"{options.output}: {told}{size}", file=sys.stderr)
 
 
 def _noting(runs: Iterator[ExportedRun], gone: list[str]) -> Iterator[ExportedRun]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from recipes.errors import UsageError
 from runners.comparing.selection import Selection, Selector
-from runners.ledger import Ledger
+from runners.ledger import Known, Ledger
 from tests.runners.comparing.making import result
 
 
@@ -125,7 +126,7 @@ def test_the_newest_repetitions_are_taken_and_since_when_can_be_said(home: Path)
     assert selected(home, "base", last=2).groups[0].run_ids == (rows[5]["run_id"], rows[4]["run_id"])
     since = datetime.fromisoformat(rows[3]["started_at"])
     assert len(selected(home, "base", since=since).groups[0].results) == 3
-    with pytest.raises(UsageError, match="no such run"):
+    with pytest.raises(UsageError, match="no run has begun since"):
         selected(home, "base", since=datetime.now(UTC) + timedelta(days=9999))
 
 
@@ -165,3 +166,44 @@ def test_only_what_is_compared_is_read(home: Path, monkeypatch: pytest.MonkeyPat
     groups = selected(home, "base", last=10).groups
     assert [len(group.results) for group in groups] == [10, 10]
     assert len(read) == 20
+
+
+def begun(home: Path, name: str, run_id: str, **known: Any) -> None:
+    """A run that is going on, minded by this process."""
+    Ledger(home).begin(run_id, name, "d" * 16, datetime.now(UTC).isoformat(), os.getpid(), Known(**known))
+
+
+def test_what_is_still_going_on_is_said_to_be(home: Path) -> None:
+    now = f"slow-{datetime.now(UTC):%Y%m%d}-120000-0001"
+    begun(home, "slow", now, tags=["nightly"])
+    for word in ("slow", "slow.yaml", now, "@nightly", "d" * 16):
+        with pytest.raises(UsageError) as refused:
+            selected(home, word)
+        assert f"{now} is still going on" in refused.value.message, word
+        assert refused.value.advice == f"recipe watch {now}"
+    kept(home, [result(recipe="slow")])
+    assert selected(home, "slow").notes == (f"{now} is still going on, and is not counted",)
+
+
+def test_a_matrix_that_is_still_going_on_is_said_to_be(home: Path) -> None:
+    now = f"mx.concurrency-2-{datetime.now(UTC):%Y%m%d}-120000-0001"
+    begun(home, "mx.concurrency-2", now, variant={"workload.concurrency": 2})
+    with pytest.raises(UsageError, match="still going on"):
+        selected(home, "mx")
+
+
+def test_why_nothing_counts_is_told_also_of_completed_runs(home: Path) -> None:
+    rows = kept(home, [result(recipe="resumed", requests={"resumed": 4})])
+    for word in ("resumed", rows[0]["run_id"]):
+        with pytest.raises(UsageError) as refused:
+            selected(home, word)
+        assert "went on from the answers of an earlier run" in refused.value.message
+        assert "completed: nothing" not in refused.value.message
+
+
+def test_a_recipe_that_has_not_run_since_then_is_not_said_to_be_misspelt(home: Path) -> None:
+    rows = kept(home, [result()])
+    with pytest.raises(UsageError) as refused:
+        selected(home, "base", since=datetime(2027, 1, 1, tzinfo=UTC))
+    assert "no run has begun since 2027-01-01" in refused.value.message
+    assert refused.value.advice == f"the newest is {rows[0]['run_id']}"
