@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runners.cli.named import recipe_name
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -81,8 +83,8 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, *, nargs: str | None = None) -> None:
-    help_text = "a run's id, its beginning, or a recipe's name for its newest run"
-    argument = parser.add_argument("run", nargs=nargs, help=help_text)
+    help_text = "a run's id, its beginning, or a recipe's name or file for its newest run"
+    argument = parser.add_argument("run", nargs=nargs, type=recipe_name, metavar="run", help=help_text)
     argument.completer = complete_runs  # type: ignore[attr-defined]
 
 

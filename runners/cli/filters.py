@@ -7,6 +7,7 @@ import math
 from datetime import datetime
 
 from recipes.errors import UsageError
+from runners.cli.named import recipe_name
 from runners.ledger import Filter
 from runners.ledger.filters import STATUSES
 
@@ -16,7 +17,8 @@ TEXTS = ("recipe", "model", "gpu", "engine", "provider")
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """What `filter_of` reads."""
     for name in TEXTS:
-        parser.add_argument(f"--{name}", metavar="NAME", help=f"only runs of this {name}")
+        kind = recipe_name if name == "recipe" else str
+        parser.add_argument(f"--{name}", type=kind, metavar="NAME", help=f"only runs of this {name}")
     parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="only runs with it; may be repeated")
     argument = parser.add_argument(
         "--status",

@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 from recipes.errors import UsageError
+from runners.comparing.meant import runs_meant
 from runners.exporting.contract import ExportedRun
 from runners.ledger import Filter, Ledger, Row
-from runners.run_folder import RUN_ID, RunFolder
+from runners.run_folder import RUN_ID
 
 _AT_ONCE = 100
 
@@ -22,7 +23,7 @@ def chosen_rows(home: Path, ledger: Ledger, references: Sequence[str], meant: Fi
     """
     if not references:
         return ledger.rows(meant, sort="started")
-    wanted = dict.fromkeys(RunFolder.find(home, reference).run_id for reference in references)
+    wanted = dict.fromkeys(folder.run_id for folder in runs_meant(home, references))
     rows = {row.run_id: row for row in _near(ledger, wanted, meant)}
     for run_id in wanted:
         if run_id not in rows and ledger.run(run_id) is None:

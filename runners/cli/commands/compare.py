@@ -16,6 +16,7 @@ from typing import Any
 
 from recipes.errors import UsageError
 from runners.cli.common import add_json, complete_runs, console, positive, print_json
+from runners.cli.named import recipe_name
 from runners.comparing import compared
 from runners.comparing.selection import LAST, Selector
 from runners.ledger import Ledger
@@ -26,7 +27,13 @@ from runners.terminal.variants_view import sort_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    argument = parser.add_argument("what", nargs="+", help="a run's id or its beginning, a recipe's name, or @TAG")
+    argument = parser.add_argument(
+        "what",
+        nargs="+",
+        type=recipe_name,
+        metavar="what",
+        help="a run's id or its beginning, a recipe's name, or @TAG",
+    )
     argument.completer = complete_compared  # type: ignore[attr-defined]
     parser.add_argument("--alone", action="store_true", help="a run stands for itself, not for its repetitions")
     parser.add_argument(
