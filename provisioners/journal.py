@@ -60,6 +60,9 @@ class Journal:
     def __init__(self, path: Path, mask: Callable[[str], str] = str) -> None:
         """`mask` keeps secrets out of what providers say."""
         self._path, self._mask = path, mask
+        with closing(self._connect()) as db:
+            if _is_whole(db):  # whoever only reads waits for nobody who writes
+                return
         with self._writing() as db:
             if not _is_current(db):
                 db.execute("ALTER TABLE leases RENAME TO leases_before")
@@ -165,6 +168,13 @@ def _is_current(db: sqlite3.Connection) -> bool:
     """Whether the table has what cannot be added to it, or is not there yet."""
     columns = _columns(db)
     return not columns or "intended_at" in columns
+
+
+def _is_whole(db: sqlite3.Connection) -> bool:
+    """Whether nothing is left to be made or changed."""
+    names = ("leases", "leases_run", "leases_state")
+    made = all(_exists(db, name) for name in names) and not _exists(db, "leases_before")
+    return made and {"intended_at", "storage_usd_per_h"} <= set(_columns(db))
 
 
 def _columns(db: sqlite3.Connection) -> list[str]:

@@ -51,7 +51,7 @@ def nothing_spent(now: datetime) -> Spent:
 
 def spent_in_month(ledger: Ledger, now: datetime) -> Spent:
     """What the month of this moment has cost up to it."""
-    began, _ = _month(now)
+    began, after = _month(now)
     standing, journal = ledger.standing(), Journal(ledger.path)
     running = {run_id for run_id, status in standing.items() if status == "running"}
     of_lost = journal.of_runs(standing.keys() - running)
@@ -63,7 +63,7 @@ def spent_in_month(ledger: Ledger, now: datetime) -> Spent:
     folder = ledger.path.parent / "runs"
     return replace(
         nothing_spent(now),
-        ended_usd=ledger.ended_usd(since=began),
+        ended_usd=ledger.ended_usd(since=began, until=after),
         going_usd=sum(max(going.get(run_id, 0.0), _likely_usd(folder / run_id)) for run_id in running),
         unminded_usd=sum(usd for each in unminded for usd in each.values()),
         going=len(running),

@@ -1,7 +1,11 @@
-"""Opening the ledger's file: write-ahead logging, patience with others who write, and errors that people understand."""
+"""Opening the ledger's file: write-ahead logging, patience with others who write, and errors that people understand.
+
+Where nothing may be written, it is read all the same.
+"""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,12 +19,20 @@ PATIENCE_S = 30.0
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection; what was done with it is committed at the end, or nothing of it. Raises UsageError."""
     with explained(path):
-        db = connect(path)
+        db = connect(path) if writing or not path.is_file() or may_be_written(path) else _read_only(path)
     with _explained_as_used(path), closing(db), db:
         yield db
+
+
+def may_be_written(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def is_read_only(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("PRAGMA query_only").fetchone()[0])
 
 
 def connect(path: Path, *, statement_by_statement: bool = False) -> sqlite3.Connection:
@@ -46,10 +58,31 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if _code(error) == sqlite3.SQLITE_FULL:
             raise _no_room(path) from error
-        advice = "see who else has it open, whether it may be written, and whether the disk is full"
-        raise UsageError(f"{path} cannot be opened: {error}", advice=advice) from error
+        raise UsageError(f"{path} cannot be opened: {error}", advice=_way_out(path, error)) from error
     except sqlite3.DatabaseError as error:
-        raise UsageError(f"{path} is not a ledger: {error}", advice="move it away") from error
+        what = "is damaged" if _code(error) == sqlite3.SQLITE_CORRUPT else "is not a ledger"
+        again = f"move {path}* away, and make it again from the runs' folders: recipe import {path.parent / 'runs'}"
+        raise UsageError(f"{path} {what}: {error}", advice=again) from error
+
+
+def _way_out(path: Path, error: sqlite3.Error) -> str:
+    if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"another process writes to it: try again, or find it: fuser {path}"
+    if path.is_file() and not may_be_written(path):
+        return f"nothing may be written there: export RECIPE_HOME=… to a copy of {path.parent}"
+    return "see whether it is a file, and whether you may write to it"
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Without a log beside it, which could not be made. A log that is there is read too, or the file not at all."""
+    from urllib.parse import quote  # few need it
+
+    log = path.with_name(f"{path.name}-wal")
+    whole = not log.exists() or not log.stat().st_size
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if whole else ''}"
+    db = sqlite3.connect(uri, uri=True, timeout=PATIENCE_S)
+    db.execute("PRAGMA query_only = ON")
+    return db
 
 
 @contextmanager

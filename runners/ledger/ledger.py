@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 from recipes.errors import UsageError
 from runners.events import Event
-from runners.ledger.connection import connect, explained, opened
+from runners.ledger.connection import connect, explained, may_be_written, opened
 from runners.ledger.filters import Filter, order
 from runners.ledger.rows import COLUMNS, Known, Row, chosen, complete, in_utc, lost_of, tags_of
 from runners.ledger.schema import add, end, known_of, prepare
@@ -36,10 +37,13 @@ class Ledger:
             raise UsageError(what, advice="export RECIPE_HOME=… to a folder that you may write to") from error
         self.path = home / "ledger.db"
         with explained(self.path), self._open() as db:
-            prepare(db, self.path)
+            prepare(db, self.path, _say)
 
     def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         return opened(self.path)
+
+    def _write(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self.path, writing=True)
 
     def begin(
         self, run_id: str, recipe: str, digest: str, started_at: str, pid: int, known: Known | None = None
@@ -55,13 +59,13 @@ class Ledger:
         row |= {"status": "running", "pid": pid, **known.columns()}
         with explained(self.path):
             self._kept()
-        with self._open() as db:
+        with self._write() as db:
             if not add(db, row, None, known.tags):
                 raise sqlite3.IntegrityError(f"{run_id} is in the ledger already")
 
     def adopt(self, run_id: str, pid: int) -> None:
         """Another process goes on with a run whose client died. Raises UsageError if one more was quicker."""
-        with self._open() as db:
+        with self._write() as db:
             db.execute("BEGIN IMMEDIATE")
             found = _brief(db, "WHERE run_id = ?", [run_id])
             if not found:
@@ -77,7 +81,7 @@ class Ledger:
 
     def lose(self, run_id: str) -> None:
         """The run has ended without a result: nobody minds it any more."""
-        with self._open() as db:
+        with self._write() as db:
             db.execute("UPDATE experiments SET pid = NULL WHERE run_id = ? AND status = 'running'", (run_id,))
         self._no_more_events()
 
@@ -105,17 +109,17 @@ class Ledger:
             self._events = None
 
     def end(self, result: Mapping[str, Any]) -> None:
-        with self._open() as db:
+        with self._write() as db:
             end(db, result, json.dumps(result, ensure_ascii=False))
         self._no_more_events()
 
-    def insert(self, result: Mapping[str, Any], *, origin: str) -> bool:
-        """Add a run of another machine; False, and nothing changes, if it is there already."""
+    def insert(self, result: Mapping[str, Any], *, origin: str | None) -> bool:
+        """Add a run of another machine, or one of this (`origin` None); False, and nothing changes, if it is there."""
         return self.insert_all([result], origin=origin) == 1
 
-    def insert_all(self, results: Iterable[Mapping[str, Any]], *, origin: str) -> int:
-        """Add runs of another machine, all in one transaction; how many were not there yet."""
-        with self._open() as db:
+    def insert_all(self, results: Iterable[Mapping[str, Any]], *, origin: str | None) -> int:
+        """The same for many, all in one transaction; how many were not there yet."""
+        with self._write() as db:
             added = 0
             for result in results:
                 text = json.dumps(result, ensure_ascii=False)
@@ -153,15 +157,15 @@ class Ledger:
 
     def so_far_usd(self, run_ids: Collection[str]) -> dict[str, float]:
         """What runs that have not ended have cost by now, by the journal of leases, as far as it knows their prices."""
-        if not run_ids:
+        if not run_ids or not may_be_written(self.path):  # a journal is made where there is none
             return {}
         from runners.ledger.leases import Journal, so_far  # they bring pydantic, which most lists do without
 
         return so_far(Journal(self.path).of_runs(run_ids), datetime.now(UTC))
 
-    def ended_usd(self, *, since: datetime) -> float:
-        """What the runs have cost that began at this moment or later, and have ended."""
-        where, arguments = Filter(since=since).where()
+    def ended_usd(self, *, since: datetime, until: datetime | None = None) -> float:
+        """What the runs have cost that began at this moment or later, before the other, and have ended."""
+        where, arguments = Filter(since=since, until=until).where()
         with self._open() as db:
             query = f"SELECT total(total_usd) FROM experiments WHERE status != 'running' AND {where}"  # noqa: S608
             usd: float = db.execute(query, arguments).fetchone()[0]
@@ -177,8 +181,8 @@ class Ledger:
     def results(self, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
         """The whole results of these runs, in that order; of those that have none, nothing."""
         for text in self.result_texts(run_ids):
-            if text is not None:
-                yield json.loads(text)
+            if (result := _read(text)) is not None:
+                yield result
 
     def result_texts(self, run_ids: Iterable[str]) -> Iterator[str | None]:
         """The same as JSON, unread; None for those that have none."""
@@ -233,6 +237,10 @@ class Ledger:
         return found[0] if found else None
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201 (whoever waits should know for what)
+
+
 def lost(db: sqlite3.Connection) -> set[str]:
     """The runs that say they are going on, and whose processes have gone."""
     query = "SELECT run_id, pid, coalesce(adopted_at, started_at) FROM experiments WHERE status = 'running'"
@@ -251,4 +259,13 @@ def _brief(db: sqlite3.Connection, rest: str, arguments: Sequence[Any]) -> list[
 def _with_results(db: sqlite3.Connection, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ids = [row["run_id"] for row in rows]
     texts = dict(chosen(db, ids, "SELECT run_id, result FROM results WHERE run_id IN"))
-    return [{**row, "result": json.loads(texts[row["run_id"]]) if row["run_id"] in texts else None} for row in rows]
+    return [{**row, "result": _read(texts.get(row["run_id"]))} for row in rows]
+
+
+def _read(text: str | None) -> dict[str, Any] | None:
+    """A result; None if there is none that can be read."""
+    try:
+        found = json.loads(text) if text else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

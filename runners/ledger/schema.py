@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import UsageError
+from runners.ledger.connection import is_read_only
 from runners.ledger.filters import TEXTS
 from runners.ledger.rows import COLUMNS, columns_of, tags_of
 
 SCHEMA_VERSION = 3
 _PATIENCE_MS = 600_000
 """Another process may be bringing a long ledger up to date."""
+_ROOM = 2.0
+"""Bytes of the log for each of the file's."""
+_SMALL = 10_000_000
+"""Bytes of a file that is brought up to date without a look at the disk."""
+_TELL_AFTER_S = 1.0
+_AT_ONCE = 200
 _TABLES = (
     # Columns are what lists and totals need. `result` stays empty: a run that an older recipe began, before this one
     # was installed, is ended by that older one, which writes there.
@@ -70,13 +79,23 @@ CREATE TABLE experiments (
 )
 
 
-def prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to this schema. Raises UsageError if a newer recipe wrote it."""
-    if _version(db, path) < SCHEMA_VERSION:
+def prepare(db: sqlite3.Connection, path: Path, say: Callable[[str], None]) -> None:
+    """Bring the file to this schema; `say` is told if that takes long.
+
+    Raises UsageError if a newer recipe wrote it, or if there is no room for it.
+    """
+    if is_read_only(db):
+        if _version(db, path) < SCHEMA_VERSION:
+            raise UsageError(
+                f"{path} was written by an older recipe, and cannot be brought up to date where nothing may be written",
+                advice=f"export RECIPE_HOME=… to a copy of {path.parent}",
+            )
+    elif _version(db, path) < SCHEMA_VERSION:
         db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         db.execute("BEGIN IMMEDIATE")
         if _version(db, path) < SCHEMA_VERSION:  # nobody was quicker
-            _migrate(db)
+            _look_for_room(path)
+            _migrate(db, path, say)
     elif db.execute("SELECT 1 FROM experiments WHERE result IS NOT NULL LIMIT 1").fetchone():
         db.execute("BEGIN IMMEDIATE")
         _take_in_strays(db)
@@ -92,7 +111,16 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _look_for_room(path: Path) -> None:
+    """All that changes is in the log beside the file until the end. Raises UsageError if there is too little room."""
+    size = path.stat().st_size
+    needed, free = _ROOM * size, shutil.disk_usage(path.parent).free
+    if size > _SMALL and free < needed:
+        what = f"{path} is to be brought up to date, which needs {needed / 1e9:.1f} GB beside it for a while"
+        raise UsageError(f"{what}: {free / 1e9:.1f} GB are free", advice="make room, and try again: it stays as it was")
+
+
+def _migrate(db: sqlite3.Connection, path: Path, say: Callable[[str], None]) -> None:
     before = _columns(db, "experiments")
     if before:
         db.execute("ALTER TABLE experiments RENAME TO experiments_before")
@@ -101,13 +129,25 @@ def _migrate(db: sqlite3.Connection) -> None:
         db.execute(statement)
     if before:
         same = ", ".join(name for name in (*COLUMNS, "adopted_at", "result") if name in before)
-        rows = _rows(db.execute(f"SELECT {same} FROM experiments_before ORDER BY rowid"))  # noqa: S608 (constants)
-        for row in rows:
-            text = row.pop("result")
-            result = _read(text)
-            add(db, {**known_of(result), **row}, text, tags_of(result))
+        some = f"SELECT rowid AS number, {same} FROM experiments_before ORDER BY rowid LIMIT {_AT_ONCE}"  # noqa: S608
+        _move(db, some, path, say)
         db.execute("DROP TABLE experiments_before")
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _move(db: sqlite3.Connection, some: str, path: Path, say: Callable[[str], None]) -> None:
+    """Every run to where it belongs. What has been moved is deleted, so that the file need not grow."""
+    count, begun = db.execute("SELECT count(*) FROM experiments_before").fetchone()[0], time.monotonic()
+    told = False
+    while rows := list(_rows(db.execute(some))):
+        for row in rows:
+            number, text = row.pop("number"), row.pop("result")
+            result = _read(text)
+            add(db, {**known_of(result), **row}, text if result else None, tags_of(result))
+        db.execute("DELETE FROM experiments_before WHERE rowid <= ?", (number,))
+        if not told and time.monotonic() - begun > _TELL_AFTER_S:
+            told = True
+            say(f"{path} is brought up to date with this recipe, once: {count:,} runs")
 
 
 def _take_in_strays(db: sqlite3.Connection) -> None:
@@ -162,11 +202,11 @@ def _rows(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
 def _read(text: str | None) -> dict[str, Any]:
     """A result; nothing if there is none, or one that cannot be read: its row stays all the same."""
     try:
-        found: dict[str, Any] = json.loads(text) if text else {}
+        found = json.loads(text) if text else {}
         known_of(found)
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def _columns(db: sqlite3.Connection, table: str) -> list[str]:

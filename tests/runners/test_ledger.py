@@ -166,7 +166,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, co
     with pytest.raises(UsageError) as caught:
         Ledger(tmp_path)
     assert f"{tmp_path / 'ledger.db'} is not a ledger" in caught.value.message
-    assert caught.value.advice == "move it away"
+    assert caught.value.advice.endswith(f"recipe import {tmp_path / 'runs'}")
     assert (tmp_path / "ledger.db").read_bytes() == content
 
 

@@ -74,7 +74,7 @@ def test_a_run_counts_in_the_month_in_which_it_began(tmp_path: Path) -> None:
     ledger.insert_all(results, origin="elsewhere")
     spent = spent_in_month(ledger, datetime(2025, 3, 31, 23, 59, tzinfo=UTC))
     assert (spent.month, spent.next_month) == ("2025-03", "2025-04-01")
-    of_it = [r["cost"]["total_usd"] for r in results if r["started_at"] >= "2025-03-01"]
+    of_it = [r["cost"]["total_usd"] for r in results if "2025-03-01" <= r["started_at"] < "2025-04-01"]
     assert spent.ended_usd == pytest.approx(sum(of_it))
 
 

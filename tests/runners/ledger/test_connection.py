@@ -123,14 +123,18 @@ def read_there(home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.real
-def test_a_log_is_read_where_nothing_may_be_written(tmp_path: Path) -> None:
-    Ledger(tmp_path).insert_all([result_of(run_id(1)), result_of(run_id(2))], origin="x")
-    Ledger(tmp_path).begin("going", "made", "digest", "2026-01-01T00:00:00+00:00", 1)
+@pytest.mark.parametrize("open_elsewhere", [False, True])
+def test_a_log_is_read_where_nothing_may_be_written(tmp_path: Path, *, open_elsewhere: bool) -> None:
+    log = Ledger(tmp_path)
+    log.insert_all([result_of(run_id(1)), result_of(run_id(2))], origin="x")
+    log.begin("going", "made", "digest", "2026-01-01T00:00:00+00:00", 1)
+    if not open_elsewhere:
+        log.lose("going")
     ended = read_there(tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.count(run_id(2)) >= 3
     assert "going" in ended.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.db"]
+    assert (len(list(tmp_path.iterdir())) > 1) == open_elsewhere
 
 
 @pytest.mark.real

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from runners.ledger import SCHEMA_VERSION, Filter, Ledger
+from recipes.errors import UsageError
+from runners.ledger import SCHEMA_VERSION, Filter, Ledger, schema
 from tests.emulators.many_runs import synthetic
 from tests.runners.ledger.older import older_ledger
 
@@ -97,6 +102,73 @@ def test_what_cannot_be_read_of_a_result_costs_no_run(tmp_path: Path) -> None:
         )  # fmt: skip
         assert row.model is None
     assert found[results[2]["run_id"]].model == results[2]["model"]["identifier"]
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "{half a"])
+def test_a_result_that_is_none_hinders_nobody(tmp_path: Path, text: str) -> None:
+    first, second = synthetic(2)
+    path = older_ledger(tmp_path, [first, second])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE experiments SET result = ? WHERE run_id = ?", (text, first["run_id"]))
+        db.commit()
+    ledger = Ledger(tmp_path)
+    ids = [row.run_id for row in ledger.rows()]
+    assert len(ids) == 3
+    assert list(ledger.results(ids)) == [second]
+    found = ledger.run(first["run_id"])
+    assert found is not None
+    assert found["result"] is None
+
+
+def test_a_result_that_was_damaged_later_is_passed_over(tmp_path: Path) -> None:
+    first, second = synthetic(2)
+    ledger = Ledger(tmp_path)
+    ledger.insert_all([first, second], origin=None)
+    with closing(sqlite3.connect(ledger.path)) as db:
+        db.execute("UPDATE results SET result = '{half a' WHERE run_id = ?", (first["run_id"],))
+        db.commit()
+    assert list(ledger.results([first["run_id"], second["run_id"]])) == [second]
+    assert [row["result"] for row in ledger.runs()] == [second, None]
+
+
+def test_whoever_waits_for_it_is_told_and_nobody_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older_ledger(tmp_path / "quick", synthetic(3))
+    Ledger(tmp_path / "quick")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(schema, "_TELL_AFTER_S", -1.0)
+    path = older_ledger(tmp_path / "slow", synthetic(500))
+    Ledger(tmp_path / "slow")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"{path} is brought up to date with this recipe, once: 501 runs\n")
+    Ledger(tmp_path / "slow")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_file_stays_about_as_large_as_it_was(tmp_path: Path) -> None:
+    def long() -> Iterator[dict[str, Any]]:
+        for result in synthetic(600):
+            yield {**result, "padding": "x" * 10_000}
+
+    path = older_ledger(tmp_path, long())
+    before = path.stat().st_size
+    Ledger(tmp_path)
+    assert path.stat().st_size < 1.4 * before
+    assert len(list(Ledger(tmp_path).results(r["run_id"] for r in synthetic(600)))) == 600
+
+
+def test_without_room_for_it_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = older_ledger(tmp_path, synthetic(3))
+    before = path.read_bytes()
+    monkeypatch.setattr(schema, "_SMALL", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(UsageError, match=r"which needs .* GB beside it") as caught:
+            Ledger(tmp_path)
+    assert "make room" in caught.value.advice
+    assert path.read_bytes() == before
+    assert len(Ledger(tmp_path).rows()) == 4
 
 
 @pytest.mark.real
