@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from recipes.spec import Resources
 from recipes.values import dataclass
+
+if TYPE_CHECKING:  # the journal is read by commands that need no recipe
+    from recipes.spec import Resources
 
 Output = Callable[[bytes], None]
 

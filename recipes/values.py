@@ -21,7 +21,7 @@ else:
         """As dataclasses.dataclass."""
 
         def made(cls):
-            if frozen and not more and not hasattr(cls, "__dataclass_fields__"):
+            if frozen and not more and not (hasattr(cls, "__dataclass_fields__") and dataclasses.fields(cls)):
                 return _value(cls, kw_only=kw_only)
             return dataclasses.dataclass(cls, frozen=frozen, kw_only=kw_only, **more)
 
@@ -33,8 +33,9 @@ def _value(cls: type, *, kw_only: bool) -> type:
     if cls.__doc__ is None:  # for such a class the standard decorator asks inspect for the signature, which is slow
         cls.__doc__ = f"{cls.__name__}({', '.join(vars(cls).get('__annotations__', ()))})"
     cls = dataclasses.dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
-    cls.__dataclass_params__.frozen = True  # type: ignore[attr-defined]  # for classes that inherit from it
     fields = dataclasses.fields(cls)
+    if fields:  # the standard decorator makes what inherits them, and asks for this
+        cls.__dataclass_params__.frozen = True  # type: ignore[attr-defined]
     methods: dict[str, Any] = {
         "__setattr__": _no_assignment,
         "__delattr__": _no_deletion,

@@ -7,55 +7,17 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from provisioners.contract import Lease, MayStillBill, Release
 from provisioners.journal import Entry, Journal
 from recipes.errors import NoCredentials, NoMachine, RecipeError
-from recipes.values import dataclass
 from runners import registry
 from runners.ledger import Ledger
+from runners.machine import Client, Machine
 from runners.masking import Mask
-from runners.outcome import masked
-from runners.result import release_row
+from runners.outcome import masked, release_row
 from runners.run_folder import DRIVER_BEGUN
-
-Client = Literal["running", "gone", "elsewhere"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """A lease that may be billing."""
-
-    lease: Lease
-    client: Client
-    """Whether the run's client lives on this machine, has gone, or was never seen here."""
-    state: str
-    since: datetime | None = None
-    driver: bool = False
-    """Whether its run's work was given to a driver on it, which goes on alone."""
-
-    def usd(self, now: datetime) -> float | None:
-        """What it has cost so far by our own count."""
-        price = self.lease.usd_per_h
-        return None if price is None or self.since is None else price * (now - self.since).total_seconds() / 3600
-
-    def row(self) -> dict[str, Any]:
-        lease, now = self.lease, datetime.now(UTC)
-        return {
-            "run_id": lease.run_id,
-            "name": lease.name,
-            "provider": lease.provider,
-            "id": lease.id,
-            "state": self.state,
-            "client": self.client,
-            "driver": self.driver,
-            "price_usd_per_h": lease.price_usd_per_h,
-            "since": self.since.isoformat(timespec="seconds") if self.since else None,
-            "usd": self.usd(now),
-            "deadline": lease.deadline.isoformat(timespec="seconds") if lease.deadline else None,
-        }
 
 
 def journalled(ledger: Ledger) -> list[Machine]:

@@ -70,3 +70,14 @@ def as_row(outcome: Outcome) -> dict[str, str | None]:
             return {"status": "interrupted", "phase": outcome.phase, "error": outcome.signal}
         case _:
             assert_never(outcome)
+
+
+def release_row(release: Release) -> dict[str, str]:
+    """How letting go ended, as results have it."""
+    match release:
+        case Gone(proof, _):
+            return {"state": "gone", "proof": proof}
+        case MayStillBill(reason, command):
+            return {"state": "may-still-bill", "proof": "", "reason": reason, "command": command}
+        case _:
+            assert_never(release)

@@ -7,9 +7,8 @@ import time
 from collections import deque
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runners.clock import Clock
 from runners.events import (
     Advanced,
     Answered,
@@ -27,9 +26,12 @@ from runners.events import (
 )
 from runners.live.left import Expected, Progress, left_s
 from runners.live.rates import KEPT_S, Rates
-from runners.plan import Plan
 from runners.records import RequestRecord
-from runners.run_folder import RunFolder
+
+if TYPE_CHECKING:  # whoever only reads live.json needs none of what makes a run
+    from runners.clock import Clock
+    from runners.plan import Plan
+    from runners.run_folder import RunFolder
 
 LIVE = "live.json"
 """There while a run goes on; nobody needs it afterwards."""

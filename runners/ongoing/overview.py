@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recipes.values import dataclass
-from runners.machines import Machine
+from runners.machine import Machine
 
 SCHEMA_VERSION = 1
 ENDED_SHOWN_S = 600.0

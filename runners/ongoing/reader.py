@@ -14,7 +14,7 @@ from typing import Any
 from provisioners.journal import Entry, Journal
 from runners.ledger import Filter, Ledger, Row
 from runners.live import LIVE, SCHEMA_VERSION
-from runners.machines import Machine
+from runners.machine import Machine
 from runners.ongoing.overview import ENDED_SHOWN_S, Ended, Found, State
 from runners.run_folder import DRIVER_BEGUN
 

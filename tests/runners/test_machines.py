@@ -21,7 +21,8 @@ from recipes.errors import NoCredentials, NoMachine, Refused
 from recipes.references import Plugins
 from runners import machines, registry
 from runners.ledger import Ledger
-from runners.machines import Machine, end, end_all, everywhere, journalled
+from runners.machine import Machine
+from runners.machines import end, end_all, everywhere, journalled
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
 
 NOBODY = 2**22 - 1

@@ -12,7 +12,8 @@ from provisioners.journal import Journal
 from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.ledger import Ledger
-from runners.machines import Machine, end, journalled
+from runners.machine import Machine
+from runners.machines import end, journalled
 from runners.run_folder import RunFolder, recipe_home
 from runners.signals import WISH
 from runners.terminal.machines_view import ended_lines

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from provisioners.contract import Lease
-from runners.machines import Machine
+from runners.machine import Machine
 from runners.ongoing.overview import Ended, Found, State
 
 NOW = datetime(2026, 11, 21, 5, 57, 31, tzinfo=UTC)
