@@ -110,14 +110,17 @@ def _throughput(records: Sequence[RequestRecord], engine: Sequence[Row]) -> list
 
 
 def _rates(name: str, colour: str, rows: Sequence[Row], key: str, factor: float = 1.0) -> Line:
-    """How fast a counter rose up to each row. One that fell was begun anew: nothing is known of that stretch."""
+    """How fast a counter rose between rows, where peaks stand as well: in the middle.
+
+    One that fell was begun anew: nothing is known of that stretch.
+    """
     line = Line(name, colour)
     for before, after in pairwise(rows):
         elapsed_s = (after["ms"] - before["ms"]) / 1000
         a, b = before.get(key), after.get(key)
         if a is None or b is None or elapsed_s < _SHORTEST_S:
             continue
-        line.add(after["ms"], (b - a) / elapsed_s * factor if b >= a else None)
+        line.add((before["ms"] + after["ms"]) / 2, (b - a) / elapsed_s * factor if b >= a else None)
     return line
 
 

@@ -71,7 +71,8 @@ class TelemetryFile:
             self.gap("host", at, missing_s, self._missing_why or _UNSAMPLED)
         self._number, self._sampled_at, self._gap_until, self._missing_why = number, at, None, ""
         for gpu in [gpu["index"] for gpu in sample.get("gpus", ()) if gpu["index"] in self._lost]:
-            self._add({"at": instant(at), "source": "back", "gpu": gpu, "uuid": self._lost.pop(gpu)})
+            uuid = self._lost.pop(gpu) or self._uuid(gpu)
+            self._add({"at": instant(at), "source": "back", "gpu": gpu, "uuid": uuid})
         self._add({"at": instant(at), "source": "host", "n": number, **sample})
 
     def lost(self, at: datetime, gpu: int, uuid: str, why: str) -> None:

@@ -91,6 +91,8 @@ def report_lines(result: dict[str, Any], folder: Path, width: int | None = None)
     yield f"started      {result['started_at']}"
     if counters := result["throughput"]["engine_counters"]:
         yield f"engine says  {counters['prompt_tokens']} prompt tokens, {counters['output_tokens']} output tokens"
+        if note := result["throughput"].get("counters_note"):
+            yield f"             {note}"
     for peak in result["throughput"]["peak_at"]:
         yield f"peak         {_peak(peak)}"
     for note in result["throughput"].get("peaks_note", ()):

@@ -358,3 +358,28 @@ def test_a_client_that_takes_over_goes_on_with_the_series(
     assert [row["source"] for row in rows].count("machine") == 1
     assert not sampler.is_running()
     assert far.is_as_found()
+
+
+@pytest.mark.real
+def test_a_client_that_takes_over_hears_the_sampler_that_was_started_last(
+    recipe: Command, work: Callable[..., list[str]], far: Machine, wait_until: Callable[..., Any]
+) -> None:
+    """The first one has ended; what the second said while nobody was there is no gap."""
+    running = recipe.start(*work(provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
+
+    def rows() -> list[dict[str, Any]]:
+        return list(read_rows(recipe.run_folder() / "telemetry.jsonl")) if recipe.run_folders() else []
+
+    wait_until(lambda: any(row["source"] == "host" for row in rows()), what="a sample")
+    samplers(str(far.sshd.home))[0].kill()
+    wait_until(lambda: [row["source"] for row in rows()[-2:]] == ["gap", "host"], what="samples of the second one")
+    running.kill()
+    running.communicate()
+    attached = recipe("attach", recipe.run_folder().name)
+    assert attached.returncode == 0, attached.stderr
+    (gap,) = [row for row in rows() if row["source"] == "gap" and row["of"] == "host"]
+    assert "the sampler ended with status" in gap["why"]
+    numbers = [row["n"] for row in rows() if row["source"] == "host" and row["at"] >= gap["at"]]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert len(numbers) >= 2
+    assert far.is_as_found()
