@@ -117,6 +117,8 @@ def _checked(folder: Path, result: dict[str, Any], files: tuple[Path, ...]) -> I
         path = PurePosixPath(artifact["path"])
         if path.is_absolute() or ".." in path.parts:
             raise NotTaken(f"its artifact {printable(str(path))} leads out of its folder")
+        if str(path) in LEFT_OUT:
+            continue
         if Path(path) not in there:
             yield printable(str(path))
         elif _sha256(folder / path) != artifact["sha256"]:

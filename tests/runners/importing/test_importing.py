@@ -204,6 +204,14 @@ def test_what_is_missing_of_a_run_is_said(there: Path, here: Path) -> None:
     assert (merged.state, merged.note) == ("taken", "without 1 of its files: recipe.yaml")
 
 
+def test_what_is_never_copied_is_not_missed(there: Path, here: Path) -> None:
+    """A run that was ended by recipe down counts its stop among its files."""
+    rewrite(there / "runs" / ONE, lambda r: r["artifacts"].append({"path": "stop", "sha256": "0" * 64, "bytes": 4}))
+    (there / "runs" / ONE / "stop").write_text("down")
+    (merged,) = take(here, there / "runs" / ONE)
+    assert (merged.state, merged.note) == ("taken", "")
+
+
 def test_neither_a_page_nor_what_only_lives_with_a_run_is_copied(there: Path, here: Path) -> None:
     folder = there / "runs" / ONE
     for name in ("report.html", "live.json", "stop", "half.part"):
