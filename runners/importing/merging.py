@@ -20,6 +20,8 @@ from runners.ledger import Ledger
 from runners.modelfacts.clean import printable
 from runners.run_folder import RunFolder
 
+ORIGIN = "origin.txt"
+"""In a run's folder: where it was imported from."""
 State = Literal["taken", "there", "refused"]
 
 
@@ -90,15 +92,25 @@ class Merge:
             found = judged(folder)
             name = found.run_id
             new = self._is_new(found)
+            origin = self._first_origin(folder, origin)
             if new and not self._dry_run:
-                self._move_in(found)
-                self._ledger.insert(found.result, origin=origin)
+                self._move_in(found, origin)
+                self._ledger.insert(found.result, origin=origin or None)
         except (NotTaken, OSError) as error:
             return Merged(name, "refused", str(error))
         if not new:
             return Merged(name, "there")
         self._seen[name] = found.result
         return Merged(name, "taken", _note(found), origin)
+
+    def _first_origin(self, folder: Path, origin: str) -> str:
+        """Of a folder that is in this home already, for a ledger that is made again: nothing if the run is its own."""
+        if folder.resolve().parent != (self._home / "runs").resolve():
+            return origin
+        try:
+            return printable((folder / ORIGIN).read_text(encoding="utf-8").strip())
+        except (OSError, ValueError):
+            return ""
 
     def _is_new(self, found: Found) -> bool:
         """Whether the run, or the half of it that a killed import did not come to, is missing here.
@@ -118,7 +130,7 @@ class Merge:
             raise NotTaken("a run of the same id is here, and its result differs")
         return known is None or (not target.is_dir() and found.run_id not in self._seen)
 
-    def _move_in(self, found: Found) -> None:
+    def _move_in(self, found: Found, origin: str) -> None:
         """Copy the run's files; its folder appears when all of them are there."""
         target = self._home / "runs" / found.run_id
         if target.is_dir():
@@ -133,6 +145,7 @@ class Merge:
                 (staged / path).parent.mkdir(parents=True, exist_ok=True)
                 _copy(found.folder / path, staged / path)
             RunFolder(staged).write_json("result.json", found.result)
+            RunFolder(staged).write_text(ORIGIN, f"{origin}\n")
             staged.rename(target)
 
 

@@ -72,10 +72,13 @@ def _brief(plan: dict[str, Any]) -> str:
 def _notes(plans: Sequence[dict[str, Any]], width: int | None) -> Iterator[Text]:
     """Long reasons and all warnings: each once, with the runs that it is about; of many of a kind only some."""
     of_runs: dict[tuple[str, str, str, str], list[str]] = {}
+    nearly_spent = [f["message"] for plan in plans for f in _findings(plan, "warn") if f["code"] == _BUDGET]
     for plan in plans:
         long = [f for f in _findings(plan, "block")[:1] if len(f["message"]) > _LONGEST_REASON]
         for label, findings in (("refused", long), ("warning", _findings(plan, "warn"))):
             for finding in findings:
+                if label == "warning" and finding["code"] == _BUDGET and finding["message"] != nearly_spent[-1]:
+                    continue  # the last one's sum is that of all before it as well
                 key = (label, finding["code"], finding["message"], finding["suggestion"])
                 of_runs.setdefault(key, []).append(plan["recipe"])
     shown = Counter[tuple[str, str]]()

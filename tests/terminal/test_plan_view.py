@@ -301,6 +301,13 @@ def test_warnings_and_long_reasons_stand_below_the_table(width: int | None) -> N
     assert "why:" not in read
 
 
+def test_of_a_budget_that_is_nearly_spent_the_last_sum_is_told() -> None:
+    warned = [finding("warn", "budget-month", f"$0.{i}0 is much of the budget") for i in range(1, 5)]
+    lines = plain(plans_lines([going(recipe=f"r{i}", findings=[each]) for i, each in enumerate(warned)], 140))
+    assert [line for line in lines if "of the budget" in line] == ["warning   r3: $0.40 is much of the budget"]
+    assert sum("go, 1 warning" in line for line in lines) == 4
+
+
 def test_an_explanation_gives_the_formula_the_plans_own_figures_and_the_source() -> None:
     text = "KV tokens = bytes ÷ bytes per token.\n  with a second line\nSource: the engine's release"
     lines = plain(explanation_lines("kv-cache", [text, text], [going(), refused()], 80))

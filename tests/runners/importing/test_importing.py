@@ -118,6 +118,16 @@ def test_a_home_imported_into_itself_stays_as_it_is(there: Path) -> None:
     assert len(Ledger(there).rows()) == 2
 
 
+def test_a_ledger_that_is_made_again_knows_its_own_runs_from_others(there: Path, here: Path) -> None:
+    keep(here, with_artifacts(result_of(run_id(3))), events_jsonl=EVENTS, recipe_yaml="name: made\n")
+    take(here, there, origin="the laptop")
+    for path in here.glob("ledger.db*"):
+        path.unlink()
+    assert set(states(take(here, here / "runs")).values()) == {"taken"}
+    origins = {row.run_id: row.origin for row in Ledger(here).rows()}
+    assert origins == {run_id(1): "the laptop", run_id(2): "the laptop", run_id(3): None}
+
+
 @pytest.mark.parametrize("shape", ["home", "runs", "run", "zip of home", "zip of run", "tar of runs", "renamed"])
 def test_every_shape_in_which_runs_are_kept(shape: str, there: Path, here: Path, tmp_path: Path) -> None:
     run = there / "runs" / ONE
@@ -222,6 +232,7 @@ def test_neither_a_page_nor_what_only_lives_with_a_run_is_copied(there: Path, he
         "events.jsonl",
         "recipe.yaml",
         "outputs",
+        "origin.txt",
     }
 
 
