@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from runners.metrics import families as f
@@ -96,10 +96,10 @@ def _host(state: RunState, row: Mapping[str, Any], run: Labels) -> Iterator[Poin
     yield from _read(_HOST, row, labels)
     known = {gpu.get("index"): gpu for gpu in machine.get("gpus") or ()}
     for gpu in row.get("gpus") or ():
-        yield from _gpu(gpu, known.get(gpu.get("index"), {}), labels)
+        yield from _gpu(gpu, known.get(gpu.get("index"), {}), labels, state.throttled.get(gpu.get("index"), ()))
 
 
-def _gpu(row: Mapping[str, Any], known: Mapping[str, Any], host: Labels) -> Iterator[Point]:
+def _gpu(row: Mapping[str, Any], known: Mapping[str, Any], host: Labels, throttled: Iterable[str]) -> Iterator[Point]:
     hostname, *run = host
     labels = (hostname, ("gpu_index", str(row.get("index"))), ("uuid", str(known.get("uuid") or "")), *run)
     total, used = known.get("memory_total_mib"), row.get("memory_used_mib")
@@ -107,8 +107,9 @@ def _gpu(row: Mapping[str, Any], known: Mapping[str, Any], host: Labels) -> Iter
     yield from _one(f.GPU_MEMORY_FREE, labels, None if total is None or used is None else total - used)
     yield from _one(f.GPU_POWER_LIMIT, labels, known.get("power_limit_w"))
     yield from _read(_GPU, row, labels)
-    for reason in row.get("throttle") or ():
-        yield Point(f.GPU_THROTTLED, f.GPU_THROTTLED.name, (*labels, ("reason", str(reason))), 1)
+    now = {str(reason) for reason in row.get("throttle") or ()}
+    for reason in throttled:
+        yield Point(f.GPU_THROTTLED, f.GPU_THROTTLED.name, (*labels, ("reason", reason)), float(reason in now))
 
 
 def _one(family: Family, labels: Labels, value: float | None) -> Iterator[Point]:

@@ -69,6 +69,8 @@ class RunState:
     machine: Mapping[str, Any] = field(default_factory=dict)
     rows: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
     """The newest row of telemetry of each source, and its moment."""
+    throttled: dict[Any, dict[str, None]] = field(default_factory=dict)
+    """Why each GPU was throttled once, by its index: from then on it is said whether it still is."""
     energy: EnergyMeter = field(default_factory=EnergyMeter)
     requests_host: str | None = None
     """The hostname that the histogram of the requests has; it stays, because with another it would be another.
@@ -129,6 +131,9 @@ class RunState:
                 self.requests_host = str(row["hostname"])
         elif source in ("host", "engine"):
             self.rows[source] = (moment(row["at"]), row)
+            for gpu in row.get("gpus") or ():
+                for reason in gpu.get("throttle") or ():
+                    self.throttled.setdefault(gpu.get("index"), {})[str(reason)] = None
 
     def ended(self, status: str, at: float) -> None:
         self.outcome, self.ended_at = status, at

@@ -132,6 +132,14 @@ def test_old_samples_say_nothing_about_now(run: ExposedRun) -> None:
     assert value(run, "recipe_engine_output_tokens_total") == 5, "a counter that vanishes and comes back tears a rate"
 
 
+def test_what_throttled_a_gpu_once_is_told_to_be_over(run: ExposedRun) -> None:
+    """A series that only vanished would stand for five minutes more in a backfill."""
+    for throttle, told in (([], None), (["power"], 1), ([], 0)):
+        gpu = {"index": 0, "power_w": 1.0, "throttle": throttle}
+        run.heard(Sampled({"at": datetime.now(UTC).isoformat(), "source": "host", "n": 9, "gpus": [gpu]}))
+        assert value(run, "recipe_gpu_throttled", gpu_index="0") == told
+
+
 def test_a_gpu_that_is_lost_has_no_series(run: ExposedRun, busy: Simulated) -> None:
     assert value(run, "gpu_utilization") is not None
     run.heard(Sampled({"at": datetime.now(UTC).isoformat(), "source": "host", "n": 9, "cpu": 0.1, "gpus": []}))

@@ -13,7 +13,7 @@ import pytest
 from runners.metrics.dashboard import dashboard
 from runners.metrics.exposed import ExposedRun
 from runners.metrics.server import MetricsPage
-from runners.metrics.stack import write
+from runners.metrics.stack import lookback, write
 from runners.metrics.targets import announced
 from tests.conftest import Command, eventually
 from tests.emulators.nvml import gpus
@@ -89,7 +89,10 @@ def test_a_run_is_scraped_and_afterwards_backfilled_the_same(recipe: Command, tm
     made = promtool("tsdb", "create-blocks-from", "openmetrics", str(tmp_path / "run.om"), str(tmp_path / "later"))
     assert made.returncode == 0, made.stdout + made.stderr
     (tmp_path / "empty.yml").write_text("scrape_configs: []\n")
-    with prometheus(tmp_path / "empty.yml", tmp_path / "later") as later, _again(folder, tmp_path) as server:
+    with (
+        prometheus(tmp_path / "empty.yml", tmp_path / "later", lookback(1)) as later,
+        _again(folder, tmp_path) as server,
+    ):
         assert _sums(later, result) == pytest.approx(_sums_of(result))
         assert empty_panels(later, panels, seconds=8, end=_end(result) - 2) == []
         _same_curves(server, later, result)
