@@ -197,20 +197,76 @@ def test_a_recipe_that_is_refused_and_inputs_that_would_do_harm(recipe: Command,
     assert job.run() == 2, job.said
     assert not harm.exists()
     assert job.outputs["up"]["run_id"] == ""
-    assert "`recipe up` ended with 2" in job.summary.read_text()
+    summary = job.summary.read_text()
+    assert "`recipe up` ended with 2" in summary
+    assert "unrecognized arguments: *" in summary
 
 
 @pytest.mark.real
-def test_the_gitlab_job(recipe: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("args", "code", "reason"),
+    [
+        ("--set resources.price_per_hour=36 --max-cost 0.0001", 3, "the run is likely to cost"),
+        ("--budget-month 0.0000001", 3, "raise --budget-month"),
+        ("--max-cost nothing", 2, "--max-cost"),
+        ("--detach", 2, "--detach: a job ends what it has started"),
+        ("--dry-run", 0, "go: recipe up local-smoke"),
+        ("--dry-run --budget-month 0.0000001", 3, "raise --budget-month"),
+    ],
+)
+def test_why_nothing_ran_stands_in_the_summary(
+    recipe: Command, tmp_path: Path, args: str, code: int, reason: str
+) -> None:
+    job = Job(recipe, tmp_path, {"recipe": "local-smoke", "version": "installed", "args": args})
+    assert job.run() == code, job.said
+    assert job.outputs["verdict"]["met"] == "false"
+    assert job.outputs["up"].get("run_id", "") == ""
+    assert recipe.run_folders() == []
+    summary = job.summary.read_text()
+    assert f"No run was begun: `recipe up` ended with {code}." in summary
+    assert reason in summary
+    assert reason in job.said
+    assert "Traceback" not in job.said
+
+
+@pytest.mark.real
+def test_a_recipe_that_is_refused_beside_one_that_ran_is_told_and_ends_no_quotation(
+    recipe: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "dear.yaml").write_text("extends: local-smoke\nname: dear\nlimits: {max_cost: 0}\n")
+    job = Job(recipe, tmp_path, {"recipe": "local-smoke dear.yaml", "version": "installed"})
+    code = job.run()
+    assert code != 0
+    summary = job.summary.read_text()
+    assert "raise limits.max_cost" in summary
+    (tmp_path / "`````.yaml").write_text("engine: [\n")
+    other = Job(recipe, tmp_path, {"recipe": "`````.yaml", "version": "installed"})
+    other.summary.write_text("")
+    assert other.run() == 2
+    assert other.summary.read_text().count("````") == 2
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("named", ["local-smoke", "recipes/mine.yaml", "recipes/matrix.yaml"])
+def test_the_gitlab_job(recipe: Command, tmp_path: Path, named: str) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text("extends: local-smoke\nname: quick\n")
+    matrix = "extends: local-smoke\nname: many\nmatrix: {workload.concurrency: [1, 2]}\n"
+    (tmp_path / "recipes" / "matrix.yaml").write_text(matrix)
     (job,) = yaml.safe_load(documented("gitlab")).values()
     lines = [line for line in (*job["script"], *job["after_script"]) if "pip install" not in line]
-    given = {name: value for name, value in job["variables"].items() if name == "RECIPE"}
-    env = recipe.environment(**given, PATH=f"{RECIPE.parent}{os.pathsep}{os.environ['PATH']}")
+    env = recipe.environment(RECIPE=named, PATH=f"{RECIPE.parent}{os.pathsep}{os.environ['PATH']}")
     command = ["bash", "-eo", "pipefail", "-c", "\n".join(lines)]
     ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "| `local-smoke` |" in (tmp_path / "runs.md").read_text()
-    assert recipe.run_folder().name in (tmp_path / "report.html").read_text()
-    assert 'failures="0"' in (tmp_path / job["artifacts"]["reports"]["junit"]).read_text()
+    page, table, junit = (
+        (tmp_path / name).read_text() for name in ("report.html", "runs.md", job["artifacts"]["reports"]["junit"])
+    )
+    assert 'failures="0"' in junit
+    assert len(recipe.run_folders()) == (2 if "matrix" in named else 1)
+    for folder in recipe.run_folders():
+        assert folder.name in page
+        assert folder.name in junit
+    assert table.count("\n| `") == len(recipe.run_folders()), table
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
     assert {path for path in job["artifacts"]["paths"] if not path.startswith(".recipe")} <= left
