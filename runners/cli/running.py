@@ -23,7 +23,8 @@ from runners.clock import Clock
 from runners.events import Event, Listener
 from runners.forecast.month import MonthBudget, budget_warnings
 from runners.ledger import Ledger
-from runners.live import LiveFile, LiveRun
+from runners.live import LiveRun
+from runners.live.file import LiveFile
 from runners.machines import journalled
 from runners.metrics.own_pages import PageRecorder
 from runners.plan import Plan

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import pickle
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from recipes import values
 
 Decorator = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 STANDARD: Decorator = dataclasses.dataclass
 OURS: Decorator = values.dataclass
 
@@ -208,3 +211,12 @@ def test_what_is_no_plain_value_is_made_by_the_standard_decorator(options: dict[
     assert Made.__dataclass_params__.frozen == ("frozen" in options)  # type: ignore[attr-defined]
     if "order" in options:
         assert Made(1) < Made(2)
+
+
+def test_every_module_but_those_that_stand_alone_makes_its_values_so() -> None:
+    """One that does not costs each command that imports it a third of a millisecond per class."""
+    modules = [path for name in ("recipes", "provisioners", "runners") for path in (ROOT / name).rglob("*.py")]
+    frozen = re.compile(r"@dataclass\(frozen=True(, kw_only=True)?\)")
+    found = [path for path in modules if "onhost" not in path.parts and frozen.search(path.read_text())]
+    assert len(found) > 100
+    assert [path for path in found if "from recipes.values import dataclass" not in path.read_text()] == []

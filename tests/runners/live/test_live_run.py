@@ -24,7 +24,8 @@ from runners.events import (
     Sampled,
     Warned,
 )
-from runners.live import LIVE, LiveFile, LiveRun
+from runners.live import LIVE, LiveRun
+from runners.live.file import LiveFile
 from runners.masking import Mask
 from runners.ongoing.overview import overview
 from tests.runners.ongoing.states import NOW, found, state
