@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from provisioners.contract import Gone, Lease, Release
+from recipes.errors import UsageError
 from recipes.values import dataclass
 
 OPEN = ("intended", "created", "reached", "releasing", "may-still-bill")
@@ -60,6 +61,13 @@ class Journal:
     def __init__(self, path: Path, mask: Callable[[str], str] = str) -> None:
         """`mask` keeps secrets out of what providers say."""
         self._path, self._mask = path, mask
+        try:
+            self._prepare()
+        except sqlite3.OperationalError as error:
+            advice = "see who writes to it, or export RECIPE_HOME=… to a folder that you may write to"
+            raise UsageError(f"{path} cannot be written: {error}", advice=advice) from error
+
+    def _prepare(self) -> None:
         with closing(self._connect()) as db:
             if _is_whole(db):  # whoever only reads waits for nobody who writes
                 return

@@ -58,7 +58,11 @@ class Merge:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        self._staging.mkdir(parents=True, exist_ok=True)
+        try:
+            self._staging.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"nothing can be taken into {self._home}: {error.strerror}"
+            raise UsageError(what, advice="export RECIPE_HOME=… to a folder that you may write to") from error
         with (self._staging / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

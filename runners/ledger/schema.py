@@ -18,7 +18,7 @@ from runners.ledger.rows import COLUMNS, columns_of, tags_of
 SCHEMA_VERSION = 3
 _PATIENCE_MS = 600_000
 """Another process may be bringing a long ledger up to date."""
-_ROOM = 2.0
+_ROOM = 1.25
 """Bytes of the log for each of the file's."""
 _SMALL = 10_000_000
 """Bytes of a file that is brought up to date without a look at the disk."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from provisioners.journal import Journal
 from recipes.errors import ExitCode, UsageError
 from runners.events import PhaseStarted
 from runners.ledger import Ledger, connection, ledger
-from tests.runners.exporting.made import result_of, run_id
+from tests.runners.exporting.made import keep, result_of, run_id
 from tests.runners.ledger.older import older_ledger
 
 ROOT = Path(__file__).parents[3]
@@ -96,18 +98,16 @@ def test_who_only_reads_waits_for_nobody_who_writes(tmp_path: Path, monkeypatch:
         assert "another process writes to it" in caught.value.advice
 
 
-READ = """
-import sys
+CALL = """
+import json, sys
 from runners.cli import main
-for arguments in (["runs"], ["runs", "--by", "recipe"], ["runs", "--json"], ["export", "--format", "jsonl"]):
-    code = main(arguments)
-    if code:
-        sys.exit(code)
+sys.exit(next((code for arguments in json.loads(sys.argv[1]) if (code := main(arguments))), 0))
 """
+READING = (["runs"], ["runs", "--by", "recipe"], ["runs", "--json"], ["export", "--format", "jsonl"])
 
 
-def read_there(home: Path) -> subprocess.CompletedProcess[str]:
-    """What somebody reads who may not write there."""
+def called_there(home: Path, *commands: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Commands of somebody who may not write there."""
     as_others = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-all"] if os.geteuid() == 0 else []
     if as_others and shutil.which("setpriv") is None:
         pytest.skip("root may write everywhere, and there is no setpriv to give that up")
@@ -116,7 +116,7 @@ def read_there(home: Path) -> subprocess.CompletedProcess[str]:
     home.chmod(0o555)
     env = {**os.environ, "RECIPE_HOME": str(home)}
     try:
-        command = [*as_others, sys.executable, "-c", READ]
+        command = [*as_others, sys.executable, "-c", CALL, json.dumps(commands)]
         return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     finally:
         home.chmod(0o755)
@@ -130,7 +130,7 @@ def test_a_log_is_read_where_nothing_may_be_written(tmp_path: Path, *, open_else
     log.begin("going", "made", "digest", "2026-01-01T00:00:00+00:00", 1)
     if not open_elsewhere:
         log.lose("going")
-    ended = read_there(tmp_path)
+    ended = called_there(tmp_path, *READING)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.count(run_id(2)) >= 3
     assert "going" in ended.stdout
@@ -140,7 +140,19 @@ def test_a_log_is_read_where_nothing_may_be_written(tmp_path: Path, *, open_else
 @pytest.mark.real
 def test_an_older_log_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     older_ledger(tmp_path, [result_of(run_id(1))])
-    ended = read_there(tmp_path)
+    ended = called_there(tmp_path, ["runs"])
     assert ended.returncode == 2
     assert "cannot be brought up to date where nothing may be written" in ended.stderr
     assert f"a copy of {tmp_path}" in ended.stderr
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("command", [["up", "local-smoke"], ["import", "other"], ["ps"]])
+def test_what_would_write_there_says_that_it_may_not(tmp_path: Path, command: list[str]) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    Ledger(home).insert(result_of(run_id(1)), origin="x")
+    keep(other, result_of(run_id(2)))
+    ended = called_there(home, [str(other) if word == "other" else word for word in command])
+    assert ended.returncode == 2, ended.stderr
+    assert "a bug" not in ended.stderr
+    assert "export RECIPE_HOME=… to a folder that you may write to" in ended.stderr
