@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any, Literal
 
 from recipes.errors import UsageError
@@ -182,6 +183,33 @@ def against(result: Result, baseline: Result, tolerance: float, keys: Sequence[s
             yield _beside(figure, before, now, tolerance)
 
 
+def unlike(result: Result, baseline: Result) -> Iterator[str]:
+    """What is not the same of a run and its baseline, so that their figures differ whatever the code does."""
+    ours, theirs = (dict(_conditions(one)) for one in (result, baseline))
+    for name, now in ours.items():
+        if now != (before := theirs[name]) and None not in (now, before):
+            yield f"{name} is {now}, was {before}"
+    if ours["recipe"] == theirs["recipe"] and result.get("recipe_digest") != baseline.get("recipe_digest"):
+        yield "the recipe has changed since"
+    texts = [(at(one, "workload", "inputs_digest"), at(one, "workload", "prompt_digest")) for one in (result, baseline)]
+    for what, now, before in zip(("inputs", "prompt"), *texts, strict=True):
+        if now != before and None not in (now, before):
+            yield f"other {what}"
+
+
+def _conditions(result: Result) -> Iterator[tuple[str, str | None]]:
+    """By what they are called."""
+    yield "recipe", result.get("recipe")
+    yield "model", at(result, "model", "identifier")
+    yield "engine", at(result, "engine", "name") and f"{at(result, 'engine', 'name')} {at(result, 'engine', 'version')}"
+    offer = result.get("offer") or {}
+    count, gpu = offer.get("count"), offer.get("accelerator")
+    where = f"{count}x {gpu}" if gpu else f"{offer.get('cpus')} CPUs"
+    yield "machine", f"{where} of {offer.get('provider')}" if offer else None
+    price = at(result, "cost", "price_usd_per_h")
+    yield "price", None if price is None else f"${price:g}/h"
+
+
 def required(result: Result, text: str) -> Check:
     """A condition such as `throughput.output_tokens_per_s>=100` on any field of result.json. Raises UsageError."""
     path, sign, wanted = parse_requirement(text)
@@ -250,7 +278,8 @@ def _beside(figure: Metric, before: float, now: float | None, tolerance: float) 
     # A failed request more is worse, however many there were.
     met = worse <= (0.0 if figure.unit == "count" else tolerance) + _NOTHING
     way = f"{'worse' if worse > 0 else 'better'} by {abs(change):.1%}" if math.isfinite(change) else "worse"
-    said = f"{_told(now, kind)}, was {was}: {way if abs(change) > _NOTHING else 'the same'}"
+    told, was = _apart(now, before, kind)
+    said = f"{told}, was {was}: {way if abs(change) > _NOTHING else 'the same'}"
     return Check(name=name, met=met, said=said, value=now, wanted=before)
 
 
@@ -264,9 +293,11 @@ def _apart(value: float, other: float, kind: Kind) -> tuple[str, str]:
     told = _told(value, kind), _told(other, kind)
     if told[0] != told[1] or value == other:
         return told
+    exact = [f"{Decimal(f'{one:.10g}'):,f}" for one in (value, other)]
+    exact = exact if exact[0] != exact[1] else [f"{Decimal(repr(one)):,f}" for one in (value, other)]
     unit = {"rate": " tok/s", "usd": "", "share": "", "seconds": " s", "time": " s", "count": " requests"}[kind]
     before = "$" if kind == "usd" else ""
-    return f"{before}{value:.10g}{unit}", f"{before}{other:.10g}{unit}"
+    return f"{before}{exact[0]}{unit}", f"{before}{exact[1]}{unit}"
 
 
 def _told(value: float, kind: Kind) -> str:

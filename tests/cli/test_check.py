@@ -108,3 +108,42 @@ def test_nonsense_is_a_wrong_command_line(ran: Command) -> None:
         ended = ran("check", *arguments)
         assert (ended.returncode, ended.stdout) == (2, ""), arguments
         assert ended.stderr.startswith("error: ")
+
+
+def test_reasons_say_of_which_run_they_are_and_where_all_of_them_are_told(ran: Command) -> None:
+    assert ran("up", "local-smoke").returncode == 0
+    runs = [folder.name for folder in ran.run_folders()]
+    ended = ran("check", *runs, "--max-cost", "0")
+    assert ended.returncode == 8
+    for run in runs:
+        assert f"{run}: max-cost" in ended.stderr
+    assert f"next:  recipe report {runs[0]} {runs[1]}" in ended.stderr
+
+
+def test_a_baseline_that_was_another_thing_is_told_and_a_newer_ones_is_refused(ran: Command) -> None:
+    kept = json.loads((ran.run_folder() / "result.json").read_text())
+    file = ran.cwd / "baseline.json"
+    other = {**kept, "recipe": "other", "offer": {**kept["offer"], "accelerator": "A40", "count": 1}}
+    file.write_text(json.dumps(other))
+    ended = ran("check", "local-smoke", "--baseline", "baseline.json")
+    assert ended.returncode == 0
+    assert f"warning: {kept['run_id']} is held against a run that is not like it" in ended.stderr
+    assert "recipe is local-smoke, was other; machine is" in ended.stderr
+    said = json.loads(ran("check", "local-smoke", "--baseline", "baseline.json", "--json").stdout)
+    assert "recipe is local-smoke, was other" in said["warnings"][0]
+    assert "warning" not in ran("check", "local-smoke", "--baseline", "local-smoke").stderr
+    file.write_text(json.dumps({**kept, "schema_version": 7}))
+    newer = ran("check", "local-smoke", "--baseline", "baseline.json")
+    assert (newer.returncode, "a newer recipe wrote it: schema 7" in newer.stderr) == (2, True)
+    missing = ran("check", "local-smoke", "--baseline", "nothere.json")
+    assert (missing.returncode, "there is no such file" in missing.stderr) == (2, True)
+
+
+def test_a_matrix_is_checked_whole_also_where_a_variant_failed(recipe: Command) -> None:
+    (recipe.cwd / "many.yaml").write_text("extends: local-smoke\nmatrix: {workload.max_tokens: [8, 9]}\n")
+    assert recipe("up", "many.yaml").returncode == 0
+    assert recipe("check", "many.yaml").stdout.count("   met") == 2
+    assert recipe("export", "many.yaml").stdout.count("\n") == 2
+    assert recipe("up", "many.yaml", "--set", "limits.deadlines.launch=1ms").returncode == 6
+    ended = recipe("check", "many.yaml")
+    assert (ended.returncode, ended.stderr.count("failed in launch")) == (8, 2)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from recipes.errors import UsageError
-from runners.requirements import HELD, LIMITS, Check, against, always, limit_value, required, share
+from runners.requirements import HELD, LIMITS, Check, against, always, limit_value, required, share, unlike
 
 SPREAD = {"mean": 0.5, "p50": 0.4, "p90": 0.7, "p95": 0.8, "p99": 1.2}
 RESULT: dict[str, Any] = {
@@ -196,3 +196,54 @@ def test_any_field_can_be_required(text: str, met: bool) -> None:
 def test_nonsense_is_no_requirement(text: str) -> None:
     with pytest.raises(UsageError):
         required(RESULT, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "figures", "said"),
+    [
+        ("max-cost", "0.0292", {"cost": {"total_usd": 0.02952}}, "$0.02952, above $0.0292"),
+        ("max-cost", "0.029519999", {"cost": {"total_usd": 0.02952}}, "$0.02952, above $0.029519999"),
+        ("max-ttft-p50", "57.9ms", {"latency": {"ttft_s": {"p50": 0.05795}}}, "0.05795 s, above 0.0579 s"),
+        ("max-failed", "1.5", {"requests": {"failed": 2}}, "2 requests, above 1.5 requests"),
+        ("min-useful-fraction", "0.7401", {}, "0.74, below 0.7401"),
+        ("max-duration", "120.2s", {}, "120.25 s, above 120.2 s"),
+        ("min-output-tokens-per-s", "150.00000000001", {}, "150.0 tok/s, below 150.00000000001 tok/s"),
+    ],
+)
+def test_a_reason_never_contradicts_itself(name: str, limit: str, figures: dict[str, Any], said: str) -> None:
+    check = held(name, limit, changed(**figures))
+    assert (check.met, check.said) == (False, said)
+
+
+def test_beside_a_baseline_what_differs_reads_differently() -> None:
+    (check,) = against(changed(cost={"total_usd": 0.1204}), RESULT, 0.0, ["total_usd"])
+    assert (check.met, check.said) == (False, "$0.1204, was $0.12: worse by 0.3%")
+
+
+LIKE: dict[str, Any] = {
+    "recipe": "it",
+    "recipe_digest": "a",
+    "model": {"identifier": "owner/model"},
+    "engine": {"name": "vllm", "version": "0.33.0"},
+    "offer": {"provider": "runpod", "accelerator": "A40", "count": 1, "cpus": 8},
+    "cost": {"price_usd_per_h": 0.5},
+    "workload": {"inputs_digest": "i", "prompt_digest": "p"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, []),
+        ({"recipe": "other", "recipe_digest": "b"}, ["recipe is other, was it"]),
+        ({"recipe_digest": "b"}, ["the recipe has changed since"]),
+        ({"model": {"identifier": "owner/other"}}, ["model is owner/other, was owner/model"]),
+        ({"engine": {"name": "vllm", "version": "0.34.0"}}, ["engine is vllm 0.34.0, was vllm 0.33.0"]),
+        ({"offer": {"provider": "local", "cpus": 2}}, ["machine is 2 CPUs of local, was 1x A40 of runpod"]),
+        ({"cost": {"price_usd_per_h": 36.0}}, ["price is $36/h, was $0.5/h"]),
+        ({"workload": {"inputs_digest": "j", "prompt_digest": "q"}}, ["other inputs", "other prompt"]),
+        ({"workload": None, "offer": None, "cost": None, "engine": None, "model": None}, []),
+    ],
+)
+def test_what_is_unlike_of_a_run_and_its_baseline_is_told(changes: dict[str, Any], told: list[str]) -> None:
+    assert list(unlike({**LIKE, **changes}, LIKE)) == told

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import ExitCode, NotMet, UsageError
 from recipes.explain import did_you_mean
 from runners.cli.common import add_json, add_run, console, print_json
+from runners.comparing.meant import runs_meant
 from runners.comparing.metrics import METRICS
+from runners.importing.shape import SCHEMA_VERSION
 from runners.junit import junit
 from runners.requirements import (
     HELD,
@@ -32,6 +35,7 @@ from runners.requirements import (
     parse_requirement,
     required,
     share,
+    unlike,
 )
 from runners.run_folder import RunFolder, recipe_home
 from runners.terminal.check_view import check_lines
@@ -75,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     asked = _Asked(options)
-    folders = [RunFolder.find(recipe_home(), reference) for reference in options.run]
+    folders = runs_meant(recipe_home(), options.run)
     checked = {folder.run_id: list(asked.checks(folder)) for folder in folders}
     if options.junit is not None:
         _write(options.junit, junit(checked))
@@ -86,18 +90,33 @@ def run(options: argparse.Namespace) -> int:
             {"run_id": run_id, "met": run_id not in failed, "checks": [check.row() for check in checks]}
             for run_id, checks in checked.items()
         ]
-        print_json({"met": not failed, "baseline": asked.baseline_id, "runs": rows})
+        print_json(
+            {
+                "met": not failed,
+                "baseline": asked.baseline_id,
+                "warnings": list(asked.warnings(folders)),
+                "runs": rows,
+            }
+        )
         return ExitCode.NOT_MET if failed else ExitCode.DONE
+    for warning in asked.warnings(folders):
+        print(f"warning: {warning}", file=sys.stderr)
     out = console()
     for run_id, checks in checked.items():
         for line in check_lines(run_id, checks, asked.baseline_id):
             out.print(line)
     if failed:
         count = sum(map(len, failed.values()))
-        reasons = "; ".join(f"{check.name} {check.said}" for checks in failed.values() for check in checks)
-        advice = f"recipe report {next(iter(failed))}"
+        reasons = "; ".join(_reasons(run_id if len(checked) > 1 else "", own) for run_id, own in failed.items())
+        advice = f"recipe report {' '.join(failed)}"
         raise NotMet(f"{plural(count, 'condition')} not met: {reasons}", advice=advice)
     return ExitCode.DONE
+
+
+def _reasons(run_id: str, checks: Sequence[Check]) -> str:
+    """Why one run does not meet what was asked, with its name where there are several."""
+    told = "; ".join(f"{check.name} {check.said}" for check in checks)
+    return f"{run_id}: {told}" if run_id else told
 
 
 def _write(path: Path, text: str) -> None:
@@ -142,6 +161,14 @@ class _Asked:
         if self.baseline is not None:
             yield from against(result, self.baseline, self.tolerance, self.metrics)
 
+    def warnings(self, folders: Sequence[RunFolder]) -> Iterator[str]:
+        """Where the baseline was another thing, by run."""
+        if self.baseline is None:
+            return
+        for folder in folders:
+            if (result := folder.read_json("result.json")) and (told := list(unlike(result, self.baseline))):
+                yield f"{folder.run_id} is held against a run that is not like it: {'; '.join(told)}"
+
 
 def _value(name: str, text: str) -> float:
     try:
@@ -163,6 +190,8 @@ def _read_result(reference: str) -> dict[str, Any]:
     path = Path(reference)
     path = path / "result.json" if path.is_dir() else path
     if not path.is_file():
+        if path.suffix == ".json" or len(path.parts) > 1:
+            raise UsageError(f"--baseline {reference}: there is no such file", advice="give a run, or its result.json")
         return _completed(RunFolder.find(recipe_home(), reference).read_result())
     try:
         result = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -170,11 +199,15 @@ def _read_result(reference: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         advice = "give a run's result.json, or its folder"
         raise UsageError(f"--baseline {reference}: not the result of a run", advice=advice) from error
+    version = result.get("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        what = f"--baseline {reference}: a newer recipe wrote it: schema {version}, and this one knows {SCHEMA_VERSION}"
+        raise UsageError(what, advice="upgrade recipe, or make the baseline anew")
     return _completed(result)
 
 
 def _completed(result: dict[str, Any]) -> dict[str, Any]:
     """A run that went wrong is nothing to hold another against. Raises UsageError."""
-    if (status := result["outcome"]["status"]) != "completed":
+    if (status := (result.get("outcome") or {}).get("status", "of no known end")) != "completed":
         raise UsageError(f"--baseline {result['run_id']}: that run was {status}", advice="give one that was completed")
     return result
