@@ -146,11 +146,11 @@ def _taken_at(result: dict[str, Any]) -> Iterator[str]:
 
 def _state(peak: dict[str, Any]) -> str:
     state = []
-    if peak["running"] is not None:
+    if peak.get("running") is not None:
         state.append(f"{peak['running']:.0f} running")
-    if peak["waiting"]:
+    if peak.get("waiting"):
         state.append(f"{peak['waiting']:.0f} waiting")
-    if peak["kv_usage"] is not None:
+    if peak.get("kv_usage") is not None:
         state.append(f"KV {peak['kv_usage']:.0%}")
     return f" at {peak['at'][11:19]}" + (f" ({', '.join(state)})" if state else "")
 

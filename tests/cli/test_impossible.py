@@ -74,3 +74,14 @@ def test_a_list_of_runs_says_which_came_from_elsewhere(spoilt: Command) -> None:
     listed = spoilt("runs").stdout.splitlines()
     assert "from" in listed[0].split()
     assert all("made up" in line for line in listed[1:])
+
+
+def test_a_report_of_what_no_recipe_wrote_says_what_is_wrong_with_it(spoilt: Command) -> None:
+    for number in range(1, len(SPOILT) + 1):
+        ended = spoilt("report", run_id(number))
+        assert ended.returncode in (0, 2), ended.stderr
+        assert "bug in recipe" not in ended.stderr
+        if ended.returncode:
+            assert ended.stderr.startswith(f"error: {run_id(number)}: its result.json")
+    assert "its result.json" in spoilt("report", run_id(1)).stderr
+    assert spoilt("report", run_id(0)).returncode == 0

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,13 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--html - and {other} do not go together", advice="write --html PATH")
     folders = list({folder.run_id: folder for word in options.run for folder in _meant(word)}.values())
     results = [folder.read_result() for folder in folders]
+    with _readable(results):
+        return _report(options, folders, results, to_stdout=to_stdout)
+
+
+def _report(
+    options: argparse.Namespace, folders: Sequence[RunFolder], results: Sequence[dict[str, Any]], *, to_stdout: bool
+) -> int:
     if to_stdout:
         from runners.reporting import report_page
 
@@ -54,6 +63,22 @@ def run(options: argparse.Namespace) -> int:
     if options.open and page is not None:
         webbrowser.open(page.as_uri())
     return 0
+
+
+@contextmanager
+def _readable(results: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Where a result is none that recipe writes, what goes wrong with it is no bug. Raises UsageError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        from runners.importing.shape import problem_of
+        from runners.modelfacts.clean import printable
+
+        for result in results:
+            if problem := problem_of(result, datetime.now(UTC)):
+                what = f"{result.get('run_id')}: its {printable(problem)}"
+                raise UsageError(what, advice="leave it out, or mend its file") from error
+        raise
 
 
 def _meant(word: str) -> list[RunFolder]:
