@@ -50,7 +50,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_twenty_of_the_newest_are_shown_with_tags_and_hardware(runs: Here) -> None:
     header, *lines = runs.lines()
-    columns = "run  status  time  cost  prompt tok/s  output tok/s  docs  tags  gpu  model  engine"
+    columns = "run  status  time  cost  prompt tok/s  output tok/s  docs  tags  gpu  from  model  engine"
     assert header.split() == columns.split()
     newest = list(synthetic(COUNT))[-1]
     assert len(lines) == 20
