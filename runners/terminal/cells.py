@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 
 def cells(text: str) -> int:
@@ -36,6 +38,15 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def plain_in(value: Any) -> Any:
+    """The same for every text in lists and mappings, their names too."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {plain_in(name): plain_in(inner) for name, inner in value.items()}
+    return [plain_in(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _cells(character: str) -> int:

@@ -38,6 +38,7 @@ from runners.requirements import (
     unlike,
 )
 from runners.run_folder import RunFolder, recipe_home
+from runners.terminal.cells import plain
 from runners.terminal.check_view import check_lines
 from runners.terminal.words import plural
 
@@ -100,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return ExitCode.NOT_MET if failed else ExitCode.DONE
     for warning in asked.warnings(folders):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(plain(f"warning: {warning}"), file=sys.stderr)
     out = console()
     for run_id, checks in checked.items():
         for line in check_lines(run_id, checks, asked.baseline_id):
@@ -109,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
         count = sum(map(len, failed.values()))
         reasons = "; ".join(_reasons(run_id if len(checked) > 1 else "", own) for run_id, own in failed.items())
         advice = f"recipe report {' '.join(failed)}"
-        raise NotMet(f"{plural(count, 'condition')} not met: {reasons}", advice=advice)
+        raise NotMet(f"{plural(count, 'condition')} not met: {plain(reasons)}", advice=advice)
     return ExitCode.DONE
 
 

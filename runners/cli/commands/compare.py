@@ -21,6 +21,7 @@ from runners.comparing import compared
 from runners.comparing.selection import LAST, Selector
 from runners.ledger import Ledger
 from runners.run_folder import recipe_home
+from runners.terminal.cells import plain_in
 from runners.terminal.compare_view import comparison_lines
 from runners.terminal.layout import width_of
 from runners.terminal.variants_view import sort_words
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(document)
         return 0
     out = console()
-    for line in comparison_lines(document, width_of(out), sort=options.sort):
+    for line in comparison_lines(plain_in(document), width_of(out), sort=options.sort):
         out.print(line)
     return 0
 

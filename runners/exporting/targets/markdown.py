@@ -14,7 +14,7 @@ from typing import IO, Any
 from recipes.values import dataclass
 from runners.exporting.columns import as_number, at
 from runners.exporting.contract import ExportedRun, What
-from runners.modelfacts.clean import printable
+from runners.terminal.cells import plain
 from runners.terminal.words import clock_time, dollars, exact_dollars, plural, seconds, shortened
 
 _LONGEST = 120
@@ -152,7 +152,7 @@ def code(value: Any, longest: int = _LONGEST) -> str:
 
 def span(value: Any, longest: int = _LONGEST_REASON) -> str:
     """A code span: on one line, between more backticks than it has in a row."""
-    text = shortened(printable(" ".join(str(value).split())), longest) or " "
+    text = shortened(plain(" ".join(str(value).split())), longest) or " "
     ticks = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     edge = " " if text[0] == "`" or text[-1] == "`" else ""
     return f"{ticks}{edge}{text}{edge}{ticks}"
