@@ -78,7 +78,7 @@ GPU_ENERGY = Family("recipe_gpu_energy_joules", "counter", "Energy that the GPU 
 GPU_TEMPERATURE = Family("recipe_gpu_temperature_celsius", "gauge", "Temperature of the GPU.")
 GPU_SM_CLOCK = Family("recipe_gpu_sm_clock_hertz", "gauge", "Clock of the GPU's multiprocessors.")
 GPU_MEMORY_CLOCK = Family("recipe_gpu_memory_clock_hertz", "gauge", "Clock of the GPU's memory.")
-GPU_THROTTLED = Family("recipe_gpu_throttled", "gauge", "Whether the GPU's clocks are held down, for each reason that there was.")
+GPU_THROTTLED = Family("recipe_gpu_throttled", "gauge", "Whether the GPU's clocks are held down, by reason.")
 
 HOST_CPUS = Family("recipe_host_cpus", "gauge", "Processors of the machine.")
 HOST_CPU = Family("recipe_host_cpu_ratio", "gauge", "Share of all processors that is busy.")

@@ -73,7 +73,9 @@
     const made = { ...base, height: each * count + 70, margin: { l: 52, r: 12, t: 30, b: 34 }, hovermode: "x unified", shapes: [], annotations: [] };
     made.xaxis = { ...axis, type: "date", anchor: count === 1 ? "y" : "y" + count, hoverformat: "%H:%M:%S.%L", showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "dot", spikecolor: colour("--muted") };
     const ends = chart.panels.flatMap((panel) => panel.lines.map((line) => line.x[line.x.length - 1]));
-    const whole = [chart.origin, chart.origin + Math.max(...ends, ...chart.bands.map((band) => band.from + band.ms))];
+    // A machine whose clock was set meanwhile has samples hours away; they are in the data, and not in the way.
+    const over = Math.max(...chart.bands.map((band) => band.from + band.ms));
+    const whole = [chart.origin, chart.origin + (chart.bands.length ? Math.min(Math.max(over, ...ends), over + 10000) : Math.max(...ends))];
     const [left, right] = range || whole;
     made.xaxis.range = [left, right];
     const traces = [];

@@ -190,7 +190,7 @@ def _traffic(host: Sequence[Row]) -> list[Line]:
 def time_chart(run: Run, panels: Sequence[Panel]) -> dict[str, Any]:
     """The chart over time: panels on one axis, the phases behind them, peaks marked and gaps shaded."""
     phases = [p for p in run.result["phases"] if p.get("started_at")]
-    starts = [ms_of(p["started_at"]) for p in phases] + [line.x[0] for panel in panels for line in panel.lines]
+    starts = [ms_of(p["started_at"]) for p in phases] or [line.x[0] for panel in panels for line in panel.lines]
     origin = min(starts, default=0.0)
     return {
         "origin": origin,

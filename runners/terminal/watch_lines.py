@@ -9,13 +9,18 @@ from runners.terminal.watch_view import NOTHING, alone, ended_words, money_and_t
 from runners.terminal.words import clock_time, dollars, rate, whole_seconds
 
 
-def plain(before: Mapping[str, Any] | None, now: Mapping[str, Any], *, progress_due: bool) -> Iterator[str]:
-    """What has changed since the last document, as lines; how far each run is, if that is due."""
+def plain(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any], *, progress_due: bool, waits: bool = False
+) -> Iterator[str]:
+    """What has changed since the last document, as lines; how far each run is, if that is due.
+
+    `waits`: it goes on also while nothing does.
+    """
     known = {run["run_id"]: run for run in before["runs"]} if before else {}
     ended = {run["run_id"] for run in before["ended"]} if before else set()
     machines = {machine["name"] for machine in before["machines"]} if before else set()
     if not now["runs"] and not now["machines"] and not now["only"] and (before is None or known):
-        yield NOTHING
+        yield f"{NOTHING}{'; this waits for what comes' if waits else ''}"
     for run in now["runs"]:
         yield from _plain_run(known.get(run["run_id"]), run, progress_due=progress_due)
     for machine in now["machines"]:

@@ -209,7 +209,7 @@
         el("td", { class: "warn" }, (gpu.throttle || []).join(", ")));
     });
     return el("div", { class: "table-wrap gpus", "data-key": "gpus", tabindex: "0", role: "group", "aria-label": "GPUs" }, el("table", {},
-      el("thead", {}, el("tr", {}, ["GPU", "used", "memory", "power", "temperature", ""].map((name) => el("th", { scope: "col" }, name)))),
+      el("thead", {}, el("tr", {}, ["GPU", "used", "memory", "power", "temperature", "throttled"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, rows)));
   }
 
@@ -279,7 +279,7 @@
 
   function ended(state) {
     if (!state.ended.length) return null;
-    const names = ["run", "how", "time", "cost", "output tok/s", "when", ""];
+    const names = ["run", "how", "time", "cost", "output tok/s", "when", "report"];
     return el("section", { "data-key": "ended", "aria-labelledby": "ended" },
       el("h2", { id: "ended" }, "Ended lately"),
       el("div", { class: "table-wrap", tabindex: "0", role: "group", "aria-labelledby": "ended" }, el("table", { class: "ended" },

@@ -397,3 +397,4 @@ def test_what_somebody_reads_or_has_chosen_stays_while_it_updates(site: Site, co
     assert tab.page.evaluate("document.activeElement.classList.contains('gpus')")
     names = tab.page.evaluate("[...document.querySelectorAll('[role=img]')].every(e => e.getAttribute('aria-label'))")
     assert names, "a picture says in words what it shows"
+    assert tab.page.evaluate("[...document.querySelectorAll('th')].every((e) => e.textContent.trim())")

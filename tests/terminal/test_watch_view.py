@@ -154,6 +154,7 @@ def test_lines_tell_of_a_client_that_dies_and_of_a_machine_alone_once() -> None:
 def test_what_ended_before_somebody_looked_is_no_news() -> None:
     document = overview(state(ended=[ended()]))
     assert list(plain(None, document, progress_due=True)) == [NOTHING]
+    assert list(plain(None, document, progress_due=True, waits=True)) == [f"{NOTHING}; this waits for what comes"]
 
 
 def test_what_is_left_behind_is_how_each_stands() -> None:

@@ -172,7 +172,7 @@ class Watch:
         while True:
             document = self._look()
             now = time.monotonic()
-            for line in plain(before, document, progress_due=now >= due):
+            for line in plain(before, document, progress_due=now >= due, waits=not self._until_done):
                 out.print(line)
             if now >= due:
                 due = now + _PLAIN_PROGRESS_S

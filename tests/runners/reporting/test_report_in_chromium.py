@@ -284,6 +284,21 @@ def test_the_speed_of_one_request_takes_no_room_from_the_throughput_of_all(chrom
     nothing_went_wrong(opened)
 
 
+def test_samples_of_a_machine_whose_clock_was_set_leave_the_run_its_room(chromium: Chromium, tmp_path: Path) -> None:
+    folder = made_run(tmp_path)
+    with (folder.path / "telemetry.jsonl").open("a") as file:
+        for hours in (-2, 3):
+            row = {"at": (BEGAN + timedelta(hours=hours)).isoformat(), "source": "host", "n": 1, "cpu": 0.5}
+            file.write(json.dumps(row) + "\n")
+    opened = opened_report(chromium, tmp_path, folder)
+    if opened.page.is_visible("#ranges"):
+        opened.page.click("[data-range=run]")
+    left, right = opened.evaluate("document.getElementById('time-chart').layout.xaxis.range.map((x) => +new Date(x))")
+    run_ms = sum(seconds for _, seconds, _ in PHASES) * 1000
+    assert left == BEGAN.timestamp() * 1000
+    assert run_ms <= right - left <= run_ms + 10_000
+
+
 def test_points_that_are_close_have_letters_that_can_be_read(chromium: Chromium, tmp_path: Path) -> None:
     folders = [
         made_run(
