@@ -73,6 +73,8 @@ class Sent:
     new: bool
     """Whether it was written; False if it was there already."""
     where: str
+    note: str = ""
+    """What holds for all that were sent so."""
 
 
 @runtime_checkable

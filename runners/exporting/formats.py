@@ -28,8 +28,14 @@ def names() -> PluginNames:
 
 
 def format_of(path: Path | None) -> str:
-    """The format that a file's name asks for, else JSON lines."""
-    return _SUFFIXES.get(path.suffix.lower(), DEFAULT) if path else DEFAULT
+    """The format that a file's name asks for; JSON lines without one. Raises UsageError for an ending of none."""
+    if path is None or not path.suffix:
+        return DEFAULT
+    found = _SUFFIXES.get(path.suffix.lower())
+    if found is None:
+        what = f"-o {path}: no format has the ending {path.suffix}"
+        raise UsageError(what, advice=f"one of {', '.join(_SUFFIXES)}; or say which with --format")
+    return found
 
 
 def target(name: str) -> FileTarget | Tracker:

@@ -44,13 +44,19 @@ def unpack(archive: Path, into: Path) -> None:
                 with read(member.name) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UsageError(f"{archive} is no whole archive: {error}", advice="fetch it again") from error
+        raise UsageError(f"{archive} is no whole archive{_why(error)}", advice="fetch it again") from error
     except FileExistsError as error:
         raise UsageError(f"{archive} holds {Path(error.filename).name} twice", advice="make it anew") from error
     except (OSError, ValueError) as error:  # no room, or a name that is none here
         raise UsageError(
             f"{archive} cannot be unpacked: {error}", advice="unpack it yourself, and name the folder"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """Of a file that is none of its kinds, tarfile names the reason of each kind: none of them says more."""
+    text = str(error)
+    return f": {text}" if text and "\n" not in text else ""
 
 
 def _judge(archive: Path, members: list[_Member], into: Path) -> None:

@@ -63,6 +63,12 @@ def test_a_files_name_says_its_format_and_it_is_there_whole_or_not_at_all(log: C
     assert sorted(p.name for p in log.cwd.iterdir()) == ["home", "runs.csv", "runs.jsonl", "runs.md", "runs.parquet"]
 
 
+def test_a_format_that_is_named_goes_into_a_file_of_any_name(log: Command) -> None:
+    for name, arguments in {"a.xyz": ("--format", "csv"), "all": ()}.items():
+        ended = log("export", "-o", name, *arguments)
+        assert (ended.returncode, (log.cwd / name).is_file()) == (0, True), ended.stderr
+
+
 def test_a_file_that_is_there_is_overwritten_only_by_force(log: Command) -> None:
     (log.cwd / "a.csv").write_text("mine")
     ended = log("export", "-o", "a.csv")
@@ -99,6 +105,8 @@ WRONG = {
     ("--format", "mlflow", "--what", "telemetry"): "takes whole runs",
     ("--format", "mlflow", "-o", "x"): "writes no file",
     ("--format", "csv", "--tracking-uri", "x"): "means nothing",
+    ("-o", "all.xyz"): "one of .jsonl, .ndjson, .csv, .parquet, .pq, .md; or say which with --format",
+    ("-o", "all.json"): "no format has the ending .json",
     ("-o", "."): "is a folder",
     ("-o", "no/such/x.csv"): "there is no such folder",
     ("nope",): "no such run",

@@ -131,11 +131,14 @@ def _send(options: argparse.Namespace, tracker: Tracker, runs: Iterator[Exported
     from runners.exporting.contract import Tracking
 
     tracking = Tracking(uri=options.tracking_uri, group=options.group, outputs=options.outputs, again=options.force)
-    new = 0
+    new, notes = 0, dict[str, None]()
     for sent in tracker.send(runs, tracking):
         new += sent.new
+        notes |= {sent.note: None} if sent.note else {}
         print(f"{sent.run_id}   {'new' if sent.new else 'there already'}   {sent.where}", flush=True)
     print(f"{new:,} new, {count - new:,} there already", file=sys.stderr)
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def _complete_formats(prefix: str, **_: object) -> list[str]:

@@ -32,6 +32,9 @@ _SETTINGS = {
 that a run that is synchronised later needs no folder of ours."""
 
 
+_OFFLINE = "offline: every export makes a folder for each run, whatever was exported before; sync one of them"
+
+
 class Wandb:
     def send(self, runs: Iterable[ExportedRun], tracking: Tracking) -> Iterator[Sent]:
         os.environ.setdefault("WANDB_SILENT", "true")
@@ -61,7 +64,7 @@ def _write(wandb: Any, settings: Mapping[str, Any], run: ExportedRun, tracking: 
         made.save(str(path), base_path=str(run.folder), policy="now")
     made.finish(exit_code=0 if run.row.status == "completed" else 1)
     where = f"wandb sync {Path(made.dir).parent}" if made.offline else made.url
-    return Sent(run.run_id, new=True, where=where)
+    return Sent(run.run_id, new=True, where=where, note=_OFFLINE if made.offline else "")
 
 
 def _steps(points: Iterator[Point], begun: datetime | None) -> Iterator[tuple[int, dict[str, float]]]:

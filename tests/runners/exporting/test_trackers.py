@@ -194,6 +194,7 @@ def test_wandb_has_an_offline_run_of_the_same_id_with_everything_in_it(home: Pat
     name = run_id(1, "grid.concurrency-4")
     (folder,) = (tmp_path / "wandb").glob(f"offline-run-*-{name}")
     assert f"wandb sync {folder}" in sent.stdout
+    assert sent.stderr.count("offline: every export makes a folder for each run") == 1
     read = in_it(home, tmp_path, "-c", READ_WANDB, folder / f"run-{name}.wandb")
     assert read.returncode == 0, read.stderr
     run = json.loads(read.stdout)

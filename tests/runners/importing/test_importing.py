@@ -436,3 +436,11 @@ def test_an_imported_run_is_neither_gone_on_from_nor_a_measure_of_this_cpu(there
     ledger = Ledger(here)
     assert ledger.unfinished("made") == []
     assert [result["run_id"] for result in ledger.completed(model="org/model", engine="vllm")] == [run_id(2)]
+
+
+def test_what_is_no_archive_is_told_in_one_line(here: Path, tmp_path: Path) -> None:
+    for name in ("torn.tar.gz", "torn.zip"):
+        (tmp_path / name).write_bytes(b"\x1f\x8bnothing of the kind")
+        with pytest.raises(UsageError, match="is no whole archive") as refused:
+            take(here, tmp_path / name)
+        assert "\n" not in refused.value.message
