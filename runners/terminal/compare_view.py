@@ -195,9 +195,8 @@ def _method(document: Document) -> str:
         return ""
     tests = {"permutation": "a permutation test", "student": "a t test of logarithms (3 runs allow no other)"}
     told = " or ".join(tests[name] for name in sorted(methods))
-    found = (
-        f"told by {told}: of groups that are alike, at most {100 * document['alpha']:.0f} % have any row that is told"
-    )
+    wrong = f"where nothing differs, at most {100 * document['alpha']:.0f} % of tables say yes anywhere"
     rest = [row for row in document["tests"] if row["family"] == "rest" and not row["method"]]
     more = "; beyond the headline it takes 5 runs each" if rest and len(document["groups"]) == 2 else ""
-    return f"{found}{more}; intervals are of the medians, by bootstrap"
+    intervals = "intervals are of the medians alone, by bootstrap, and may hold 1.00 nevertheless"
+    return f"told by {told}; {wrong}{more}; {intervals}"

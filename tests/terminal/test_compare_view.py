@@ -80,6 +80,18 @@ def test_a_matrix_is_a_table_with_the_front_and_who_is_ahead_of_the_others() -> 
     assert " 2.50 " in rows["C"]
 
 
+def test_how_noise_was_told_is_said_of_the_table_as_a_whole() -> None:
+    told = " ".join(shown(pair()))
+    assert "at most 5 % of tables say yes anywhere" in told
+    assert "beyond the headline" not in told
+    results = [*several(SLOW[:3], recipe="a"), *several(FAST[:3], recipe="b")]
+    three = shown({**compared(groups_of(results)).row(), "notes": []})
+    assert "beyond the headline it takes 5 runs each" in " ".join(three)
+    verdicts = {line.split("   ")[0].strip(): line.rpartition("   ")[2].strip() for line in three}
+    assert verdicts["output tok/s"] == "yes, better"
+    assert verdicts["phase drive"] == "cannot tell"
+
+
 def test_what_is_not_told_from_noise_stands_in_brackets_and_the_brackets_are_explained() -> None:
     lines = shown(matrix(1))
     assert any(line.startswith("B") and "(1.80)" in line for line in lines)
