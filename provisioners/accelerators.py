@@ -8,12 +8,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from provisioners.kinds import means
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import gzip
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from provisioners import onhost
 from provisioners.contract import Boot, Lease
 from recipes.errors import Refused
-from recipes.values import dataclass
 
 LONGEST = 100_000
 """Characters that a start command may have; Linux takes 131,072 in one argument."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-from recipes.values import dataclass
 
 if TYPE_CHECKING:  # the journal is read by commands that need no recipe
     from recipes.spec import Resources

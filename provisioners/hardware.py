@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from provisioners.kinds import means
 from recipes.spec import Resources
 from recipes.units import GIB, Accelerators, format_size
-from recipes.values import dataclass
 
 # A driver reports a little less, or more, than the memory in a product's name: an A40's 48 GB are 46068 MiB.
 _TOLERANCE = 0.08

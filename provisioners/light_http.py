@@ -7,9 +7,8 @@ import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
-
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True)

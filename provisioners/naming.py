@@ -5,10 +5,9 @@ from __future__ import annotations
 import getpass
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-
-from recipes.values import dataclass
 
 LONGEST = 60
 """Characters that a name may have: what providers are known to keep whole."""

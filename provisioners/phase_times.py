@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from recipes.ranges import Range
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

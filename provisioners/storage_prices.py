@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-from recipes.values import dataclass
 
 _TABLE = Path(__file__).with_suffix(".csv")
 _HOURS_PER_MONTH = 365 * 24 / 12

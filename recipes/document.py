@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from recipes import catalogue
 from recipes.errors import InvalidRecipe, Problem
 from recipes.explain import did_you_mean, problem_at
 from recipes.source import MAX_DEPTH, Node, parse, read_text
-from recipes.values import dataclass
 
 MATRIX_LIMIT = 1000
 # The code of a problem with `extends`: what the parent would have brought is missing.

@@ -17,9 +17,8 @@ RecipeError                 1   a bug, unless it is one of these
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-
-from recipes.values import dataclass
 
 
 class ExitCode(IntEnum):

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from recipes.prompts import load_prompt
 from recipes.references import Plugins, broken_references, misplaced_url, unknown_names, with_absolute_paths
 from recipes.source import read_text
 from recipes.spec import ASIDE, Recipe, digest_of, name_from
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 from recipes import catalogue
 from recipes.errors import InvalidRecipe
 from recipes.source import parse, read_text
-from recipes.values import dataclass
 
 if TYPE_CHECKING:
     from jinja2 import Template

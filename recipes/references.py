@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from recipes.inputs import expand
 from recipes.prompts import load_prompt
 from recipes.source import Node
 from recipes.spec import PROVISIONERS, Engine, Recipe
-from recipes.values import dataclass
 
 Steps = tuple[str | int, ...]
 _PROMPTS: Steps = ("workload", "traffic", "prompts")

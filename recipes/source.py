@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from yaml.reader import ReaderError
 from yaml.scanner import ScannerError
 
 from recipes.errors import InvalidRecipe, Problem
-from recipes.values import dataclass
 
 MAX_NODES = 20_000
 MAX_DEPTH = 50

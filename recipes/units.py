@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-
-from recipes.values import dataclass
 
 GIB = 2**30
 _SIZES = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
-
-from recipes.values import dataclass
 
 _FILE_BITS = 16
 """Of a place: the number of the file; the rest is the offset."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from provisioners.contract import Boot, BootJob, Host
-from recipes.values import dataclass
 from runners.environments import ONHOST, named_files
 from runners.plan import Plan
 from runners.travel import installation

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from recipes.spec import Limits, Recipe
-from recipes.values import dataclass
 
 # Kept back from the lease's time for collecting and letting go: so long, but no more than this share of it.
 _AFTERWARDS_S, _AFTERWARDS_SHARE = 60.0, 0.2

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from provisioners.accelerators import Machine
 from provisioners.contract import Finding
 from recipes.spec import Engine as EngineSpec
-from recipes.values import dataclass
 
 if TYPE_CHECKING:
     from runners.modelfacts.facts import ModelFacts

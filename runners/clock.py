@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from recipes.values import dataclass
 
 USD_DIGITS = 10
 """Decimals of a dollar that are kept: enough for a second on the cheapest machine, and few enough to add up exactly."""

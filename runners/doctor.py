@@ -7,13 +7,13 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from provisioners.contract import Site
 from recipes.units import GIB
-from recipes.values import dataclass
 
 _FREE_GIB = 0.5
 

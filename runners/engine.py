@@ -6,7 +6,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,6 @@ from pydantic import JsonValue
 
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe
-from recipes.values import dataclass
 from runners.case import Assessment, Case, Memory
 from runners.pace import EnginePace, stated_pace
 

@@ -7,12 +7,11 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from recipes.values import dataclass
 from runners.records import RequestRecord
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from provisioners.contract import Forward, Host, Process
 from recipes.errors import EngineFailed, NoMachine
 from recipes.spec import Workload
-from recipes.values import dataclass
 from runners.client import Client, Endpoint, RequestFailed, Transport
 from runners.http.errors import HttpFailed
 from runners.plan import Plan

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median
 from typing import Any, Generic, Literal, TypeVar
 
 from recipes.traffic import Objective
-from recipes.values import dataclass
 from runners.engine import EngineSample, LogSample
 from runners.records import RequestRecord
 

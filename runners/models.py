@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes import catalogue
 from recipes.errors import Refused
 from recipes.spec import Recipe
-from recipes.values import dataclass
 from runners.engine import Engine
 from runners.run_folder import recipe_cache
 

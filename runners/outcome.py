@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import assert_never
 
 from provisioners.contract import Gone, MayStillBill, Release
 from recipes.errors import ExitCode
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from recipes.ranges import Range
 from recipes.spec import Engine as EngineSpec
-from recipes.values import dataclass
 from runners.case import Case, Memory
 
 if TYPE_CHECKING:

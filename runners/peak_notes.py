@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import nlargest
 from itertools import pairwise
 from typing import Any
 
-from recipes.values import dataclass
 from runners.engine import EngineSample, LogSample
 from runners.measurement import Kind, Timed, log_interval_s, request_rates
 from runners.records import RequestRecord as Record

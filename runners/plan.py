@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from provisioners.contract import Finding, Offer, Provisioner
 from recipes.errors import ExitCode, NoMachine
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe
-from recipes.values import dataclass
 from runners.case import Memory
 from runners.engine import Engine, Installation, Launch, LaunchRequest
 from runners.environments import environment_name

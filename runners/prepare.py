@@ -6,12 +6,12 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from provisioners.contract import BootJob, Host
 from recipes.errors import HostCommandFailed
-from recipes.values import dataclass
 from runners.boot import DRIVER, FETCH, INSTALL, Places, boot_of
 from runners.engine import find_failure
 from runners.events import Advanced, Listener, Noted

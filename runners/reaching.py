@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from provisioners.journal import Entry, Journal
 from recipes.errors import NoMachine, UsageError
 from recipes.load import LoadedRecipe, load_resolved
 from recipes.spec import Recipe
-from recipes.values import dataclass
 from runners import registry
 from runners.client import Endpoint
 from runners.ledger import Ledger

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from provisioners.contract import Offer, Site
 from provisioners.rehearsal.emulator import Emulator
 from recipes.errors import HostCommandFailed
 from recipes.load import LoadedRecipe
-from recipes.values import dataclass
 from runners.boot import INSTALL, Places, boot_of
 from runners.planning import make_plan
 

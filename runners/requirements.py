@@ -9,14 +9,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
 from recipes.errors import UsageError
 from recipes.explain import did_you_mean
 from recipes.units import parse_duration
-from recipes.values import dataclass
 from runners.comparing.metrics import Metric, Unit, metric
 from runners.comparing.places import at
 from runners.terminal.words import clock_time, dollars, is_figure, rate, seconds

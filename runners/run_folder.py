@@ -10,13 +10,12 @@ import re
 import secrets
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import UsageError
-from recipes.values import dataclass
 from runners.answers import Answers, Kept, rows_of
 from runners.records import RequestRecord
 

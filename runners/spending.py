@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from provisioners.journal import Entry, Journal
-from recipes.values import dataclass
 from runners.ledger import Ledger
 from runners.ledger.leases import so_far
 

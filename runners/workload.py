@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from recipes.spec import Recipe
-from recipes.values import dataclass
 from runners.client import Client, Endpoint
 from runners.forecast.work import Totals, Work
 from runners.records import RequestRecord

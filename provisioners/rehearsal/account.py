@@ -7,7 +7,7 @@ import json
 import secrets
 import shutil
 import string
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,6 @@ from provisioners.rehearsal.asking import PodRequest
 from provisioners.rehearsal.faults import Mishaps, Way
 from provisioners.rehearsal.pods import Pod, Workshop
 from provisioners.rehearsal.problems import Problem
-from recipes.values import dataclass
 
 LONGEST_WAIT_S = 10.0
 """Real seconds that the answer to a termination waits for the last process."""

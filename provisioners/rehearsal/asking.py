@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from provisioners.rehearsal.catalogue import CLOUDS
 from provisioners.rehearsal.problems import Checks, Problem
-from recipes.values import dataclass
 
 _CONTAINER = ("args", "disk", "env", "image", "ports", "registry")
 _CREATE = (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from provisioners.rehearsal.clock import rfc3339
 from provisioners.rehearsal.ledger import Ledger, Span
 from provisioners.rehearsal.problems import Problem
-from recipes.values import dataclass
 
 SIZES = ("hour", "day", "week", "month", "year")
 _DEFAULT_DAYS = 30

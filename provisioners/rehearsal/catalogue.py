@@ -6,10 +6,10 @@ Prices that are marked as seen are RunPod's of one day; the others are the emula
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from provisioners.rehearsal.faults import Faults
-from recipes.values import dataclass
 
 LEVELS = ("NONE", "LOW", "MEDIUM", "HIGH")
 CLOUDS = ("SECURE", "COMMUNITY")

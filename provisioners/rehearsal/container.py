@@ -19,14 +19,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from provisioners.rehearsal import isolation
 from provisioners.rehearsal.processes import descendants
-from recipes.values import dataclass
 
 _DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36  # <sys/prctl.h>
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

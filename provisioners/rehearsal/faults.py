@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
-
-from recipes.values import dataclass
 
 RequestKind = Literal["any", "create", "list", "get", "delete", "action", "catalog", "billing", "graphql", "other"]
 Way = Literal["action", "delete", "graphql"]

@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from recipes.values import dataclass
 
 _TOKEN = re.compile(
     r'(?P<skip>[\s,\ufeff]+|\#[^\n\r]*)|(?P<block>"""(?:\\"""|(?!""").)*""")|(?P<text>"(?:\\.|[^"\\\n\r])*")'

@@ -12,9 +12,8 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-
-from recipes.values import dataclass
 
 # <sched.h>, <sys/mount.h>, <sys/prctl.h>
 _NEW_MOUNTS, _NEW_PROCESSES = 0x00020000, 0x20000000

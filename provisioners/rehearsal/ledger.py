@@ -9,12 +9,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from recipes.values import dataclass
 
 HOURS_PER_MONTH = 730.0
 

@@ -9,7 +9,7 @@ import shlex
 import shutil
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -21,7 +21,6 @@ from provisioners.rehearsal.clock import Clock, rfc3339
 from provisioners.rehearsal.faults import Faults
 from provisioners.rehearsal.ledger import HOURS_PER_MONTH, Ledger, Rates
 from provisioners.rehearsal.processes import descendants
-from recipes.values import dataclass
 
 Status = Literal["PROVISIONING", "STARTING", "RUNNING", "EXITED", "ERROR", "TERMINATED"]
 Order = Literal["freeze", "cut", "rekey", "end"]

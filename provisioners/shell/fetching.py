@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +17,6 @@ from provisioners.shell.agent import Agent, Patience
 from provisioners.shell.target import Ran
 from provisioners.threads import in_thread
 from recipes.errors import HostCommandFailed
-from recipes.values import dataclass
 
 _BLOCK = 1 << 20
 _SAID = 2000

@@ -10,10 +10,10 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from provisioners.shell.target import HostKeyChanged
-from recipes.values import dataclass
 
 _HASHED = "|1|"
 

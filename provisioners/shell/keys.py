@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from recipes.errors import NoMachine
-from recipes.values import dataclass
 
 _PRIVATE = "id_ed25519"
 _PUBLIC = "id_ed25519.pub"

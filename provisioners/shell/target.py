@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from recipes.errors import NoMachine, UsageError
-from recipes.values import dataclass
 
 # Neither may begin with a dash: programs would take it for an option.
 _ADDRESS = re.compile(

@@ -15,6 +15,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,6 @@ from provisioners.shell.forwarder import forwarder_argv
 from provisioners.shell.hostkeys import is_pinned
 from provisioners.shell.openssh import check_argv, tunnel_argv
 from recipes.errors import NoMachine
-from recipes.values import dataclass
 
 Kind = Literal["ssh -L", "forwarder"]
 BOTH: tuple[Kind, ...] = ("ssh -L", "forwarder")

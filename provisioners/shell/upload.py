@@ -11,6 +11,7 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +19,6 @@ from provisioners.shell.exchange import Feed, Sink
 from provisioners.shell.target import Ran
 from provisioners.threads import in_thread
 from recipes.errors import HostCommandFailed
-from recipes.values import dataclass
 
 T = TypeVar("T")
 Moved = Callable[[], None]

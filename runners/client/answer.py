@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from operator import sub
 
-from recipes.values import dataclass
 from runners.client.refusal import Unsuccessful
 from runners.client.stream import Stream
 from runners.http.response import Response

@@ -6,10 +6,9 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist, median
-
-from recipes.values import dataclass
 
 DRAWS = 4000
 LEVEL = 0.95

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from recipes.values import dataclass
 from runners.comparing.groups import Group
 from runners.comparing.metrics import Result
 from runners.comparing.places import at

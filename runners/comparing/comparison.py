@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from recipes.values import dataclass
 from runners.comparing.caveats import caveats
 from runners.comparing.changes import Change, circumstances, recipe_changes
 from runners.comparing.differences import Pair, pair_of

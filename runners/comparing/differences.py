@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from recipes.values import dataclass
 from runners.comparing.bootstrap import Interval, interval_of_ratio
 from runners.comparing.groups import Estimate, Group
 from runners.comparing.metrics import Metric

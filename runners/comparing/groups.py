@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from recipes.values import dataclass
 from runners.comparing.bootstrap import Interval, interval_of_median, middle_of
 from runners.comparing.metrics import Metric, Result
 

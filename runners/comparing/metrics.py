@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from recipes.values import dataclass
 from runners.comparing.places import at
 from runners.terminal.words import is_figure
 

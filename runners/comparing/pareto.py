@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from recipes.values import dataclass
 from runners.comparing.groups import Group
 from runners.comparing.metrics import Metric, metric
 

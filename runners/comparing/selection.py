@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import UsageError
 from recipes.explain import did_you_mean
-from recipes.values import dataclass
 from runners.comparing.groups import Group, base_of, groups_of, named, why_left_out
 from runners.comparing.meant import of_one_matrix
 from runners.ledger import Ledger

@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from recipes.errors import EngineFailed
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe
-from recipes.values import dataclass
 from runners.case import Memory
 from runners.driver.order import DriveOrder, resolve
 from runners.plan import Plan

@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from recipes.values import dataclass
 
 KEY = "RECIPE_ENGINE_KEY"
 """The environment variable with what the engine asks of its clients."""

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import runners.workloads
 from provisioners.contract import BootJob, Host, Process
 from provisioners.threads import in_thread
 from recipes.errors import EngineFailed, HostCommandFailed, RecipeError, WorkloadFailed
-from recipes.values import dataclass
 from runners.drive import Measured
 from runners.driver.belongings import files_of, relocated, stage, stage_earlier
 from runners.driver.notes import Notes

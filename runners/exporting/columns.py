@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
-
-from recipes.values import dataclass
 
 T = TypeVar("T")
 Kind = Literal["text", "int", "float", "bool", "time"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 from recipes.errors import UsageError
-from recipes.values import dataclass
 from runners.comparing.groups import base_of
 from runners.ledger import Row
 

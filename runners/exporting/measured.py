@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
-from recipes.values import dataclass
 from runners.answers import rows_of
 from runners.exporting.columns import Column, Kind, Reader, Table, as_number, as_time
 from runners.exporting.contract import ExportedRun, What

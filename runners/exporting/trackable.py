@@ -6,11 +6,11 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from recipes.values import dataclass
 from runners.exporting.columns import as_number, as_text, as_time
 from runners.exporting.contract import ExportedRun
 from runners.exporting.measured import requests_of, telemetry_of

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from provisioners.contract import Finding
 from recipes.ranges import Range
 from recipes.spec import Limits
 from recipes.units import format_duration
-from recipes.values import dataclass
 from runners.forecast.values import Forecast
 
 _HARDLY_KNOWN = 20.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from provisioners.accelerators import Machine
@@ -13,7 +13,6 @@ from provisioners.phase_times import PhaseTimes
 from recipes.ranges import Range
 from recipes.spec import Engine as EngineSpec
 from recipes.spec import Recipe, digest_of
-from recipes.values import dataclass
 from runners.case import Memory
 from runners.forecast import phases
 from runners.forecast.history import (

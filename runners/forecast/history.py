@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.ranges import Range
-from recipes.values import dataclass
 from runners.forecast.speed import Answers, Speed, drive_s
 from runners.forecast.work import Level
 

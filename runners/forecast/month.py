@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provisioners.contract import Finding
 from recipes.ranges import Range
 from recipes.spec import Limits
-from recipes.values import dataclass
 from runners.spending import Spent
 from runners.terminal.words import dollars, plural
 

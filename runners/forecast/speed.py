@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from provisioners.accelerators import Accelerator, Machine
-from recipes.values import dataclass
 from runners.forecast.work import Level
 from runners.pace import EnginePace
 

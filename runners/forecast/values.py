@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from recipes.ranges import Range
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

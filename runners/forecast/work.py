@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from recipes.ranges import Range
-from recipes.values import dataclass
 
 LIKELY_SHARE = 0.35
 """Of max_tokens, for an answer of which nothing is known: the published runs of this workload lie near a third."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from recipes.values import dataclass
 from runners.http.errors import Unusable
 
 _PORTS = {"http": 80, "https": 443}

@@ -7,11 +7,11 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from recipes.values import dataclass
 from runners.answers import rows_of
 from runners.importing.shape import problem_of
 from runners.modelfacts.clean import printable

@@ -9,11 +9,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from recipes.errors import UsageError
-from recipes.values import dataclass
 from runners.importing.archives import is_archive, unpack
 from runners.importing.judging import Found, NotTaken, judged, run_folders
 from runners.ledger import Ledger

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from recipes.errors import UsageError
-from recipes.values import dataclass
 
 STATUSES = ("completed", "failed", "interrupted", "lost", "running")
 TEXTS = ("recipe", "model", "gpu", "engine", "provider")

@@ -6,11 +6,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
-
-from recipes.values import dataclass
 
 _MOST = 1e15
 _AT_ONCE = 500

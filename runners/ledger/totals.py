@@ -6,12 +6,11 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
 from recipes.errors import UsageError
-from recipes.values import dataclass
 from runners.ledger.filters import Filter
 
 BY = {

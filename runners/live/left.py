@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-
-from recipes.values import dataclass
+from dataclasses import dataclass
 
 _TRUSTED_FROM = 0.1
 """The share of the answers from which on their own pace alone counts; before, the forecast counts the rest."""

@@ -6,9 +6,8 @@ A query takes the highest of the series of a run, so that one that was both scra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from recipes.values import dataclass
 
 UID = "recipe-runs"
 DATASOURCE = {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}

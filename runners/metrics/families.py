@@ -6,9 +6,8 @@ others follow Prometheus' conventions (base units, `_total`, `_ratio`). A counte
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
-
-from recipes.values import dataclass
 
 Kind = Literal["gauge", "counter", "histogram"]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from recipes.values import dataclass
 from runners.metrics.histogram import E2E_S, TPOT_S, TTFT_S, Busy, Histogram
 from runners.records import RequestRecord
 from runners.telemetry.energy import EnergyMeter

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
-from recipes.values import dataclass
 from runners.modelfacts import blocks, storage
 from runners.modelfacts import fields as names
 from runners.modelfacts.clean import name_of, printable_in, reckonable

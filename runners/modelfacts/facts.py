@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from recipes.values import dataclass
 
 Module = Literal["embedding", "lm_head", "attention", "mlp", "experts", "router", "norm", "vision", "mtp", "other"]
 """mtp: layers that predict further tokens, which engines load for speculative decoding only."""

@@ -6,10 +6,8 @@ that is a name is a field of the config; "name=1" is one that stands for true wh
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
-
-from recipes.values import dataclass
 
 Flag = bool | str
 

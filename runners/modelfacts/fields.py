@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from recipes.errors import Refused
-from recipes.values import dataclass
 from runners.modelfacts.clean import printable
 
 _LARGEST = 10**10

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from recipes.errors import Refused
-from recipes.values import dataclass
 from runners.modelfacts.facts import Module
 from runners.modelfacts.safetensors import Tensor
 

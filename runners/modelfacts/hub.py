@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from recipes.errors import Refused
-from recipes.values import dataclass
 from runners.modelfacts import gguf, safetensors
 from runners.modelfacts.clean import name_of, printable, printable_in
 from runners.modelfacts.config import Stored, facts_of

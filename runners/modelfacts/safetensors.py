@@ -9,11 +9,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from recipes.errors import Refused
-from recipes.values import dataclass
 from runners.modelfacts.clean import name_of
 from runners.modelfacts.facts import Module, Quantization, Tensors
 from runners.modelfacts.storage import BYTES

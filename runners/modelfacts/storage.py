@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from recipes.values import dataclass
 from runners.modelfacts.facts import Quantization
 from runners.modelfacts.quantization import algorithm, is_ignored, matches, whole
 from runners.modelfacts.weights import Weight

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from recipes.values import dataclass
 from runners.modelfacts.facts import Module
 from runners.modelfacts.structure import (
     Attention,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
 from provisioners.contract import Finding, Offer
 from recipes.spec import Volume
 from recipes.units import GIB
-from recipes.values import dataclass
 from runners.preflight.question import Question
 
 _GB = 10**9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -12,7 +12,6 @@ from pydantic import JsonValue
 from provisioners.contract import Finding, Offer
 from recipes.errors import UsageError
 from recipes.spec import Engine as EngineSpec
-from recipes.values import dataclass
 from runners.case import Assessment, Case
 from runners.engine import Engine
 from runners.modelfacts.facts import ModelFacts

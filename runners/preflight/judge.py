@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provisioners import accelerators
 from provisioners.accelerators import Accelerator, Machine
 from provisioners.contract import Finding, Offer
 from provisioners.preflight import price_findings
-from recipes.values import dataclass
 from runners.case import Assessment, Memory
 from runners.forecast.budget import budget_findings
 from runners.forecast.forecast import forecast

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from provisioners.accelerators import Machine
 from provisioners.contract import Offer
 from provisioners.phase_times import PhaseTimes
 from recipes.spec import Recipe
-from recipes.values import dataclass
 from runners.case import Case, Demand, Memory
 from runners.engine import Engine
 from runners.forecast.forecast import Situation

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from recipes.values import dataclass
 
 FILES = ("engine.log", "install.log", "driver.log", "client.log")
 MOST = 30

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import orjson
 
-from recipes.values import dataclass
 from runners.records import RequestRecord
 from runners.run_folder import RunFolder, record_of
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from recipes.values import dataclass
 from runners.comparing import METRICS, Comparison, Estimate, Group, Metric, compared, groups_of
 from runners.comparing.changes import value_told
 from runners.comparing.groups import axes_of, short_axes

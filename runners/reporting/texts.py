@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from markupsafe import escape
 
-from recipes.values import dataclass
 from runners.reporting.reading import Run, rows
 
 MOST_DOCUMENTS = 2_000

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 from statistics import fmean
-
-from recipes.values import dataclass
 
 _LEAST_ANSWERS = 6
 _RESERVE_SHARE = 0.12

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-
-from recipes.values import dataclass
 
 _SHARES = ("utilization", "memory_utilization")
 _REASONS = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len
 from rich.text import Text
 
-from recipes.values import dataclass
 from runners.terminal.layout import LABEL, room, wrapped
 from runners.terminal.words import amount, gib
 

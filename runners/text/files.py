@@ -16,12 +16,12 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes.errors import InvalidRecipe, Problem
-from recipes.values import dataclass
 from runners.text.source import NotText, TextFile
 from runners.text.splitter import Span, Splitter
 from runners.text.stream import stream

@@ -13,13 +13,12 @@ import secrets
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recipes.values import dataclass
 from runners.text.methods import Method
 
 _FORMAT = 3

@@ -17,9 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import field
-
-from recipes.values import dataclass
+from dataclasses import dataclass, field
 
 _SPACE, _NEWLINE, _OTHER_SPACE, _SLASH, _OTHER_SOLID = 1, 2, 4, 8, 16
 _BLANK = _SPACE | _NEWLINE | _OTHER_SPACE

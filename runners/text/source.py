@@ -9,10 +9,8 @@ import codecs
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from recipes.values import dataclass
 
 _BLOCK = 1 << 20
 """Bytes that are read at once."""

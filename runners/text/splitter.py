@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import NamedTuple
 
-from recipes.values import dataclass
 from runners.text.tokens import TokenCounter
 
 SEPARATORS = {"paragraphs": ("\n\n", "\n", " ", ""), "sentences": ("\n\n", "\n", ".")}

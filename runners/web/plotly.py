@@ -6,10 +6,10 @@ import base64
 import hashlib
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from recipes.values import dataclass
 from runners.run_folder import recipe_cache
 
 _HEAD = 100

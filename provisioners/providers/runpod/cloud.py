@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from provisioners.providers.runpod.values import BillingRecord, CloudName, Gpu, NetworkVolume, Pod
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True)

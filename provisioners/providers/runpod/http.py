@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -28,7 +28,6 @@ from provisioners.providers.runpod.answers import (
 )
 from provisioners.providers.runpod.pace import Pace
 from provisioners.threads import in_thread
-from recipes.values import dataclass
 
 if TYPE_CHECKING:
     import aiohttp

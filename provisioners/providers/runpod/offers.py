@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provisioners.contract import Offer
 from provisioners.providers.runpod.matching import full_name, matching
@@ -14,7 +14,6 @@ from recipes.errors import NoMachine
 from recipes.explain import did_you_mean
 from recipes.spec import Fallback, Resources
 from recipes.units import GIB, Accelerators
-from recipes.values import dataclass
 
 _DATA_CENTER = re.compile(r"[A-Za-z]+(-[A-Za-z]+)+-\d+")
 _STOCK = {"high": 0, "medium": 1, "low": 2, "none": 3}

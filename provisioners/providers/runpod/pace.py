@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
-
-from recipes.values import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -13,7 +13,6 @@ from provisioners.providers.runpod.cloud import Cloud
 from provisioners.providers.runpod.pace import Pace
 from provisioners.providers.runpod.rest import RestCloud
 from recipes.errors import NoCredentials, NoMachine
-from recipes.values import dataclass
 
 REST_URL = "https://api.runpod.io/v2"
 GRAPHQL_URL = "https://api.runpod.io/graphql"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
-
-from recipes.values import dataclass
 
 CloudName = Literal["secure", "community"]
 CLOUDS: tuple[CloudName, ...] = ("secure", "community")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from provisioners.contract import Lease
 from provisioners.providers.ssh.places import Place, state_dir
 from provisioners.shell.keys import LeaseKeys
 from recipes.errors import NoMachine
-from recipes.values import dataclass
 
 _NAME = "host.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,6 @@ from provisioners.hardware import Gpu, Hardware, Match, cuda_of, match, no_match
 from recipes.errors import NoMachine
 from recipes.spec import Resources
 from recipes.units import GIB
-from recipes.values import dataclass
 
 FREE, TAKEN = "free", "taken"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from provisioners.shell import openssh
 from provisioners.shell.target import Target, known_name, parse_address
 from recipes.errors import UsageError
 from recipes.spec import Resources
-from recipes.values import dataclass
 
 IDLE_S = 600.0
 """After so long without a client or progress a host lets itself go, if the recipe says nothing else."""

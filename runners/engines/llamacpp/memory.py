@@ -7,11 +7,10 @@ of seven shapes from 1 M to 70 B parameters: the cache to the byte, the compute 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from provisioners.accelerators import Machine
-from recipes.values import dataclass
 from runners.engines.llamacpp.options import ALL_LAYERS, Options
 from runners.modelfacts.facts import Layers, ModelFacts
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from recipes.spec import Engine as EngineSpec
-from recipes.values import dataclass
 
 # A flag under all its spellings: llama-server's, and the field of xllamacpp's CommonParams.
 _SPELLINGS = {

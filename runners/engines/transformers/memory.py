@@ -6,8 +6,9 @@ follows generation/continuous_batching/cache.py of 5.23, with whose own figures 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provisioners.accelerators import Machine
-from recipes.values import dataclass
 from runners.engines.transformers.options import MAX_REQUESTS, Options, dtype_of
 from runners.modelfacts.facts import Layers, ModelFacts, Module, Tensors
 from runners.pytorch import CUDA_CONTEXT_GIB, ITEM_BYTES, STORED_BYTES

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.spec import Engine as EngineSpec
-from recipes.values import dataclass
 from runners.modelfacts.facts import ModelFacts
 from runners.pytorch import STORED_NAMES
 

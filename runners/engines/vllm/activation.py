@@ -7,9 +7,9 @@ forward pass is counted by what lives at the same time in the feed-forward, whic
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from recipes.values import dataclass
 from runners.engines.vllm.releases import Release
 from runners.engines.vllm.settings import GIB, Settings
 from runners.modelfacts.facts import ModelFacts

@@ -6,8 +6,9 @@ worker/worker.py (profile_num_available_blocks, determine_num_available_blocks),
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provisioners.accelerators import Accelerator
-from recipes.values import dataclass
 from runners.engines.vllm import releases
 from runners.engines.vllm.activation import Activation
 from runners.engines.vllm.releases import Release

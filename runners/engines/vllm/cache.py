@@ -7,9 +7,8 @@ v1/core/kv_cache_utils.py (groups of layers, get_kv_cache_config).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from recipes.values import dataclass
 from runners.engines.vllm import releases
 from runners.engines.vllm.releases import Release
 from runners.engines.vllm.settings import Settings

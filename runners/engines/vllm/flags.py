@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from recipes.spec import Engine as EngineSpec
-from recipes.values import dataclass
 
 _SHORT = {"q": "quantization", "tp": "tensor_parallel_size", "pp": "pipeline_parallel_size", "dp": "data_parallel_size"}
 _SHORT |= {"ep": "enable_expert_parallel", "sc": "speculative_config", "cc": "compilation_config"}

@@ -7,10 +7,10 @@ config that an old release can load has them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from recipes.values import dataclass
 from runners.engines.vllm import releases
 from runners.engines.vllm.flags import Flags
 from runners.engines.vllm.releases import Release

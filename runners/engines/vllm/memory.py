@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provisioners.accelerators import Accelerator
 from provisioners.contract import Finding
-from recipes.values import dataclass
 from runners.case import Case, Demand, Memory
 from runners.engines.vllm import releases, texts
 from runners.engines.vllm.activation import activation

@@ -6,9 +6,10 @@ methods' get_min_capability.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provisioners.accelerators import Accelerator
 from provisioners.contract import Finding
-from recipes.values import dataclass
 from runners.engines.vllm import releases
 from runners.engines.vllm.flags import Flags
 from runners.engines.vllm.releases import Release

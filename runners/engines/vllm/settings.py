@@ -5,8 +5,9 @@ engine/arg_utils.py (create_engine_config, _set_default_args_v1, get_batch_defau
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provisioners.accelerators import Accelerator
-from recipes.values import dataclass
 from runners.case import Case
 from runners.engines.vllm import releases
 from runners.engines.vllm.flags import Flags

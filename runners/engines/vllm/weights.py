@@ -7,9 +7,9 @@ layers/fused_moe/layer.py (experts), distributed/utils.py (get_pp_indices).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from recipes.values import dataclass
 from runners.engines.vllm import releases
 from runners.engines.vllm.parallel import padded_vocabulary
 from runners.engines.vllm.releases import Release

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
-from recipes.values import dataclass
 from runners.exporting.columns import as_number, at
 from runners.exporting.contract import ExportedRun, What
 from runners.terminal.cells import plain

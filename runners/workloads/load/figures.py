@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from recipes.traffic import Traffic
-from recipes.values import dataclass
 from runners.measurement import distribution, goodput, latency, most_at_once, request_counts
 from runners.records import RequestRecord
 from runners.workloads.load.points import Point, due_times_s

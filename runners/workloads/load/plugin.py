@@ -6,6 +6,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 from recipes.errors import InvalidRecipe, Problem, WorkloadFailed
 from recipes.spec import Recipe
 from recipes.traffic import Traffic
-from recipes.values import dataclass
 from runners.forecast.work import Level, Work
 from runners.records import RequestRecord
 from runners.text.tokens import TokenCounter

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from itertools import accumulate
 
 from recipes.traffic import Traffic
-from recipes.values import dataclass
 from runners.workloads.load.chance import chance_of
 
 USUAL_REQUESTS = 100

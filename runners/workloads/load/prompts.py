@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 import orjson
 
 from recipes.errors import InvalidRecipe, Problem
-from recipes.values import dataclass
 from runners.text.tokens import TokenCounter
 
 _OUTPUT_FIELDS = ("output_tokens", "output_len", "output_length", "max_tokens")

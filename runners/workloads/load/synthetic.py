@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from random import Random
 
 from recipes.errors import InvalidRecipe, Problem
 from recipes.traffic import Synthetic
-from recipes.values import dataclass
 from runners.text.tokens import RoughCounter, TokenCounter
 from runners.workloads.load.chance import chance_of
 from runners.workloads.load.prompts import Ask, Sizes

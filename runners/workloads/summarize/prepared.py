@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from recipes.errors import InvalidRecipe, Problem
 from recipes.prompts import PromptTemplate
 from recipes.spec import Recipe
 from recipes.spec import Workload as Settings
-from recipes.values import dataclass
 from runners.text.splitter import SEPARATORS, Splitter
 from runners.text.tokens import TokenCounter
 from runners.workloads.summarize.documents import Document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -104,15 +105,31 @@ def test_what_a_lost_run_has_cost_stays_in_what_was_spent_today(tmp_path: Path) 
 
 def test_a_machine_that_was_a_process_of_a_client_that_died_is_seen_to_be_gone(tmp_path: Path) -> None:
     begin(tmp_path, RUN, pid=NOBODY, usd=0.002)
-    lease = Lease(provider="local", name="recipe-me", run_id=RUN, id=None, price_usd_per_h=3.6, details={})
+    work_dir = tmp_path / "work" / "recipe-me"
+    work_dir.mkdir(parents=True)
+    lease = Lease(
+        provider="local",
+        name=work_dir.name,
+        run_id=RUN,
+        id=None,
+        price_usd_per_h=3.6,
+        details={"work_dir": str(work_dir)},
+    )
     journal = Journal(Ledger(tmp_path).path)
     journal.intend(lease)
-    journal.created(replace(lease, id=str(NOBODY)))
-    document = now(Reader(tmp_path))
-    assert (document["runs"], document["usd_per_h"]) == ([], 0)
-    assert [(run["status"], run["usd"]) for run in document["ended"]] == [("lost", 0.002)]
-    journal.created(replace(lease, id=str(os.getpgrp())))
-    assert [run["client"] for run in now(Reader(tmp_path))["runs"]] == ["gone"], "its engine may be there still"
+    left = subprocess.Popen(["sleep", "60"], start_new_session=True, env={**os.environ, "RECIPE_LEASE": lease.name})
+    try:
+        journal.created(replace(lease, id=str(left.pid)))
+        assert [run["client"] for run in now(Reader(tmp_path))["runs"]] == ["gone"], "something of it runs on"
+    finally:
+        left.kill()
+        left.wait()
+    first, later = now(Reader(tmp_path)), now(Reader(tmp_path))
+    assert (first["runs"], first["usd_per_h"]) == ([], 0)
+    (run,) = first["ended"]
+    assert run["status"] == "lost"
+    assert run["usd"] <= 0.002
+    assert run["usd"] == later["ended"][0]["usd"], "nothing is billed any more"
 
 
 def test_a_machine_of_no_run_of_this_home_is_told_of(tmp_path: Path) -> None:
