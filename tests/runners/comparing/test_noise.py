@@ -57,11 +57,18 @@ def table_found(left: int, right: int, noise: Noise, *, times: int) -> float:
     return found / times
 
 
-@pytest.mark.parametrize("sides", [(3, 3), (3, 5), (4, 4), (5, 5)], ids=str)
-@pytest.mark.parametrize("name", ["log-normal, 10 %", "long tail", "two modes"])
+@pytest.mark.parametrize(
+    ("sides", "name"),
+    [
+        (sides, name)
+        for sides in ((3, 3), (3, 5), (4, 4), (5, 5))
+        for name in ("log-normal, 10 %", "long tail", "two modes")
+        # Of three a side with two modes the p alone is not enough; the next test has the interval beside it.
+        if (sides, name) != ((3, 3), "two modes")
+    ],
+)
 def test_a_whole_table_of_equal_groups_is_wrong_no_oftener_than_alpha(sides: tuple[int, int], name: str) -> None:
-    if (sides, name) == ((3, 3), "two modes"):
-        pytest.skip("the p alone; the interval stands beside it, as the next test says")
+    assert sum(ALPHAS.values()) == pytest.approx(ALPHA)
     times = 200
     tolerance = 2.6 * math.sqrt(ALPHA * (1 - ALPHA) / times)
     assert table_found(*sides, NOISES[name], times=times) <= ALPHA + tolerance
