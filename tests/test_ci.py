@@ -229,6 +229,27 @@ def test_why_nothing_ran_stands_in_the_summary(
     assert "Traceback" not in job.said
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (None, "`recipe up` was not begun: a step before it failed."),
+        (
+            "release    done",
+            "`recipe up` was stopped from outside. What it had said by then:\n\n````text\nrelease    done",
+        ),
+    ],
+)
+def test_a_job_that_is_stopped_claims_nothing_of_its_run(
+    recipe: Command, tmp_path: Path, said: str | None, told: str
+) -> None:
+    job = Job(recipe, tmp_path, {"recipe": "local-smoke"})
+    if said is not None:
+        (tmp_path / "recipe-up.log").write_text(f"{said}\n")
+    (summary,) = (step for step in ACTION["runs"]["steps"] if step.get("id") == "summary")
+    assert job._step(summary) == 0, job.said
+    assert job.summary.read_text().startswith(told)
+
+
 @pytest.mark.real
 def test_a_recipe_that_is_refused_beside_one_that_ran_is_told_and_ends_no_quotation(
     recipe: Command, tmp_path: Path
