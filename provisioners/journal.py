@@ -6,12 +6,12 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from provisioners.contract import Gone, Lease, Release
 from recipes.errors import UsageError
-from recipes.values import dataclass
 
 OPEN = ("intended", "created", "reached", "releasing", "may-still-bill")
 """The states in which something may be billing."""
@@ -53,6 +53,11 @@ class Entry:
     def open(self) -> bool:
         """Whether it may be billing."""
         return self.state in OPEN
+
+    @property
+    def asked_at(self) -> datetime | None:
+        """When the provider was asked for it: from then on it may be billing."""
+        return self.intended_at or self.created_at
 
 
 class Journal:
@@ -101,9 +106,9 @@ class Journal:
         self._write(lease, "releasing", None)
 
     def released(self, lease: Lease, release: Release) -> None:
-        """After the attempt to let go, whether it was proven or not."""
+        """After the attempt to let go, whether it was proven or not. What is gone is so since it was seen to be."""
         if isinstance(release, Gone):
-            self._write(lease, "gone", release.proof)
+            self._write(lease, "gone", release.proof, release.at)
         else:
             self._write(lease, "may-still-bill", release.reason)
 
@@ -145,7 +150,7 @@ class Journal:
             db.execute("BEGIN IMMEDIATE")
             yield db
 
-    def _write(self, lease: Lease, state: str, proof: str | None) -> None:
+    def _write(self, lease: Lease, state: str, proof: str | None, at: datetime | None = None) -> None:
         now = datetime.now(UTC).isoformat()
         with self._writing() as db:
             before = db.execute("SELECT intended_at, created_at FROM leases WHERE name = ?", (lease.name,)).fetchone()
@@ -162,7 +167,7 @@ class Journal:
                 json.dumps(dict(lease.details)),
                 intended_at or now,
                 created_at or (now if lease.id else None),
-                now,
+                at.astimezone(UTC).isoformat() if at else now,
                 None if proof is None else self._mask(proof),
             )
             db.execute(f"INSERT OR REPLACE INTO leases ({_COLUMNS}) VALUES ({','.join('?' * len(row))})", row)  # noqa: S608

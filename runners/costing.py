@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from recipes.values import dataclass
 from runners.clock import USD_DIGITS, PhaseTime
 from runners.records import RequestRecord
 
@@ -106,7 +105,8 @@ def phase_rows(spent: Spent) -> list[dict[str, Any]]:
 def cost(spent: Spent, records: Sequence[RequestRecord], documents_done: int) -> dict[str, Any]:
     """What the run cost, and what that makes per token and document; None where the price is unknown.
 
-    A second is useful if a request was under way in it; the records' times are on the phases' own clock.
+    A second is useful if a request was under way in it; the records' times are on the phases' own clock. `counted` are
+    all requests that were paid for, those of earlier clients of the run among them.
     """
     units, billed = spent.units(), spent.billed_seconds
     total = None if units is None else sum(units)
@@ -135,6 +135,7 @@ def cost(spent: Spent, records: Sequence[RequestRecord], documents_done: int) ->
         "usd_per_million_output_tokens": _each(total, output / 1e6),
         "usd_per_million_tokens": _each(total, (prompt + output) / 1e6),
         "usd_per_document": _each(total, documents_done),
+        "counted": {"requests": len(records), "prompt_tokens": prompt, "output_tokens": output},
         "energy": _energy_row(spent.electricity),
     }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from provisioners.contract import Lease
-from recipes.values import dataclass
 
 Client = Literal["running", "gone", "elsewhere"]
 
@@ -20,13 +20,17 @@ class Machine:
     """Whether the run's client lives on this machine, has gone, or was never seen here."""
     state: str
     since: datetime | None = None
+    until: datetime | None = None
+    """When it went by itself, of one that was not let go: nothing is billed after that."""
     driver: bool = False
     """Whether its run's work was given to a driver on it, which goes on alone."""
 
     def usd(self, now: datetime) -> float | None:
         """What it has cost so far by our own count."""
         price = self.lease.usd_per_h
-        return None if price is None or self.since is None else price * (now - self.since).total_seconds() / 3600
+        if price is None or self.since is None:
+            return None
+        return price * max(0.0, ((self.until or now) - self.since).total_seconds()) / 3600
 
     def row(self) -> dict[str, Any]:
         lease, now = self.lease, datetime.now(UTC)
@@ -40,6 +44,7 @@ class Machine:
             "driver": self.driver,
             "price_usd_per_h": lease.price_usd_per_h,
             "since": self.since.isoformat(timespec="seconds") if self.since else None,
+            "until": self.until.isoformat(timespec="seconds") if self.until else None,
             "usd": self.usd(now),
             "deadline": lease.deadline.isoformat(timespec="seconds") if lease.deadline else None,
         }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from provisioners.contract import Lease, MayStillBill, Release
+from provisioners.guarded import gone_since
 from provisioners.journal import Entry, Journal
 from recipes.errors import NoCredentials, NoMachine, RecipeError
 from runners import registry
@@ -28,9 +29,11 @@ def journalled(ledger: Ledger) -> list[Machine]:
 def _machine(entry: Entry, ledger: Ledger) -> Machine:
     run = ledger.run(entry.lease.run_id)
     client: Client = "running" if run and run["status"] == "running" else "gone"
-    since = entry.created_at or entry.intended_at
     driver = (ledger.path.parent / "runs" / entry.lease.run_id / DRIVER_BEGUN).exists()
-    return Machine(lease=entry.lease, client=client, state=entry.state, since=since, driver=driver)
+    until = gone_since(entry.lease) if client == "gone" else None
+    return Machine(
+        lease=entry.lease, client=client, state=entry.state, since=entry.asked_at, until=until, driver=driver
+    )
 
 
 async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[str, NoMachine]]:

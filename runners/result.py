@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 from provisioners.contract import Bill, Lease, Offer, Release
 from recipes.errors import ExitCode
 from recipes.spec import Workload
-from recipes.values import dataclass
 from runners.clock import Clock
 from runners.costing import Spent, cost, phase_rows, windows_before
 from runners.drive import Measured, slots_of
@@ -137,8 +136,16 @@ def known(plan: Plan) -> Known:
     )
 
 
-def caveats(records: Sequence[RequestRecord], settings: Workload) -> Iterator[str]:
-    """Warnings of answers that were cut off, and of those that were left out."""
+def caveats(
+    records: Sequence[RequestRecord], settings: Workload, earlier: Sequence[RequestRecord] = ()
+) -> Iterator[str]:
+    """Warnings of answers that were cut off, of those that were left out, and of figures of different requests."""
+    if earlier:
+        yield (
+            f"throughput, latency and requests are of the {len(records):,} requests since the run was taken over; "
+            f"the cost, also per million tokens, is of all {len(earlier) + len(records):,}, with the "
+            f"{len(earlier):,} of earlier clients"
+        )
     if settings.traffic is not None:  # a load asks for answers of a certain length
         return
     if truncated := sum(record.finish_reason == "length" for record in records):

@@ -159,7 +159,7 @@ class Session:
         """Take over what another client has begun: its machine bills on, and its deadline stands."""
         lease = entry.lease
         self._clock.price_usd_per_h, self._clock.storage_usd_per_h = lease.price_usd_per_h, lease.storage_usd_per_h
-        self._clock.leased(entry.created_at or entry.intended_at or entry.changed_at)
+        self._clock.leased(entry.asked_at or entry.changed_at)
         if entry.lease.deadline:
             self._deadline = adopted_deadline(entry.lease.deadline, datetime.now(UTC))
         self._ledger.adopt(self._folder.run_id, os.getpid())
@@ -334,7 +334,7 @@ class Session:
 
     def _conclude(self, outcome: Outcome, release: Release) -> dict[str, Any]:
         workload, records = self._plan.recipe.workload, self._measured.records
-        self._warn(*caveats(records, workload))
+        self._warn(*caveats(records, workload, self._measured.earlier))
         code = ExitCode.STILL_BILLING if isinstance(release, MayStillBill) else exit_code(outcome)
         self._emit(events.RunEnded(self._folder.run_id, type(outcome).__name__.lower(), code))
         self._emit.close()

@@ -2,7 +2,7 @@
 
 The client holds the other end of standard input. When it closes, on purpose or because the client was killed,
 everything in the group gets SIGTERM, then SIGKILL after the grace given as the first argument in seconds; the guard
-goes last.
+goes last, and leaves a file that says when.
 """
 
 import os
@@ -10,6 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+
+ENDED = "guard-ended"
+"""In the lease's work directory, where a guard runs: made when it ends the lease."""
 
 
 def others_in_group() -> bool:
@@ -35,6 +39,8 @@ def main() -> None:
     end = time.monotonic() + grace_s
     while others_in_group() and time.monotonic() < end:
         time.sleep(0.1)
+    with suppress(OSError):  # nobody knows when, then; what is to be ended is ended
+        open(ENDED, "w").close()
     os.killpg(0, signal.SIGKILL)
 
 

@@ -38,7 +38,7 @@ from provisioners.contract import (
     Release,
     Site,
 )
-from provisioners.guarded import KEY_VARIABLE, MARKER, environment_of, key_of
+from provisioners.guarded import KEY_VARIABLE, environment_of, gone_since, key_of, members
 from provisioners.hardware import match, no_match, shortage
 from provisioners.onhost import guard
 from provisioners.phase_times import THIS_MACHINE
@@ -133,7 +133,7 @@ class LocalProvisioner:
         return replace(lease, id=str(guarding.pid), details={"work_dir": str(work_dir)})
 
     async def observe(self, lease: Lease) -> Observed:
-        alive = await asyncio.to_thread(_members, lease)
+        alive = await asyncio.to_thread(members, lease)
         return Observed(state="running" if alive else "gone", price_usd_per_h=lease.price_usd_per_h)
 
     async def host(self, lease: Lease) -> Host:
@@ -141,6 +141,7 @@ class LocalProvisioner:
 
     async def destroy(self, lease: Lease, *, patience_s: float = 60.0) -> Release:
         """SIGTERM to the whole group, SIGKILL to what is left, and a look that nothing is."""
+        went_at = await asyncio.to_thread(gone_since, lease)
         left = await asyncio.to_thread(_end_all, lease)
         guarding = self._guards.pop(lease.name, None)
         if guarding is not None:
@@ -157,7 +158,7 @@ class LocalProvisioner:
             return MayStillBill(f"port {busy[0]} is still taken by another process", f"lsof -i :{busy[0]}")
         await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
         freed = "".join(f", port {port} is free" for port in ports)
-        return Gone(f"process group {lease.id} is empty, no process carries the lease's mark{freed}")
+        return Gone(f"process group {lease.id} is empty, no process carries the lease's mark{freed}", went_at)
 
     async def owned(self, owner: str) -> list[Lease]:
         """Nothing that the journal does not know: a guard goes with its client."""
@@ -313,40 +314,15 @@ def _ports_of(work_dir: Path) -> list[int]:
     return [int(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _members(lease: Lease) -> list[psutil.Process]:
-    """Every living process of the lease: in its group, or started under its marker and gone from the group.
-
-    Both signs are needed: a process may leave the group, and one that renames itself overwrites its environment. A
-    group of this number is the lease's if its leader, or without a leader one of its members, carries the marker.
-    """
-    marked: set[int] = set()
-    grouped: dict[int, psutil.Process] = {}
-    group = int(lease.id) if lease.id else None
-    found: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group:
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                grouped[process.pid] = process
-            if process.environ().get(MARKER) == lease.name:
-                marked.add(process.pid)
-                found[process.pid] = process
-        except (psutil.Error, OSError):
-            continue
-    witnesses = {group} if group in grouped else set(grouped)
-    return list({**found, **(grouped if marked & witnesses else {})}.values())
-
-
 def _end_all(lease: Lease) -> list[psutil.Process]:
     """End every process of the lease; returns those that would not go."""
-    living = _members(lease)
+    living = members(lease)
     # The guard ignores SIGTERM: it goes with SIGKILL, when nothing else is left to watch.
     if guarded := [process for process in living if not _is_guard(process)]:
         _end(signal.SIGTERM, living, guarded)
-        living = _members(lease)
+        living = members(lease)
     _end(signal.SIGKILL, living, living)
-    return _members(lease)
+    return members(lease)
 
 
 def _end(number: signal.Signals, processes: list[psutil.Process], waited_for: list[psutil.Process]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from provisioners.guarded import gone_since
 from provisioners.journal import Entry, Journal
 from runners.ledger import Filter, Ledger, Row
 from runners.live import LIVE, SCHEMA_VERSION
@@ -47,8 +47,7 @@ class Reader:
         standing = self._ledger.standing()
         rows = self._ledger.rows(Filter(status=("running", "lost")), sort="started") if standing else []
         entries = {entry.lease.run_id: entry for entry in self._journal.open_leases()}
-        closed = [row.run_id for row in rows if row.status == "lost" and row.run_id not in entries]
-        lost_usd = self._ledger.so_far_usd(closed)
+        lost_usd = self._ledger.so_far_usd([row.run_id for row in rows if row.status == "lost"])
         found = [self._found(row, entries, lost_usd) for row in rows if self._asked_for(row.run_id)]
         known = {one.run_id for one in found}
         alone = [
@@ -78,7 +77,7 @@ class Reader:
 
     def _found(self, row: Row, entries: Mapping[str, Entry], lost_usd: Mapping[str, float]) -> Found:
         entry, lives = entries.get(row.run_id), row.status == "running"
-        if entry is not None and not lives and _went_with_its_client(entry):
+        if entry is not None and not lives and gone_since(entry.lease):
             entry = None
         return Found(
             run_id=row.run_id,
@@ -96,7 +95,7 @@ class Reader:
             lease=entry.lease,
             client="running" if lives else "gone",
             state=entry.state,
-            since=entry.created_at or entry.intended_at,
+            since=entry.asked_at,
             driver=(self._home / "runs" / entry.lease.run_id / DRIVER_BEGUN).exists(),
         )
 
@@ -130,20 +129,6 @@ class Reader:
             usd = self._ledger.ended_usd(since=midnight)
             self._today = (time.monotonic(), usd)
         return usd
-
-
-def _went_with_its_client(entry: Entry) -> bool:
-    """Whether a lease is of this machine, and none of its processes is left: what nobody has to be asked for."""
-    lease = entry.lease
-    if lease.provider != "local" or not (lease.id or "").isdigit():
-        return False
-    try:
-        os.killpg(int(lease.id or 0), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def _of_row(row: Row) -> Ended:

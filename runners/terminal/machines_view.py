@@ -24,7 +24,7 @@ def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableTy
             row["provider"],
             row["id"] or "?",
             row["state"],
-            _CLIENT[row["client"]] + (", driver left" if _left_alone(row) else ""),
+            _CLIENT[row["client"]] + _of_machine(row),
             f"{dollars(row['price_usd_per_h'])}/h" if row["price_usd_per_h"] is not None else "",
             dollars(row["usd"]),
             row["deadline"][5:16].replace("T", " ") if row["deadline"] else "",
@@ -34,7 +34,15 @@ def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableTy
     header = ("machine", "at", "id", "state", "client", "price", "so far", "lets itself go (UTC)")
     left = [row for row in rows if _left_alone(row)]
     hints = [f"what its driver has done comes home with recipe attach {row['run_id']}" for row in left]
+    hints += [f"recipe down {row['run_id']} proves that it is gone" for row in rows if row.get("until")]
     return [aligned_table(header, cells, right=("price", "so far")), *hints]
+
+
+def _of_machine(row: Mapping[str, Any]) -> str:
+    """What became of it, where its client says nothing of that any more."""
+    if row.get("until"):
+        return ", ITSELF TOO"
+    return ", driver left" if _left_alone(row) else ""
 
 
 def _left_alone(row: Mapping[str, Any]) -> bool:

@@ -123,7 +123,8 @@ class Bench:
         entry = self.journal.of_run(self.folder.run_id)
         assert entry is not None
         self.machine = Machine()
-        return replace(entry, created_at=datetime.now(UTC) - timedelta(seconds=AGO_S))
+        at = datetime.now(UTC) - timedelta(seconds=AGO_S)
+        return replace(entry, intended_at=at, created_at=at)
 
     def forsaken(self) -> None:
         """In the ledger the run goes on, with a client that lives no more."""

@@ -101,3 +101,13 @@ def test_a_journal_without_the_price_of_disks_is_gone_on_with(tmp_path: Path) ->
     journal.intend(dearer)
     assert [entry.lease.storage_usd_per_h for entry in journal.open_leases()] == [0.0, 0.25]
     assert dearer.usd_per_h == 1.75
+
+
+def test_what_went_earlier_than_it_was_proven_is_closed_at_that_moment(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "ledger.db")
+    lease = Lease(provider="local", name="x", run_id="r", id="1")
+    journal.intend(lease)
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    journal.released(lease, Gone("no process is left", at))
+    (entry,) = journal.of_runs(["r"])
+    assert (entry.open, entry.changed_at) == (False, at)

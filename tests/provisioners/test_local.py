@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from provisioners.contract import Clearance, Gone, Host, Lease, MayStillBill, Offer, Order, Site
+from provisioners.guarded import gone_since
 from provisioners.providers import local
 from provisioners.providers.local import LocalProvisioner
 from recipes.errors import HostCommandFailed, NoMachine
@@ -166,9 +167,21 @@ def test_the_guard_ends_the_group_when_its_client_is_killed(tmp_path: Path) -> N
     process.stdout.readline()
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 2
+    (leader,) = [child for child in children if os.getpgid(child.pid) == child.pid]
+    work_dir = tmp_path / "work" / "recipe-orphan"
+    details = {"work_dir": str(work_dir)}
+    lease = Lease(provider="local", name="recipe-orphan", run_id="x", id=str(leader.pid), details=details)
+    assert gone_since(lease) is None
     process.send_signal(signal.SIGKILL)
     process.wait()
+    killed_at = time.time()
     eventually(lambda: not any(map(local._lives, children)), seconds=20, what="the end of the group")
+    noted = gone_since(lease)
+    assert noted is not None
+    assert killed_at - 1 < noted.timestamp() <= time.time()
+    release = asyncio.run(LocalProvisioner(Site(home=tmp_path, cache=tmp_path)).destroy(lease))
+    assert isinstance(release, Gone)
+    assert release.at == noted, "what came later was not billed"
 
 
 def test_output_comes_whole_and_the_exit_status_with_it(tmp_path: Path) -> None:

@@ -106,6 +106,23 @@ def test_a_machine_of_which_no_id_was_known_is_billed_from_its_intention_on(benc
     assert result["cost"]["billed_seconds"] >= AGO_S
 
 
+def test_a_creation_that_took_long_was_billed_as_well(bench: Bench) -> None:
+    """As that of a run whose client lives."""
+    entry = bench.dies()
+    assert entry.created_at is not None
+    result = bench.run(adopted=replace(entry, intended_at=entry.created_at - timedelta(seconds=AGO_S)))
+    assert result["cost"]["billed_seconds"] >= 2 * AGO_S
+
+
+def test_figures_of_different_requests_say_so(bench: Bench) -> None:
+    result = bench.run(adopted=bench.dies())
+    counted, requests = result["cost"]["counted"], result["requests"]
+    assert counted["requests"] > requests["ok"] + requests["failed"]
+    assert counted["prompt_tokens"] > result["throughput"]["prompt_tokens"]
+    (told,) = [warning for warning in result["warnings"] if "taken over" in warning]
+    assert f"of all {counted['requests']:,}" in told
+
+
 def test_the_engine_is_looked_for_where_it_listens(bench: Bench) -> None:
     entry = bench.dies()
     port = json.loads((bench.folder.path / "engine.json").read_text())["port"]

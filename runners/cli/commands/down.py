@@ -67,7 +67,7 @@ def _told(ledger: Ledger, run_id: str, options: argparse.Namespace, machine: Mac
         else:
             print(f"{run_id} has ended; it had leased nothing")
         return ExitCode.DONE
-    machine = machine or Machine(lease=entry.lease, client="gone", state=entry.state, since=entry.created_at)
+    machine = machine or Machine(lease=entry.lease, client="gone", state=entry.state, since=entry.asked_at)
     state = {"state": "gone", "proof": entry.proof or ""}
     if entry.open:
         command = "recipe reap --yes"
