@@ -124,7 +124,14 @@ class RunFolder:
         if not path.is_file():
             advice = f"it is going on, or was lost; see recipe logs {self.run_id} --events"
             raise UsageError(f"{self.run_id}: the run has left no result yet", advice=advice)
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            result: Any = json.loads(path.read_bytes())
+        except ValueError as error:
+            result = error
+        if not isinstance(result, dict):
+            why = result if isinstance(result, ValueError) else "not an object"
+            advice = "bring it again from where it was made: recipe import"
+            raise UsageError(f"{path} is no result: {why}", advice=advice)
         return result
 
     def takes_over(self, run_ids: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from recipes.errors import ExitCode
 from runners.terminal.cost_view import bill_lines, cost_parts, energy_lines, idle_lines
 from runners.terminal.cost_view import phase_table as phase_table
 from runners.terminal.load_view import is_load, load_lines
@@ -107,18 +106,18 @@ def _headline(result: dict[str, Any]) -> str:
         "failed": f"failed in {outcome['phase']} after {took}",
         "interrupted": f"interrupted in {outcome['phase']} after {took}",
     }
-    return "   ".join([words[outcome["status"]], *cost_parts(result)])
+    status = outcome["status"]
+    return "   ".join([words.get(status, f"{status}, after {took}"), *cost_parts(result)])
 
 
 def _failure(result: dict[str, Any]) -> list[str]:
     outcome = result["outcome"]
     if outcome["status"] != "failed":
         return []
-    code = ExitCode(result["exit_code"])
     lines = [f"why          {outcome['error']}"]
     if outcome.get("advice"):
         lines.append(f"next         {outcome['advice']}")
-    return [*lines, f"exit         {int(code)}"]
+    return [*lines, f"exit         {result['exit_code']}"]
 
 
 def _throughput(result: dict[str, Any]) -> list[str]:
@@ -197,13 +196,24 @@ def _machine(result: dict[str, Any]) -> str:
     release = result["release"]
     if release["state"] == "gone":
         return f"machine      gone, proven: {release['proof']}"
+    if release["state"] == "unknown":
+        return "machine      the result does not say what became of it"
     return f"machine      NOT PROVEN GONE: {release['reason']}; {release['command']}"
 
 
 def _summaries(folder: Path) -> Iterator[str]:
     outputs = sorted((folder / "outputs").glob("*-analysis-*.json"))
     for path in outputs[:_SHOWN_SUMMARIES]:
-        text = json.loads(path.read_text(encoding="utf-8")).get("summary", "")
+        text = _summary(path)
         yield f"summary      {path.name.split('-analysis-')[0]}: {shortened(text, 100)}"
     if len(outputs) > _SHOWN_SUMMARIES:
         yield f"             and {len(outputs) - _SHOWN_SUMMARIES} more in {folder / 'outputs'}"
+
+
+def _summary(path: Path) -> str:
+    """An output's; nothing of one that is torn, or of another kind."""
+    try:
+        output = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(output.get("summary") or "") if isinstance(output, dict) else ""

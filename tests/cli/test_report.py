@@ -116,3 +116,55 @@ def test_a_run_that_failed_has_a_page_too(recipe: Command) -> None:
 def artifacts(folder: Path) -> list[dict[str, str]]:
     found: list[dict[str, str]] = json.loads((folder / "result.json").read_text())["artifacts"]
     return found
+
+
+MINIMAL = {"run_id": "old-20260102-030405-abcd", "recipe": "old", "outcome": {"status": "completed"}, "exit_code": 0}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {},
+        MINIMAL,
+        {**MINIMAL, "outcome": {"status": "failed"}, "exit_code": 99},
+        {**MINIMAL, "requests": {"ok": 3}, "throughput": {"prompt_tokens": 5}, "latency": {}},
+        {**MINIMAL, "release": {"state": "may-still-bill"}, "cost": {"total_usd": 0.5}},
+    ],
+)
+def test_a_result_that_says_little_is_told_as_far_as_it_goes(recipe: Command, result: dict[str, object]) -> None:
+    folder = recipe.home / "runs" / str(MINIMAL["run_id"])
+    (folder / "outputs").mkdir(parents=True)
+    (folder / "outputs" / "a-analysis-0000.json").write_text('{"summ')
+    (folder / "result.json").write_text(json.dumps(result))
+    ended = recipe("report", folder.name)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert f"files        {folder}" in ended.stdout
+
+
+@pytest.mark.parametrize("text", ["", '{"run_id": "o', "[]"])
+def test_a_torn_result_is_no_bug(recipe: Command, text: str) -> None:
+    folder = recipe.home / "runs" / str(MINIMAL["run_id"])
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(text)
+    ended = recipe("report", folder.name)
+    assert ended.returncode == 2
+    assert "result.json is no result" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {**MINIMAL, "outcome": {"status": "dreamt"}, "documents": None, "cost": {"total_usd": "dear"}},
+        {**MINIMAL, "release": {"state": "may-still-bill"}, "phases": [{"name": "drive"}, 5], "warnings": [None]},
+        {**MINIMAL, "requests": {"ok": 3}, "throughput": {"peak_at": [{"kind": "prompt"}], "engine_counters": {}}},
+        {**MINIMAL, "workload": {"kind": "load"}, "artifacts": [{"path": "a", "bytes": "many"}, "b"]},
+        {**MINIMAL, "requests": {"ok": 3}, "workload": {"kind": "load", "points": [{"name": "c1"}]}},
+    ],
+)
+def test_a_result_of_another_shape_is_no_bug(recipe: Command, result: dict[str, object]) -> None:
+    folder = recipe.home / "runs" / str(MINIMAL["run_id"])
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result))
+    ended = recipe("report", folder.name)
+    assert ended.returncode in (0, 2)
+    assert "bug" not in ended.stderr

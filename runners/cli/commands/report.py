@@ -22,6 +22,7 @@ from recipes.errors import UsageError
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.cli.reports import comparison_path, write_run_report
 from runners.run_folder import RunFolder, recipe_home
+from runners.terminal.filled import filled
 from runners.terminal.layout import width_of
 from runners.terminal.summary import phase_table, report_lines
 
@@ -123,11 +124,12 @@ def _page(folders: Sequence[RunFolder], results: Sequence[dict[str, Any]], wante
 def _print(folders: Sequence[RunFolder], results: Sequence[dict[str, Any]], page: Path | None) -> None:
     out = console()
     for folder, result in zip(folders, results, strict=True):
-        out.print(result["run_id"], style="bold")
-        for line in report_lines(result, folder.path, width_of(out)):
+        shown = filled({**result, "run_id": folder.run_id})
+        out.print(folder.run_id, style="bold")
+        for line in report_lines(shown, folder.path, width_of(out)):
             out.print(line)
         out.print()
-        out.print(phase_table(result))
+        out.print(phase_table(shown))
     if page is not None and (len(folders) > 1 or page != folders[0].path / "report.html"):
         what = f"{len(folders)} runs compared: " if len(folders) > 1 else ""
         out.print(f"\nreport       {what}{page}")
