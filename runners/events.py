@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import re
@@ -148,14 +149,24 @@ class EventLog:
         # Half a character, which a message can carry and UTF-8 can't, is written as its number.
         self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
         self._listeners = [self._write, *listeners]
+        self._full = False
+        """Whether it was told that the disk is full."""
 
     def __call__(self, event: Event) -> None:
         for listener in list(self._listeners):
             try:
                 listener(event)
-            except Exception:
+            except Exception as error:
+                if no_room(error):  # there may be room again before the run ends
+                    self._tell_once(error)
+                    continue
                 logging.getLogger(__name__).exception("a listener failed, and is not told any more")
                 self._listeners = [other for other in self._listeners if other != listener]
+
+    def _tell_once(self, error: Exception) -> None:
+        if not self._full:
+            self._full = True
+            logging.getLogger(__name__).warning("warning: the disk is full (%s): make room", error)
 
     def _write(self, event: Event) -> None:
         if event.lasting:
@@ -165,3 +176,14 @@ class EventLog:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written is tried once more here
             self._file.close()
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether an error comes from a full disk, or a quota that is used up."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+            return True
+        error = error.__cause__
+    return False

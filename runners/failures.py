@@ -57,10 +57,14 @@ def kept(trace: str, mask: Mask, folder: Path) -> str:
     return f"please report it with {path}"
 
 
-def unwritten(error: OSError | UsageError, release: Gone) -> UsageError:
+def unwritten(error: OSError | UsageError, release: Gone, result: Path) -> UsageError:
     """What to raise for a result that could not be written: what matters most is that the machine is gone."""
     what = error.message if isinstance(error, UsageError) else str(error)
-    message = f"the result could not be written: {what}; the machine is gone, proven: {release.proof}"
+    gone = f"; the machine is gone, proven: {release.proof}"
+    if result.is_file():
+        message = f"{what}; {result} is whole{gone}"
+        return UsageError(message, advice="make room; the next command takes the result into the log")
+    message = f"the result could not be written: {what}{gone}"
     return UsageError(message, advice="see whether the disk is full, and whether RECIPE_HOME may be written")
 
 

@@ -109,7 +109,7 @@ class Session:
             if isinstance(release, MayStillBill):
                 raise MayStillBillError(release.reason, advice=release.command) from error
             if isinstance(error, OSError | UsageError):
-                raise unwritten(error, release) from error
+                raise unwritten(error, release, self._folder.path / "result.json") from error
             raise
 
     def interrupt(self, name: str) -> None:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,13 @@ class Ledger:
         self.path = home / "ledger.db"
         with explained(self.path), self._open() as db:
             prepare(db, self.path, _say)
+            left = _left_results(db, home / "runs")
+        if left and may_be_written(self.path):
+            for result in left:
+                with suppress(
+                    UsageError, LookupError, TypeError, ValueError
+                ):  # it stays to be taken in, or is no result
+                    self.end(result)
 
     def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         return opened(self.path)
@@ -239,6 +246,22 @@ class Ledger:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201 (whoever waits should know for what)
+
+
+def _left_results(db: sqlite3.Connection, runs: Path) -> list[dict[str, Any]]:
+    """Results of runs whose clients ended before they could write them here, as on a full disk."""
+    going = db.execute("SELECT run_id FROM experiments WHERE status = 'running'")
+    paths = [path for (run_id,) in going if (path := runs / run_id / "result.json").is_file()]
+    gone = lost(db) if paths else ()
+    left = [path for path in paths if path.parent.name in gone]
+    found = ((path, _read(path.read_text(encoding="utf-8", errors="replace"))) for path in left)
+    return [result for path, result in found if result and _is_end(result, path.parent.name)]
+
+
+def _is_end(result: Mapping[str, Any], run_id: str) -> bool:
+    outcome = result.get("outcome")
+    ended = isinstance(outcome, dict) and outcome.get("status") in ("completed", "failed", "interrupted")
+    return ended and result.get("run_id") == run_id
 
 
 def lost(db: sqlite3.Connection) -> set[str]:
