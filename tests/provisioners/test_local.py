@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -59,7 +60,12 @@ async def start(host: Host, program: str) -> int:
 
 
 def group_of(lease: Lease) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter() if os.getpgid(p.pid) == int(lease.id or 0) and p.status() != "zombie"]
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):  # others end while one looks
+            if os.getpgid(process.pid) == int(lease.id or 0) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 @pytest.mark.parametrize(
