@@ -1,7 +1,7 @@
 """The one entry for all checks, the same for people and CI: `python -m tests [--fast] [PYTEST ARGUMENTS]`.
 
 Format, lint, types, import contracts, then the tests: the quick ones, those that start real processes (several at a
-time because they mostly wait, those with real vLLM last. `--fast` leaves out everything that starts a real engine.
+time, because they mostly wait), those with real vLLM last. `--fast` leaves out everything that starts a real engine.
 The real ones need an SSH server, a browser and Prometheus; what is missing and may be installed, is.
 """
 
