@@ -177,19 +177,14 @@ def test_a_client_that_is_killed_leaves_its_figures_and_its_machine_is_told_of(
     run = long_run(recipe, book)
     wait_until(lambda: driving(recipe), what="answers")
     send(run, signal.SIGKILL)
-    (told,) = state(recipe)["runs"]
-    assert (told["client"], told["phase"]["name"], told["left_s"]) == ("gone", "drive", None)
-    assert told["driven"]["done"] > 3
-    assert told["seen_s"] is not None
-    assert told["lease"]["provider"] == "local"
+    wait_until(lambda: not state(recipe)["runs"], what="the machine's end with its client")
+    (told,) = state(recipe)["ended"]
+    assert (told["status"], told["usd"] > 0) == ("lost", True)
+    assert state(recipe)["usd_per_h"] == 0
     watched = recipe("watch", "--until-done")
-    assert watched.returncode == 9, "nobody waits for what no client ends"
-    assert "its client is gone" in watched.stdout
-    assert f"recipe down {told['run_id']} ends it" in watched.stdout
+    assert (watched.returncode, watched.stdout.strip()) == (0, "nothing is going on; try recipe up local-smoke")
     assert recipe("down", told["run_id"]).returncode == 0
-    after = state(recipe)
-    assert after["runs"] == []
-    assert (after["ended"][0]["status"], after["usd_per_h"]) == ("lost", 0)
+    assert [run["usd"] for run in state(recipe)["ended"]] == [told["usd"]]
 
 
 @pytest.mark.real
@@ -210,7 +205,7 @@ def test_the_terminal_shows_it_live_and_leaving_ends_no_run(
         screen.press(key)
         status, left = screen.end()
         assert status == 0
-        assert any(line.startswith(recipe.run_folder().name) and "drive" in line for line in left.splitlines())
+        assert f"{recipe.run_folder().name} drive " in " ".join(left.split()), left
         assert run.poll() is None, "the run goes on"
         assert state(recipe)["runs"][0]["client"] == "running"
     finally:
