@@ -71,6 +71,7 @@ def test_only_a_want_of_room_is_one() -> None:
         (NOBODY, json.dumps({**RESULT, "run_id": "another-20260102-030405-abcd"}), "lost"),
         (NOBODY, "", "lost"),
     ],
+    ids=["whole", "its-client-lives", "torn", "no-outcome", "of-another-run", "empty"],
 )
 def test_a_result_that_could_not_be_logged_is_taken_in_later(tmp_path: Path, pid: int, text: str, status: str) -> None:
     Ledger(tmp_path).begin(RUN, "demo", "d", datetime.now(UTC).isoformat(), pid)
