@@ -62,7 +62,9 @@ def test_a_run_stands_for_all_repetitions_of_its_recipe_by_its_id_or_its_beginni
 
 
 def test_a_beginning_that_several_runs_have_is_refused_with_the_newest(home: Path) -> None:
-    rows = kept(home, [result(run_id=f"base-20261101-00000{i}-000{i}") for i in (1, 2)])
+    begun = [f"2026-11-01T00:00:0{i}.000+00:00" for i in (1, 2)]
+    results = [result(run_id=f"base-20261101-00000{i}-000{i}", started_at=begun[i - 1]) for i in (1, 2)]
+    rows = kept(home, results)
     with pytest.raises(UsageError) as refused:
         selected(home, "base-20261101")
     assert "2 runs begin so" in refused.value.message
