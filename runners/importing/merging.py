@@ -49,7 +49,10 @@ class Merge:
         """Everything below these folders and archives. Raises UsageError for one that is neither, or holds no run."""
         for path in paths:
             if not path.exists():
-                raise UsageError(f"{path}: there is no such file or folder")
+                raise UsageError(
+                    f"{path}: there is no such file or folder",
+                    advice="name a RECIPE_HOME, a folder of runs, or an archive of them",
+                )
             if not path.is_dir() and not is_archive(path):
                 raise UsageError(f"{path} is no folder, .zip or .tar.gz", advice="name a folder of runs")
         with self._alone():

@@ -57,7 +57,7 @@ class LiveFile:
             self._part.write_text(json.dumps(self._live.document()), encoding="utf-8")
             self._part.replace(self._path)
         except OSError:
-            pass
+            pass  # a full disk, perhaps; it is tried again in a second
         except Exception:  # the run's loop calls this, and must not hear of it
             logging.getLogger(__name__).debug("live.json is not written any more", exc_info=True)
             self._closed = True

@@ -181,9 +181,13 @@ def test_many_events_at_once_are_not_many_writes(run: LiveRun, monkeypatch: pyte
 
 
 def test_a_full_disk_is_nobodys_business(run: LiveRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "no space")))
     file = LiveFile(run)
-    file.heard(PhaseStarted("drive"))
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "no space")))
+        file.heard(PhaseStarted("drive"))
+    assert not (run.folder.path / LIVE).exists()
+    LiveFile(run).heard(PhaseStarted("drive"))
+    assert (run.folder.path / LIVE).exists(), "with room again it is there"
     file.close()
 
 
