@@ -176,7 +176,7 @@ def _value(name: str, text: str) -> float:
         return limit_value(LIMITS[name], text)
     except ValueError as error:
         told = str(error) if text in str(error) and "could not" not in str(error) else f"{text}: not a number"
-        raise UsageError(f"--{name} {told}", advice=f"it holds {LIMITS[name].what.replace('%%', '%')}") from error
+        raise UsageError(f"--{name} {told}", advice=f"--{name} takes {LIMITS[name].what.replace('%%', '%')}") from error
 
 
 def _tolerance(text: str) -> float:
