@@ -170,7 +170,7 @@ def measure(name: str, file: str, tokenizer: str, copies: int) -> dict[str, Any]
 
 def rivals(install: bool) -> Path | None:
     """The Python of the rivals' environment, made if it is not there yet."""
-    from runners.run_folder import recipe_cache
+    from provisioners.site import recipe_cache
 
     wanted = [f"{name}=={version}" for name, version in RIVALS.items()]
     folder = recipe_cache() / "benchmarks" / f"chunking-{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:12]}"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from provisioners.contract import Site  # noqa: E402
-from runners.run_folder import recipe_cache  # noqa: E402
+from provisioners.site import recipe_cache  # noqa: E402
 from tests.conftest import Command, long_text  # noqa: E402
 from tests.emulators.runpod import emulated, smoke_image  # noqa: E402
 from tests.fault_matrix import MATRIX, Fault  # noqa: E402

@@ -32,8 +32,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from provisioners.site import recipe_cache  # noqa: E402
 from recipes.traffic import Synthetic  # noqa: E402
-from runners.run_folder import recipe_cache  # noqa: E402
 from runners.text.tokens import TokenCounter  # noqa: E402
 from runners.workloads.load.synthetic import synthetic_prompts  # noqa: E402
 from tests.emulators.slots import SlotsDouble, slots_double  # noqa: E402

@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
+from provisioners.site import recipe_cache  # noqa: E402
 from recipes.prompts import load_prompt  # noqa: E402
-from runners.run_folder import recipe_cache  # noqa: E402
 from tests.emulators.slots import SlotsDouble, slots_double  # noqa: E402
 from tests.emulators.slots_engine import MODEL  # noqa: E402
 

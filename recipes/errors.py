@@ -7,6 +7,7 @@ RecipeError                 1   a bug, unless it is one of these
 ├── NoMachine               4   capacity, credentials, unreachable
 │   ├── NoCapacity              this offer cannot be had now; another might
 │   └── NoCredentials           nobody has said with which key to ask
+├── Unsettled               4   nobody knows whether a machine was created
 ├── HostCommandFailed       5   a command on the host failed
 ├── EngineFailed            6   the engine did not start, or died
 ├── WorkloadFailed          7   requests or documents failed
@@ -70,6 +71,12 @@ class NoCapacity(NoMachine):
 
 class NoCredentials(NoMachine):
     """The provider was not asked: there is no key for it here."""
+
+
+class Unsettled(RecipeError):
+    """Nobody knows whether a machine was created: its lease has to be let go like any other."""
+
+    exit_code = ExitCode.NO_MACHINE
 
 
 class HostCommandFailed(RecipeError):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioners.site import recipe_cache
 from recipes import catalogue
 from recipes.errors import Refused
 from recipes.spec import Recipe
 from runners.engine import Engine
-from runners.run_folder import recipe_cache
 
 if TYPE_CHECKING:
     from runners.modelfacts.facts import File, ModelFacts

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import provisioners.providers
 import runners.engines
 import runners.workloads
-from provisioners.contract import Site
+from provisioners.site import site_of
 from recipes.errors import Refused
 from recipes.plugins import PluginNames, load_plugin
 from recipes.references import Plugins
-from runners.run_folder import recipe_cache, recipe_home
 
 if TYPE_CHECKING:
-    from provisioners.contract import Provisioner
+    from provisioners.contract import Provisioner, Site
     from runners.engine import Engine
     from runners.workload import Workload
 
@@ -43,7 +42,7 @@ def installed() -> Plugins:
 
 def site() -> Site:
     """Where this client keeps things, from its environment."""
-    return Site(home=recipe_home(os.environ), cache=recipe_cache(os.environ), env=dict(os.environ))
+    return site_of(os.environ)
 
 
 def provisioner(name: str) -> Provisioner:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from runners.answers import Answers, Kept, rows_of
 from runners.records import RequestRecord
@@ -27,16 +28,6 @@ _TAIL = len("-20261121-051203-9f3a")
 _COMPARED = 200
 """So many names are compared with a misspelt one."""
 RUN_ID = re.compile(r"(?P<recipe>.+)-\d{8}-\d{6}-[0-9a-f]{4}")
-
-
-def recipe_home(env: Mapping[str, str] = os.environ) -> Path:
-    """RECIPE_HOME, or ~/.recipe."""
-    return Path(env.get("RECIPE_HOME") or Path.home() / ".recipe").expanduser().resolve()
-
-
-def recipe_cache(env: Mapping[str, str] = os.environ) -> Path:
-    """Where installed engines are kept: the user's cache directory, as the XDG base directory specification has it."""
-    return Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser().resolve() / "recipe"
 
 
 class RunFolder:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from provisioners.contract import Site
-from runners.run_folder import recipe_cache
+from provisioners.site import recipe_cache
 from tests.conftest import Command, send
 from tests.emulators.hub import hub_emulator
 from tests.emulators.runpod import SMALL, RunPod, emulated, smoke_image

@@ -60,8 +60,8 @@ def watched(work: Callable[..., int], metrics: Sequence[Metrics | None], metrics
     """
     if metrics_port is None and not any(metrics):
         return work()
+    from provisioners.site import recipe_home
     from runners.metrics.serving import pages_of, with_pages
-    from runners.run_folder import recipe_home
 
     return with_pages(work, pages_of(metrics, metrics_port), recipe_home(), say=console(stderr=True).print)
 
@@ -130,7 +130,7 @@ def complete_codes(prefix: str, **_: object) -> list[str]:
 
 
 def complete_runs(prefix: str, **_: object) -> list[str]:
-    from runners.run_folder import recipe_home
+    from provisioners.site import recipe_home
 
     return sorted((p.name for p in (recipe_home() / "runs").glob(f"{prefix}*")), reverse=True)
 

@@ -12,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from provisioners.site import recipe_home
 from runners.cli.common import console, print_json
 from runners.events import Event, RunStarted
-from runners.run_folder import CLIENT_LOG, recipe_home
+from runners.run_folder import CLIENT_LOG
 from runners.terminal.detached_view import detached_lines
 
 

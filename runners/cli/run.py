@@ -53,7 +53,7 @@ def _tell(error: RecipeError, as_json: bool) -> int:
 
 
 def _bug(command: str, arguments: Sequence[str]) -> int:
-    from runners.run_folder import recipe_home
+    from provisioners.site import recipe_home
 
     text = f"recipe {command} {' '.join(arguments)}\n\n{traceback.format_exc()}"
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"

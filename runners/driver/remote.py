@@ -14,6 +14,7 @@ from typing import Any
 import runners.engines
 import runners.workloads
 from provisioners.contract import BootJob, Host, Process
+from provisioners.site import recipe_cache
 from provisioners.threads import in_thread
 from recipes.errors import EngineFailed, HostCommandFailed, RecipeError, WorkloadFailed
 from runners.drive import Measured
@@ -25,7 +26,7 @@ from runners.launch import Running
 from runners.lines import LineBuffer
 from runners.plan import Plan
 from runners.prepare import RunJob
-from runners.run_folder import DRIVER_BEGUN, RunFolder, recipe_cache
+from runners.run_folder import DRIVER_BEGUN, RunFolder
 from runners.telemetry import TelemetryFile
 from runners.telemetry.host import clock_offset
 from runners.travel import archive

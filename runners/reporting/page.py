@@ -14,9 +14,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from provisioners.site import recipe_cache
 from recipes.units import format_duration
 from runners.reporting.figures import FORMS
-from runners.run_folder import recipe_cache
 from runners.terminal.words import plural
 from runners.web.plotly import plotly
 

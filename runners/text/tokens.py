@@ -269,7 +269,7 @@ class _Opened:
 
 def _kept_counts() -> Path:
     """Where counts are kept."""
-    from runners.run_folder import recipe_cache  # takes as long to import as a book takes to cut
+    from provisioners.site import recipe_cache  # takes as long to import as a book takes to cut
 
     return recipe_cache() / "tokens"
 

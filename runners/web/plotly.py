@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from runners.run_folder import recipe_cache
+from provisioners.site import recipe_cache
 
 _HEAD = 100
 """Bytes of what stands before the text in the cache's file."""

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from provisioners.site import recipe_cache, recipe_home
 from recipes.errors import UsageError
 from runners import run_folder
 from runners.answers import rows_of
 from runners.records import RequestRecord
-from runners.run_folder import RUN_ID, RecordFile, Rows, RunFolder, recipe_cache, recipe_home, run_ids
+from runners.run_folder import RUN_ID, RecordFile, Rows, RunFolder, run_ids
 
 
 def runs(home: Path, *names: str) -> None:

@@ -28,7 +28,7 @@ from provisioners.providers.runpod import offers, pods, reached, storage
 from provisioners.providers.runpod.answers import ApiError, NotFound, Refusal, as_no_machine
 from provisioners.providers.runpod.cloud import Cloud, NetworkDisk, Wish
 from provisioners.providers.runpod.pace import Pace
-from provisioners.providers.runpod.purchase import Attempt, Unsettled, buy, refused
+from provisioners.providers.runpod.purchase import Attempt, buy, refused
 from provisioners.providers.runpod.release import COMMAND, let_go
 from provisioners.providers.runpod.settings import Settings
 from provisioners.providers.runpod.values import (
@@ -43,7 +43,7 @@ from provisioners.providers.runpod.values import (
     Pod,
 )
 from provisioners.shell.keys import LeaseKeys
-from recipes.errors import NoCapacity, NoMachine
+from recipes.errors import NoCapacity, NoMachine, Unsettled
 from recipes.ranges import Range
 from recipes.spec import Resources
 

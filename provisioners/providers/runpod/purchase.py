@@ -26,13 +26,7 @@ from provisioners.providers.runpod.cloud import Cloud, Wish
 from provisioners.providers.runpod.pace import Pace
 from provisioners.providers.runpod.release import let_go
 from provisioners.providers.runpod.values import Pod
-from recipes.errors import ExitCode, NoCapacity, NoMachine, RecipeError
-
-
-class Unsettled(RecipeError):
-    """Nobody knows whether a machine was created: its lease has to be let go like any other."""
-
-    exit_code = ExitCode.NO_MACHINE
+from recipes.errors import NoCapacity, NoMachine, Unsettled
 
 
 @dataclass

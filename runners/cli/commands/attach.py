@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from provisioners.contract import Offer
 from provisioners.journal import Entry, Journal
+from provisioners.site import recipe_home
 from recipes.errors import NoMachine, UsageError
 from recipes.load import LoadedRecipe
 from runners import registry
@@ -19,7 +20,7 @@ from runners.ledger import Ledger
 from runners.live import LiveRun
 from runners.planning import make_plan
 from runners.reaching import recipe_of
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from provisioners.journal import Journal
+from provisioners.site import recipe_home
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.ledger import Ledger
 from runners.registry import provisioner
 from runners.result import bill_row
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 from runners.terminal.cost_view import bill_lines
 from runners.watching import billed
 

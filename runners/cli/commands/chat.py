@@ -15,12 +15,13 @@ from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode, RecipeError, UsageError
 from runners.chat import Conversation, client_of, served_model
 from runners.cli.common import add_run, console, positive
 from runners.ledger import Ledger
 from runners.reaching import reachable, reached
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 from runners.terminal.problems import error_lines
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode, NotMet, UsageError
 from recipes.explain import did_you_mean
 from runners.cli.common import add_json, add_run, console, print_json
@@ -37,7 +38,7 @@ from runners.requirements import (
     share,
     unlike,
 )
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 from runners.terminal.cells import plain
 from runners.terminal.check_view import check_lines
 from runners.terminal.words import plural

@@ -14,13 +14,13 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
+from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from runners.cli.common import add_json, complete_runs, console, positive, print_json
 from runners.cli.named import recipe_name
 from runners.comparing import compared
 from runners.comparing.selection import LAST, Selector
 from runners.ledger import Ledger
-from runners.run_folder import recipe_home
 from runners.terminal.cells import plain_in
 from runners.terminal.compare_view import comparison_lines
 from runners.terminal.layout import width_of

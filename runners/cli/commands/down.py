@@ -9,12 +9,13 @@ import time
 from contextlib import suppress
 
 from provisioners.journal import Journal
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.ledger import Ledger
 from runners.machine import Machine
 from runners.machines import end, journalled
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 from runners.signals import WISH
 from runners.terminal.machines_view import ended_lines
 

@@ -19,11 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from runners.cli.common import add_run
 from runners.cli.filters import add_filters, filter_of
 from runners.ledger import Ledger
-from runners.run_folder import recipe_home
 from runners.terminal.words import plural
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode
 from runners.cli.common import add_json, print_json
-from runners.run_folder import recipe_home
 
 if TYPE_CHECKING:
     from runners.importing.merging import Merged

@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_run
 from runners.ledger import Ledger
-from runners.run_folder import CLIENT_LOG, RunFolder, recipe_home
+from runners.run_folder import CLIENT_LOG, RunFolder
 
 _POLL_S = 0.2
 

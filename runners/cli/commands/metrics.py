@@ -12,9 +12,10 @@ import math
 import sys
 from pathlib import Path
 
+from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from runners.cli.common import add_json, complete_runs, console, print_json
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from provisioners.site import recipe_home
 from runners.cli.budget import add_budget, budget_usd, month_budget
 from runners.cli.common import (
     add_force,
@@ -19,7 +20,6 @@ from runners.cli.common import (
     positive,
 )
 from runners.cli.planning import plan_all
-from runners.run_folder import recipe_home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,11 @@ import asyncio
 import os
 
 from provisioners.naming import owner_name
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode
 from runners.cli.common import add_json, console, print_json
 from runners.ledger import Ledger
 from runners.machines import everywhere, journalled, silent_rows
-from runners.run_folder import recipe_home
 from runners.terminal.machines_view import machine_lines, silent_lines
 
 

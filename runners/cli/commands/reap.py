@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 from provisioners.naming import owner_name
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, console, print_json
 from runners.ledger import Ledger
 from runners.machines import end_all, everywhere, silent_rows
-from runners.run_folder import recipe_home
 from runners.terminal.machines_view import ended_lines, machine_lines, silent_lines
 
 

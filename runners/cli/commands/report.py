@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.cli.reports import comparison_path, write_run_report
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 from runners.terminal.filled import filled
 from runners.terminal.layout import width_of
 from runners.terminal.summary import phase_table, report_lines

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from runners.cli.common import add_json, console, print_json
 from runners.cli.filters import TEXTS, add_filters, filter_of
@@ -21,7 +22,6 @@ from runners.ledger import Filter, Ledger, Row
 from runners.ledger.filters import SORTS, order
 from runners.ledger.totals import BY, chosen
 from runners.ledger.totals import SORTS as OF_TOTALS
-from runners.run_folder import recipe_home
 from runners.terminal.cells import plain
 from runners.terminal.runs_view import runs_lines, totals_lines
 

@@ -8,11 +8,12 @@ import shlex
 import shutil
 
 from provisioners.journal import Journal
+from provisioners.site import recipe_home
 from recipes.errors import NoMachine, UsageError
 from runners import registry
 from runners.cli.common import add_run
 from runners.ledger import Ledger
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from recipes.fields import TAG
 from recipes.load import LoadedRecipe
@@ -25,7 +26,6 @@ from runners.cli.common import (
 )
 from runners.cli.running import Runs
 from runners.http.loop import run as run_in_loop
-from runners.run_folder import recipe_home
 
 if TYPE_CHECKING:
     from runners.cli.detach import Detachment

@@ -12,11 +12,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from provisioners.site import recipe_home
 from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.ongoing.overview import overview
 from runners.ongoing.reader import Reader
-from runners.run_folder import RunFolder, recipe_home
+from runners.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console

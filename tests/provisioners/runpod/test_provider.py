@@ -16,9 +16,8 @@ from provisioners import naming
 from provisioners.contract import Clearance, Gone, Lease, MayStillBill, Offer, Order, Site
 from provisioners.providers.runpod import PLUGIN
 from provisioners.providers.runpod.provider import RunPodProvisioner
-from provisioners.providers.runpod.purchase import Unsettled
 from provisioners.shell.keys import LeaseKeys
-from recipes.errors import NoCapacity, NoMachine, RecipeError
+from recipes.errors import NoCapacity, NoMachine, RecipeError, Unsettled
 from recipes.spec import Resources
 from tests.provisioners.runpod.scripted import KEY, NAME, QUICK, Script, pod_json, serving
 

@@ -20,9 +20,9 @@ from provisioners.providers.runpod.answers import (
     Unauthorized,
     Unreachable,
 )
-from provisioners.providers.runpod.purchase import Attempt, Unsettled, buy
+from provisioners.providers.runpod.purchase import Attempt, buy
 from provisioners.providers.runpod.values import Pod
-from recipes.errors import ExitCode, NoCapacity
+from recipes.errors import ExitCode, NoCapacity, Unsettled
 from tests.provisioners.runpod.scripted import NAME, QUICK, CloudDouble, always, wish
 
 

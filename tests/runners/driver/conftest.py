@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runners.run_folder import recipe_cache
+from provisioners.site import recipe_cache
 from tests.conftest import Command
 from tests.emulators.slots import SlotsDouble, slots_double
 from tests.provisioners.ssh_hosts import Machine, machine

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from provisioners.site import recipe_cache
 from runners import registry
 from runners.environments import environment_name
 from runners.onhost import install_engine
-from runners.run_folder import recipe_cache
 
 
 def python_of(name: str) -> str:

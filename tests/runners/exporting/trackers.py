@@ -14,7 +14,7 @@ import venv
 from collections.abc import Mapping
 from pathlib import Path
 
-from runners.run_folder import recipe_cache
+from provisioners.site import recipe_cache
 
 ROOT = Path(__file__).parents[3]
 QUIET = {

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from provisioners.site import recipe_cache
 from runners.metrics.dashboard import dashboard, rows
 from runners.metrics.families import FAMILIES
-from runners.run_folder import recipe_cache
 
 SCHEMA, TYPESCRIPT = "@grafana/schema@12.0.2", "typescript@5.8.3"
 
