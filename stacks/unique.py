@@ -1,0 +1,77 @@
+"""A name that a stack makes once: it is in the stack's state before anything that bears it is asked for.
+
+So that whoever goes on after a crash, from any computer, looks for the same name instead of asking for a second thing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pulumi import Input, Output, ResourceOptions
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+
+STAMP = "%Y%m%d-%H%M%S"
+
+
+class UniqueNameProvider(ResourceProvider):
+    """Asks nobody anything: the name is the clock's and chance's."""
+
+    serialize_as_secret_always = False
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        now, suffix = datetime.now(UTC), secrets.token_hex(2)
+        lasts_s = props.get("lasts_s")
+        deadline = "" if lasts_s is None else (now + timedelta(seconds=lasts_s)).isoformat(timespec="seconds")
+        stamp = now.strftime(STAMP)
+        made = {"stamp": stamp, "suffix": suffix, "made_at": now.isoformat(timespec="seconds"), "deadline": deadline}
+        return CreateResult(f"{stamp}-{suffix}", {**_plain(props), **made})
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """A new name where what it is for has changed, or where its time is over."""
+        replaces = ["keepers"] if _olds.get("keepers") != _news.get("keepers") else []
+        if _is_over(str(_olds.get("deadline") or "")):
+            replaces.append("lasts_s")
+        return DiffResult(changes=bool(replaces), replaces=replaces, delete_before_replace=False)
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> Any:
+        raise NotImplementedError("a name is kept or replaced, never changed")
+
+
+class UniqueName(Resource, module="recipe", name="UniqueName"):
+    """The parts of a name. Kept until `keepers` change, or `lasts_s` are over."""
+
+    stamp: Output[str]
+    """When it was made, UTC, as yyyymmdd-hhmmss."""
+    suffix: Output[str]
+    """Four hexadecimal digits."""
+    made_at: Output[str]
+    """ISO 8601."""
+    deadline: Output[str]
+    """ISO 8601; empty without `lasts_s`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        keepers: Mapping[str, Input[Any]],
+        lasts_s: Input[float] | None = None,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """`keepers`: what bears the name is another thing once one of these has changed.
+
+        `lasts_s`: from its creation on; how long a name lasts that exists already does not change.
+        """
+        unknown = {"stamp": None, "suffix": None, "made_at": None, "deadline": None}
+        props: dict[str, Any] = {"keepers": dict(keepers), **({} if lasts_s is None else {"lasts_s": lasts_s})}
+        super().__init__(UniqueNameProvider(), name, {**props, **unknown}, opts)
+
+
+def _plain(props: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in props.items() if not key.startswith("__") and value is not None}
+
+
+def _is_over(deadline: str) -> bool:
+    return bool(deadline) and datetime.fromisoformat(deadline) <= datetime.now(UTC)
