@@ -1,0 +1,1 @@
+"""What `recipe stack` does with each program of stacks/: from recipes to inputs, from outputs to words."""

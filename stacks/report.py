@@ -1,0 +1,112 @@
+"""What resource providers tell `recipe`, beside Pulumi, which only hands a traceback on.
+
+The provider's process appends a line of JSON to the file that RECIPE_STACK_REPORT names; without it nothing is written,
+as in a plain `pulumi up`. Nothing of a secret is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import recipes.errors
+from recipes.errors import RecipeError
+from stacks.masks import mask_of
+from stacks.values import StackFailed
+
+VARIABLE = "RECIPE_STACK_REPORT"
+
+
+def tell_created(resource: str, lease: Mapping[str, Any]) -> None:
+    """Something exists from now on, and may bill. `resource` is its unique name; `lease` is plain JSON."""
+    _append({"kind": "created", "resource": resource, "lease": dict(lease)})
+
+
+def tell_failed(error: BaseException) -> None:
+    """Why an operation fails; call it before the error is handed to Pulumi."""
+    message = error.message if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
+    advice = error.advice if isinstance(error, RecipeError) else ""
+    _append({"kind": "failed", "error": type(error).__name__, "message": message, "advice": advice})
+
+
+def tell_released(resource: str, proof: str) -> None:
+    """Something is gone, with the proof."""
+    _append({"kind": "released", "resource": resource, "proof": proof})
+
+
+def say(text: str) -> None:
+    """A line for whoever watches."""
+    _append({"kind": "says", "text": text})
+
+
+def _append(note: dict[str, Any]) -> None:
+    """One write, so that the lines of several resources do not mix. A full disk stops nothing."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return
+    line = mask_of(os.environ)(json.dumps(note, ensure_ascii=False)) + "\n"
+    with suppress(OSError):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(handle, line.encode("utf-8", "surrogatepass"))
+        finally:
+            os.close(handle)
+
+
+@dataclass
+class Report:
+    """The client's side: what was told so far."""
+
+    path: Path
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    _read: int = 0
+
+    def hear(self, says: Callable[[str], None] | None = None) -> None:
+        """Take in what is new; what is meant for people is passed on. A line that is not whole yet waits."""
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._read += len(line)
+                self._take(line, says)
+
+    def _take(self, line: bytes, says: Callable[[str], None] | None) -> None:
+        try:
+            note = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(note, dict):
+            self.notes.append(note)
+            if says is not None and note.get("kind") == "says":
+                says(str(note.get("text", "")))
+
+    @property
+    def created(self) -> list[dict[str, Any]]:
+        """The leases of what was created, in order."""
+        return [note["lease"] for note in self.notes if note.get("kind") == "created"]
+
+    @property
+    def proofs(self) -> list[str]:
+        """Of what was let go, in order."""
+        return [note["proof"] for note in self.notes if note.get("kind") == "released"]
+
+    @property
+    def error(self) -> RecipeError | None:
+        """What failed, as what it was; the gravest if several did, then the first."""
+        errors = [error_of(note) for note in self.notes if note.get("kind") == "failed"]
+        return max(errors, key=lambda error: error.exit_code) if errors else None
+
+
+def error_of(note: Mapping[str, Any]) -> RecipeError:
+    """The error that a "failed" note tells of; one that is none of recipe's is a StackFailed."""
+    kind = getattr(recipes.errors, str(note.get("error")), None)
+    message, advice = str(note.get("message", "")), str(note.get("advice", ""))
+    if isinstance(kind, type) and issubclass(kind, RecipeError) and kind is not recipes.errors.InvalidRecipe:
+        return kind(message, advice=advice)
+    return StackFailed(message, advice=advice)
