@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from runners.lines import LineBuffer
 from runners.masking import Mask
 from runners.models import HubModel
 from runners.plan import Plan
+from runners.together import together
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,11 @@ async def prepare(
         async def run_job(job: BootJob, heard: Callable[[str], None]) -> int:
             return await run(host, job.name, job.argv, env, heard, log)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                engine = group.create_task(_engine(plan, host, jobs.get(INSTALL), env, log, emit))
-                model = group.create_task(_model(plan, host, jobs.get(FETCH), env, log, emit))
-                if driver is not None:
-                    group.create_task(driver.make_ready(host, jobs[DRIVER], run_job))
-        except* HostCommandFailed as failures:
-            raise failures.exceptions[0] from None
+        async with together(HostCommandFailed) as group:
+            engine = group.create_task(_engine(plan, host, jobs.get(INSTALL), env, log, emit))
+            model = group.create_task(_model(plan, host, jobs.get(FETCH), env, log, emit))
+            if driver is not None:
+                group.create_task(driver.make_ready(host, jobs[DRIVER], run_job))
     python, installed = engine.result()
     model_path, downloaded_bytes = model.result()
     return Prepared(python, Path(places.onhost), model_path, installed, downloaded_bytes)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from runners.client import RequestFailed
 from runners.recording import answered, failed
 from runners.schedule.schedule import Place
 from runners.text.splitter import Span
+from runners.together import together
 from runners.workload import Means
 from runners.workloads.summarize.documents import Document, DocumentFailed, Reader
 from runners.workloads.summarize.foresight import Foresight, Outlook
@@ -81,7 +81,7 @@ class Asker:
 
             return one
 
-        async with together() as group:
+        async with together(DocumentFailed) as group:
             feed(group, map(start, range(requests)))
         return [found[index] for index in range(requests)]
 
@@ -164,16 +164,6 @@ class Asker:
         if record.status == "failed" and self.settings.on_empty == "fail":
             raise DocumentFailed(f"{where['id']}: {record.error}; workload.on_empty: skip would go on without it")
         return reply, record.finish_reason == "length"
-
-
-@asynccontextmanager
-async def together() -> AsyncIterator[asyncio.TaskGroup]:
-    """Tasks of one document; the first failure of one ends the others, and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except* DocumentFailed as failures:
-        raise failures.exceptions[0] from None
 
 
 def feed(group: asyncio.TaskGroup, starts: Iterable[Start]) -> None:

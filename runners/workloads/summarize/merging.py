@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from runners.workloads.summarize.asking import Asker, Begun, Start, feed, together
+from runners.together import together
+from runners.workloads.summarize.asking import Asker, Begun, Start, feed
 from runners.workloads.summarize.documents import DocumentFailed
 from runners.workloads.summarize.tree import Node
 
@@ -30,7 +31,7 @@ async def pairwise(asker: Asker) -> Node:
 
 async def _merged(merging: _Merging) -> Node:
     asker = merging.asker
-    async with together() as merging.tasks:
+    async with together(DocumentFailed) as merging.tasks:
         feed(merging.tasks, (merging.leaf(i) for i in range(asker.document.chunks)))
     if merging.root is None:
         raise DocumentFailed("every answer of level 1 was empty")

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 
 from runners.text.splitter import Span
-from runners.workloads.summarize.asking import Asker, Begun, together
+from runners.together import together
+from runners.workloads.summarize.asking import Asker, Begun
 from runners.workloads.summarize.documents import DocumentFailed
 from runners.workloads.summarize.tree import Node
 
@@ -28,7 +29,7 @@ _LOOK_AGAIN = 1.1
 
 async def recursive(asker: Asker) -> Node:
     """The document's summary. Raises DocumentFailed."""
-    async with together() as group:
+    async with together(DocumentFailed) as group:
         root = await _Recursion(asker, group).summary()
     return root  # noqa: RET504 — a group that ends without a summary raises, which only people know
 

@@ -1,0 +1,28 @@
+"""Tasks that stand and fall together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+@asynccontextmanager
+async def together(kind: type[Exception]) -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks of which the first failure ends the others; where all that failed is of this kind, the first is raised.
+
+    As it is, not in a group: what `except*` raises is put into one by some releases of Python 3.11, by others not.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        expected, others = failures.split(kind)
+        if expected is None or others is not None:
+            raise
+        raise _first(expected) from None
+
+
+def _first(failures: BaseExceptionGroup[Exception]) -> Exception:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
