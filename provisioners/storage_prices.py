@@ -1,4 +1,4 @@
-"""What providers take for disks that live as long as the machine, where their catalogue tells no price of them.
+"""What providers take for disks, where their catalogue tells no price of them.
 
 The prices stand in storage_prices.csv, with the day on which they were seen and where. Nobody asks the provider for
 them, so they are assumed; its bill, once it is there, stands beside what was counted with them.
@@ -18,7 +18,7 @@ _HOURS_PER_MONTH = 365 * 24 / 12
 
 @dataclass(frozen=True, kw_only=True)
 class StoragePrice:
-    """Of a gigabyte (10⁹ bytes) of one kind of disk, while the machine runs."""
+    """Of a gigabyte (10⁹ bytes) of one kind of disk: while the machine runs, or always, if it outlives machines."""
 
     usd_per_gb_month: float
     seen_on: str

@@ -59,11 +59,12 @@ class VolumeKeeper(Protocol):
         """All of the account."""
         ...
 
-    async def make_volume(self, name: str, size_gb: int, region: str) -> StoredVolume:
+    async def make_volume(self, name: str, size_gb: int, region: str, *, fresh: bool = False) -> StoredVolume:
         """The volume of this unique name: found, or else made; then it bills.
 
-        After an answer that was lost it is looked for by its name, and never made twice. Raises Unsettled if nobody can
-        say whether it exists.
+        `fresh`: nobody can have asked for this name before, so one look is enough; else it is looked for until even a
+        list that lags would have it. After an answer that was lost it is looked for by its name, and never made twice.
+        Raises Unsettled if nobody can say whether it exists.
         """
         ...
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
-import shutil
 import string
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from provisioners.rehearsal import catalogue
 from provisioners.rehearsal.asking import PodRequest
 from provisioners.rehearsal.faults import Mishaps, Way
 from provisioners.rehearsal.pods import Pod, Workshop
-from provisioners.rehearsal.problems import Problem
+from provisioners.rehearsal.problems import AnswerLost, Problem
+from provisioners.rehearsal.volumes import Volumes, new_id
 
 LONGEST_WAIT_S = 10.0
 """Real seconds that the answer to a termination waits for the last process."""
@@ -36,31 +34,8 @@ class Caller:
         return "account" if self.pod is None else "pod"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """A network volume."""
-
-    id: str
-    name: str
-    size_gb: int
-    data_center: str
-    type: str
-
-
-class AnswerLost(Exception):
-    """The connection is closed without an answer."""
-
-
-def new_id(length: int = 14) -> str:
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(length))
-
-
 def new_key() -> str:
     return "rpa_" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(40))
-
-
-def _read_volumes(path: Path) -> list[Volume]:
-    return [Volume(**volume) for volume in json.loads(path.read_text())] if path.exists() else []
 
 
 class Account:
@@ -69,8 +44,7 @@ class Account:
     def __init__(self, shop: Workshop, mishaps: Mishaps, *, key: str) -> None:
         self.shop, self.mishaps, self.key = shop, mishaps, key
         self.pods: dict[str, Pod] = {}
-        self._volumes_file = shop.root / "volumes.json"
-        self.volumes = {volume.id: volume for volume in _read_volumes(self._volumes_file)}
+        self.volumes = Volumes(shop, mishaps, self._mounted)
         self.ssh_keys: list[str] = []
 
     def caller(self, key: str) -> Caller | None:
@@ -133,6 +107,8 @@ class Account:
             volume = self.volumes.get(asked.network.volume_id)
             if volume is None:
                 raise Problem(400, f"network volume {asked.network.volume_id!r} not found")
+            if asked.cloud != "SECURE":
+                raise Problem(400, "network volumes are for pods of the secure cloud")
             if preferred and volume.data_center not in preferred:
                 raise Problem(400, f"network volume {volume.id!r} is in {volume.data_center}")
             preferred = (volume.data_center,)
@@ -224,40 +200,11 @@ class Account:
         if faults.delete_faults_for in (caller.kind, "all") and due("delete_lost"):
             raise AnswerLost(f"{said} ended {pod.id}")
 
-    def create_volume(self, name: str, size_gb: int, data_center: str, volume_type: str | None) -> Volume:
-        """Raises Problem 400 where a data centre cannot."""
-        center = catalogue.data_center_named(data_center)
-        if center is None or not center.volume_types or (volume_type and volume_type not in center.volume_types):
-            raise Problem(400, f"data center {data_center!r} does not support this network volume")
-        volume = Volume(
-            id=new_id(10),
-            name=name,
-            size_gb=size_gb,
-            data_center=data_center,
-            type=volume_type or center.volume_types[0],
-        )
-        self.keep_volume(volume)
-        return volume
-
-    def keep_volume(self, volume: Volume) -> None:
-        """A new volume, or a changed one; it outlives the emulator."""
-        (self.shop.root / "volumes" / volume.id).mkdir(parents=True, exist_ok=True)
-        self.volumes[volume.id] = volume
-        self._write_volumes()
-
-    def delete_volume(self, volume: Volume) -> None:
-        """Raises Problem 400 while a pod has it."""
-        held = {
+    def _mounted(self) -> set[str]:
+        """The volumes that pods have now."""
+        return {
             pod.asked.network.volume_id for pod in self.pods.values() if pod.asked.network and not pod.gone.is_set()
         }
-        if volume.id in held:
-            raise Problem(400, "the network volume is in use by a pod")
-        del self.volumes[volume.id]
-        self._write_volumes()
-        shutil.rmtree(self.shop.root / "volumes" / volume.id, ignore_errors=True)
-
-    def _write_volumes(self) -> None:
-        self._volumes_file.write_text(json.dumps([asdict(volume) for volume in self.volumes.values()]))
 
     async def close(self, said: str) -> None:
         """End every pod."""

@@ -108,6 +108,38 @@ class Faults:
     delete_faults_for: Literal["account", "pod", "all"] = "account"
     """Whose terminations the four above meet: those with the account's key, or with the pods' own."""
 
+    # Network volumes
+    volume_500_after: int = 0
+    """Creates that make the volume and answer 500."""
+    volume_lost_after: int = 0
+    """Creates that make the volume and close the connection without an answer."""
+    volume_500_before: int = 0
+    """Creates that answer 500 and make nothing."""
+    volume_429: int = 0
+    """Creates that are refused with 429 and Retry-After."""
+    volume_402: int = 0
+    """Creates that are refused for lack of credit."""
+    volume_duplicate: int = 0
+    """Creates that make two volumes of the same name and answer with one of them."""
+    volume_list_lag_s: float = 0.0
+    """How long a new volume is missing from lists."""
+    volume_list_lag_gone_s: float = 0.0
+    """How long a deleted volume stays in lists."""
+    volume_grow_500: int = 0
+    """Changes of a volume that are answered with 500 and do nothing."""
+    volume_grow_lost: int = 0
+    """Changes of a volume that happen, and whose connection is closed without an answer."""
+    volume_grow_ignored: int = 0
+    """Changes of a volume that are answered with 200 and do nothing."""
+    volume_delete_500: int = 0
+    """Deletes of a volume that are answered with 500 and do nothing."""
+    volume_delete_404: int = 0
+    """Deletes of a volume that are answered with 404 and do nothing: it bills."""
+    volume_delete_ignored: int = 0
+    """Deletes of a volume that are answered with 204 and do nothing: it stays listed and bills."""
+    volume_delete_lost: int = 0
+    """Deletes of a volume that happen, and whose connection is closed without an answer."""
+
     # The API as a whole
     revoke_key_after_requests: int | None = None
     """How many requests the account's key is good for; 401 after them."""

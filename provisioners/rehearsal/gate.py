@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from provisioners.rehearsal.account import Account, AnswerLost, Caller
+from provisioners.rehearsal.account import Account, Caller
 from provisioners.rehearsal.faults import RequestKind
-from provisioners.rehearsal.problems import Problem
+from provisioners.rehearsal.problems import AnswerLost, Problem
 from provisioners.rehearsal.rest import CALLER
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -112,7 +112,7 @@ class GraphQL:
             "pods": [self._shown(pod) for pod in account.listed()],
             "networkVolumes": [
                 {"id": volume.id, "name": volume.name, "size": volume.size_gb, "dataCenterId": volume.data_center}
-                for volume in account.volumes.values()
+                for volume in account.volumes.listed()
             ],
         }
 

@@ -25,6 +25,11 @@ CREATE TABLE IF NOT EXISTS pods (
 CREATE TABLE IF NOT EXISTS spans (
   pod TEXT NOT NULL, gpu_per_h REAL NOT NULL, disk_per_h REAL NOT NULL, start REAL NOT NULL, until REAL
 );
+CREATE TABLE IF NOT EXISTS volume_requests (name TEXT NOT NULL, at REAL NOT NULL, outcome TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS volumes (
+  volume TEXT NOT NULL, name TEXT NOT NULL, size_gb INTEGER NOT NULL, usd_per_h REAL NOT NULL, start REAL NOT NULL,
+  until REAL
+);
 """
 
 
@@ -73,6 +78,18 @@ class Entry:
         return {**raw, "created_at": _rfc3339(self.created_at), "billing_until": _rfc3339(until) if until else None}
 
 
+@dataclass(frozen=True, kw_only=True)
+class VolumeEntry:
+    """One network volume's account; it bills from its creation to its deletion."""
+
+    id: str
+    name: str
+    size_gb: int
+    """Now, or at last."""
+    usd: float
+    billing: bool
+
+
 class Ledger:
     """Kept in SQLite; may be read from any thread."""
 
@@ -111,6 +128,34 @@ class Ledger:
         self._write("UPDATE spans SET until = ? WHERE pod = ? AND until IS NULL", (now, pod))
         self._write("UPDATE pods SET ended = ?, ended_by = ? WHERE id = ? AND ended IS NULL", (now, ended_by, pod))
 
+    def volume_asked(self, name: str, outcome: str) -> None:
+        """Note a request for a volume and what came of it: its id, or the status of the refusal."""
+        self._write("INSERT INTO volume_requests VALUES (?, ?, ?)", (name, self._now(), outcome))
+
+    def volume_has(self, volume: str, name: str, size_gb: int, usd_per_h: float) -> float:
+        """From now on a volume has this size and costs so much; returns the instant."""
+        now = self._now()
+        self._write("UPDATE volumes SET until = ? WHERE volume = ? AND until IS NULL", (now, volume))
+        self._write("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, NULL)", (volume, name, size_gb, usd_per_h, now))
+        return now
+
+    def close_volume(self, volume: str) -> None:
+        """End its billing; a second time changes nothing."""
+        self._write("UPDATE volumes SET until = ? WHERE volume = ? AND until IS NULL", (self._now(), volume))
+
+    def volumes(self) -> list[VolumeEntry]:
+        """Every volume that was ever created, in that order."""
+        now, found = self._now(), dict[str, VolumeEntry]()
+        for volume, name, size_gb, usd_per_h, start, until in self._query("SELECT * FROM volumes ORDER BY rowid"):
+            before = found[volume].usd if volume in found else 0.0
+            usd = before + usd_per_h * self.seconds(start, now if until is None else until) / 3600
+            found[volume] = VolumeEntry(id=volume, name=name, size_gb=size_gb, usd=usd, billing=until is None)
+        return list(found.values())
+
+    def volume_requests(self) -> dict[str, list[str]]:
+        """What came of each request for a volume, by the name that it asked for."""
+        return self._outcomes("volume_requests")
+
     def entries(self) -> list[Entry]:
         """Every pod that was ever created, in that order."""
         spans: dict[str, list[Span]] = {}
@@ -132,10 +177,7 @@ class Ledger:
 
     def requests(self) -> dict[str, list[str]]:
         """What came of each create request, by the name that it asked for."""
-        found: dict[str, list[str]] = {}
-        for name, outcome in self._query("SELECT name, outcome FROM requests ORDER BY at, rowid"):
-            found.setdefault(name, []).append(outcome)
-        return found
+        return self._outcomes("requests")
 
     def seconds(self, start: float, until: float) -> float:
         """The emulator's seconds between two instants."""
@@ -147,6 +189,8 @@ class Ledger:
             "pods": [entry.to_json() for entry in self.entries()],
             "create_requests": {name: len(outcomes) for name, outcomes in requests.items()},
             "create_outcomes": requests,
+            "volumes": [asdict(entry) for entry in self.volumes()],
+            "volume_outcomes": self.volume_requests(),
         }
 
     def close(self) -> None:
@@ -179,6 +223,12 @@ class Ledger:
             gone=row[7] is not None,
             ended_by=row[8],
         )
+
+    def _outcomes(self, table: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, outcome in self._query(f"SELECT name, outcome FROM {table} ORDER BY at, rowid"):  # noqa: S608
+            found.setdefault(name, []).append(outcome)
+        return found
 
     def _begin(self, pod: str, rates: Rates, now: float) -> None:
         values = (pod, rates.gpu_usd_per_h, rates.disk_usd_per_h, now)

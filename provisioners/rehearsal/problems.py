@@ -8,6 +8,10 @@ from http import HTTPStatus
 from typing import Any
 
 
+class AnswerLost(Exception):
+    """The connection is closed without an answer."""
+
+
 class Problem(Exception):
     """A request that is refused."""
 

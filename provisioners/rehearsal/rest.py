@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
 from provisioners.rehearsal import billing, catalogue, logs
-from provisioners.rehearsal.account import Account, Caller, Volume
+from provisioners.rehearsal.account import Account, Caller
 from provisioners.rehearsal.asking import changed_settings, pod_request
 from provisioners.rehearsal.problems import Checks, Problem
 from provisioners.rehearsal.views import pod_json, volume_json
+from provisioners.rehearsal.volumes import Volume
 
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -144,7 +144,7 @@ class Rest:
     # Network volumes
 
     async def list_volumes(self, request: web.Request) -> web.Response:
-        return web.json_response({"networkVolumes": list(map(volume_json, self._account.volumes.values()))})
+        return web.json_response({"networkVolumes": list(map(volume_json, self._account.volumes.listed()))})
 
     async def create_volume(self, request: web.Request) -> web.Response:
         checks = Checks()
@@ -156,7 +156,7 @@ class Rest:
         if "type" in body:
             checks.one_of("$.type", body["type"], ("STANDARD", "HIGH_PERFORMANCE"))
         checks.raise_if_wrong()
-        volume = self._account.create_volume(name, size, center, body.get("type"))
+        volume = self._account.volumes.create(name, size, center, body.get("type"))
         return web.json_response(volume_json(volume), status=201)
 
     async def get_volume(self, request: web.Request) -> web.Response:
@@ -170,14 +170,10 @@ class Rest:
         if not body:
             checks.errors.append("$: at least one property is needed")
         checks.raise_if_wrong()
-        if size < volume.size_gb:
-            raise Problem(400, "a network volume cannot be made smaller")
-        changed = replace(volume, name=name, size_gb=size)
-        self._account.keep_volume(changed)
-        return web.json_response(volume_json(changed))
+        return web.json_response(volume_json(self._account.volumes.change(volume, name, size)))
 
     async def delete_volume(self, request: web.Request) -> web.Response:
-        self._account.delete_volume(self._volume(request))
+        self._account.volumes.delete(self._volume(request))
         return web.Response(status=204)
 
     # Money and keys

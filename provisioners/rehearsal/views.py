@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from provisioners.rehearsal import sshd
-from provisioners.rehearsal.account import Volume
 from provisioners.rehearsal.clock import Clock, rfc3339
 from provisioners.rehearsal.pods import Pod
+from provisioners.rehearsal.volumes import Volume
 
 HOST = "127.0.0.1"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from provisioners.providers.runpod.values import BillingRecord, CloudName, Gpu, NetworkVolume, Pod
 
@@ -49,6 +49,60 @@ class Wish:
     """For spot; None asks for a pod that nobody can take away."""
 
 
+class Named(Protocol):
+    """A wish for something under a unique name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is asked for and let go, in words."""
+
+    noun: str
+    command: str
+    """What a person does to end one without us."""
+
+
+class Rented(Protocol):
+    """Something of RunPod's that bills under a unique name until it is let go."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def terminated(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Named, contravariant=True)
+R = TypeVar("R", bound=Rented, covariant=True)
+
+
+class Rentals(Protocol[W, R]):
+    """As much of RunPod as it takes to get exactly one of a name, and to let go of it with proof. Raises ApiError."""
+
+    async def create(self, wish: W) -> R:
+        """Ask once, and never again: an Ambiguous error leaves open whether it exists."""
+        ...
+
+    async def pods(self, *, again_s: float | None = None) -> Sequence[R]:
+        """All of the account, to the last page."""
+        ...
+
+    async def pod(self, pod_id: str, *, again_s: float | None = None) -> R: ...
+
+    async def end(self, pod_id: str) -> None:
+        """Ask once for its end."""
+        ...
+
+
 class Cloud(Protocol):
     """RunPod. Every method raises ApiError; `again_s` says for how long a read is asked again."""
 
@@ -75,7 +129,7 @@ class Cloud(Protocol):
         """The catalogue, with prices and stock for so many GPUs in one pod."""
         ...
 
-    async def volumes(self) -> Sequence[NetworkVolume]: ...
+    async def volumes(self, *, again_s: float | None = None) -> Sequence[NetworkVolume]: ...
 
     async def log_tail(self, pod_id: str, lines: int) -> list[str]:
         """The last lines that the pod has said; fewer, or none, if they do not come at once."""

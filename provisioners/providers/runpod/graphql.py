@@ -134,8 +134,8 @@ class GraphqlCloud:
         bids = {str(entry.get("id")): values.positive(entry.get(f"{cloud}SpotPrice")) for entry in entries}
         return [replace(gpu, price_usd_per_h=bids[gpu.id]) for gpu in found if bids.get(gpu.id)]
 
-    async def volumes(self) -> Sequence[NetworkVolume]:
-        return await self._rest.volumes()
+    async def volumes(self, *, again_s: float | None = None) -> Sequence[NetworkVolume]:
+        return await self._rest.volumes(again_s=again_s)
 
     async def log_tail(self, pod_id: str, lines: int) -> list[str]:
         return await self._rest.log_tail(pod_id, lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from provisioners.contract import Offer
 from provisioners.providers.runpod.matching import full_name, matching
-from provisioners.providers.runpod.storage import disk_gb, price_of
+from provisioners.providers.runpod.storage import DISK_GB, disk_gb, price_of
 from provisioners.providers.runpod.values import CLOUDS, CloudName, Gpu
 from recipes.errors import NoMachine
 from recipes.explain import did_you_mean
@@ -69,7 +69,18 @@ def entries_of(resources: Resources, *, only_region: str | None = None) -> list[
             f"the network volume lies in {only_region}, which is not among resources.regions",
             advice=f"write regions: [{only_region}], or leave regions out",
         )
-    return [replace(entry, regions=(only_region,)) for entry in there]
+    return with_network_volume(replace(entry, regions=(only_region,)) for entry in there)
+
+
+def with_network_volume(entries: Iterable[Entry]) -> list[Entry]:
+    """The same for pods that mount a network volume: RunPod has them in its secure cloud alone. Raises NoMachine."""
+    found = [replace(entry, clouds=("secure",)) for entry in entries if "secure" in entry.clouds]
+    if not found:
+        raise NoMachine(
+            "resources.cloud: RunPod mounts network volumes in its secure cloud alone",
+            advice="write cloud: secure, or leave cloud out",
+        )
+    return found
 
 
 def questions_of(entries: Iterable[Entry]) -> list[Question]:
@@ -90,6 +101,34 @@ def offers_of(entries: Sequence[Entry], catalogues: Catalogues, provider: str) -
 
 
 USUAL_COUNTS = (1, 2, 4, 8)
+
+
+def offers_by_place(entries: Sequence[Entry], catalogues: Catalogues, provider: str) -> list[Offer]:
+    """The same in every data centre that has any, and that the recipe does not exclude; none at all is no error."""
+    return [
+        replace(offer, region=place, stock=stock)
+        for entry in entries
+        for question in (Question(entry.accelerators.count, cloud, entry.spot) for cloud in entry.clouds)
+        for gpu in matching(entry.accelerators.name, catalogues[question])
+        for place, stock in gpu.stock_by_data_center.items()
+        if not entry.regions or any(_lies_in(place, region) for region in entry.regions)
+        for offer in _offers_of(replace(entry, clouds=(question.cloud,), regions=()), {question: [gpu]}, provider)
+    ]
+
+
+def offers_with_one(gpus: Sequence[Gpu], region: str, provider: str) -> list[Offer]:
+    """Every kind of GPU that a pod with one of them can have in this data centre and the secure cloud, if in stock."""
+    question, storage = Question(1, "secure", spot=False), price_of(Resources(provisioner=provider))
+    found = [
+        offer
+        for gpu in gpus
+        for offer in _offers_of(
+            Entry(Accelerators(gpu.id, 1), ("secure",), (region,), False, DISK_GB * 10**9 / GIB, *storage),
+            {question: gpus},
+            provider,
+        )
+    ]
+    return sorted((offer for offer in found if offer.stock != "none"), key=_order)
 
 
 def catalogue_questions(cloud: str | None) -> list[Question]:

@@ -42,6 +42,7 @@ from provisioners.providers.runpod.values import (
     NetworkVolume,
     Pod,
 )
+from provisioners.providers.runpod.volumes import VolumeKeeping
 from provisioners.shell.keys import LeaseKeys
 from recipes.errors import NoCapacity, NoMachine, Unsettled
 from recipes.ranges import Range
@@ -58,8 +59,8 @@ _STATES: dict[str, State] = {
 }
 
 
-class RunPodProvisioner:
-    """Leases of RunPod's GPUs. Implements Provisioner."""
+class RunPodProvisioner(VolumeKeeping):
+    """Leases of RunPod's GPUs. Implements Provisioner, and VolumeKeeper."""
 
     name = "runpod"
     billable = True

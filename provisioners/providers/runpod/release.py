@@ -1,4 +1,4 @@
-"""Letting a pod go, and the proof: its end was accepted, nobody can read it, and two lists apart do not have it."""
+"""Letting something go, and the proof: its end was accepted, nobody can read it, and two lists apart do not have it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from provisioners.contract import Gone, MayStillBill, Release
 from provisioners.providers.runpod.answers import PODS_URL, ApiError, Forbidden, NotFound, Retired, Unauthorized
-from provisioners.providers.runpod.cloud import Cloud
+from provisioners.providers.runpod.cloud import Kind, Rentals, Rented
 from provisioners.providers.runpod.pace import Pace
-from provisioners.providers.runpod.values import Pod
 
 COMMAND = f"recipe reap --yes   # or by hand: {PODS_URL}"
+POD = Kind("pod", COMMAND)
 _HOPELESS = (Unauthorized, Forbidden, Retired)
 _REFUSALS = 3
 """Rounds in a row with such an answer that are believed: a single one is a mishap of the other side's."""
@@ -23,7 +23,7 @@ _REFUSALS = 3
 
 @dataclass
 class _Target:
-    """A pod that is to end, and what has become of it so far."""
+    """What is to end, and what has become of it so far."""
 
     id: str
     known: bool = False
@@ -46,7 +46,8 @@ class _Look:
 class _Letting:
     """The conversation about one name."""
 
-    cloud: Cloud
+    cloud: Rentals[Any, Rented]
+    kind: Kind
     name: str
     pace: Pace
     patience_s: float
@@ -72,7 +73,7 @@ class _Letting:
             async with asyncio.timeout(max(self.patience_s, self.pace.request_s)):
                 return await self._converse()
         except TimeoutError:
-            return MayStillBill(self._failure(), COMMAND)
+            return MayStillBill(self._failure(), self.kind.command)
 
     async def _converse(self) -> Release:
         pause_s = self.pace.poll_first_s
@@ -82,14 +83,14 @@ class _Letting:
             found_more = await self._look()
             self.refusals = self.refusals + 1 if self.refusal else 0
             if self.refusal and self.refusals >= _REFUSALS:
-                return MayStillBill(f"RunPod refuses the key or the request: {self.refusal.what}", COMMAND)
+                return MayStillBill(f"RunPod refuses the key or the request: {self.refusal.what}", self.kind.command)
             if self._is_proven():
                 return Gone(self._proof(), self.absent[0].said_at)
             if found_more:
                 continue
             left_s = self.began + self.patience_s - time.monotonic()
             if left_s <= 0:
-                return MayStillBill(self._failure(), COMMAND)
+                return MayStillBill(self._failure(), self.kind.command)
             await asyncio.sleep(min(left_s, self._until_next_look(pause_s)))
             pause_s = min(2 * pause_s, self.pace.backoff_most_s)
 
@@ -140,7 +141,7 @@ class _Letting:
             return None
         return None if pod.terminated else pod.status
 
-    def _is_meant(self, pod: Pod) -> bool:
+    def _is_meant(self, pod: Rented) -> bool:
         named = self.whole_name and pod.name == self.name
         return (named or pod.id in self.targets) and not pod.terminated
 
@@ -180,33 +181,33 @@ class _Letting:
         if len(lists) > 2:
             span = f"absent from {len(lists)} lists between {lists[0]} and {lists[-1]} UTC"
         if not self.targets:
-            return f"no pod called {self.name}: {span}"
+            return f"no {self.kind.noun} called {self.name}: {span}"
         each = [
-            f"pod {target.id} deleted {target.accepted_at:%H:%M:%S}"
+            f"{self.kind.noun} {target.id} deleted {target.accepted_at:%H:%M:%S}"
             if target.accepted_at
-            else f"pod {target.id} was there before and is not any more"
+            else f"{self.kind.noun} {target.id} was there before and is not any more"
             for target in self.targets.values()
         ]
         return f"{', '.join(each)}; cannot be read any more, {span}"
 
     def _failure(self) -> str:
-        waited = f"{time.monotonic() - self.began:.0f} s"
+        waited, noun = f"{time.monotonic() - self.began:.0f} s", self.kind.noun
         said = f" (last: {self.last_error.short})" if self.last_error else " (last: no answer in time)"
         tries = f"{self.deletes} delete{'' if self.deletes == 1 else 's'}"
         there = [f"{target.id} as {target.status}" for target in self.targets.values() if target.status is not None]
         if not self.targets:
             if self.looked:
-                return f"no pod called {self.name} appeared in {waited}, which is too short a time to be sure"
-            return f"RunPod did not list its pods in {waited}{said}: nobody knows whether {self.name} exists"
+                return f"no {noun} called {self.name} appeared in {waited}, which is too short a time to be sure"
+            return f"RunPod did not list its {noun}s in {waited}{said}: nobody knows whether {self.name} exists"
         if not self.looked:
             if self._denied():
                 return f"RunPod did not answer {tries} in {waited}{said}"
             return f"RunPod accepted the delete, but did not show in {waited} that it was done{said}"
         if there:
             accepted = "accepted" if not self._denied() else "did not accept"
-            return f"RunPod {accepted} {tries} in {waited} and still has pod {', '.join(there)}{said}"
+            return f"RunPod {accepted} {tries} in {waited} and still has {noun} {', '.join(there)}{said}"
         ids = ", ".join(target.id for target in self._denied())
-        return f"RunPod denies that there is a pod {ids}{said}, and it is too new for that to prove anything"
+        return f"RunPod denies that there is a {noun} {ids}{said}, and it is too new for that to prove anything"
 
 
 async def _errors_of(*under_way: asyncio.Future[Any]) -> list[ApiError]:
@@ -224,7 +225,7 @@ async def _errors_of(*under_way: asyncio.Future[Any]) -> list[ApiError]:
 
 
 async def let_go(
-    cloud: Cloud,
+    cloud: Rentals[Any, Rented],
     name: str,
     pod_ids: Iterable[str],
     pace: Pace,
@@ -232,11 +233,12 @@ async def let_go(
     patience_s: float | None = None,
     known: bool = True,
     whole_name: bool = True,
+    kind: Kind = POD,
 ) -> Release:
-    """End these pods, and everything else of the same name if it is meant as a whole, until that is proven.
+    """End these, and everything else of the same name if it is meant as a whole, until that is proven.
 
     `known` says that they are sure to have existed: then, and only then, can RunPod's denial become a proof.
     """
-    letting = _Letting(cloud, name, pace, pace.release_s if patience_s is None else patience_s, whole_name)
+    letting = _Letting(cloud, kind, name, pace, pace.release_s if patience_s is None else patience_s, whole_name)
     letting.targets = {pod_id: _Target(pod_id, known=known) for pod_id in pod_ids}
     return await letting.run()

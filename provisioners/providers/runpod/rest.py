@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -12,7 +12,6 @@ from provisioners.providers.runpod import values
 from provisioners.providers.runpod.answers import (
     ApiError,
     Lost,
-    NotFound,
     RateLimited,
     ServerError,
     Unauthorized,
@@ -81,12 +80,12 @@ class RestCloud:
     async def data_centers(self) -> Sequence[DataCenter]:
         return await self._list("/catalog/datacenters", "dataCenters", values.data_center_from)
 
-    async def volumes(self) -> Sequence[NetworkVolume]:
-        return await self._list("/network-volumes", "networkVolumes", values.volume_from)
+    async def volumes(self, *, again_s: float | None = None) -> Sequence[NetworkVolume]:
+        return await self._list("/network-volumes", "networkVolumes", values.volume_from, again_s=again_s)
 
-    async def volume(self, volume_id: str) -> NetworkVolume:
+    async def volume(self, volume_id: str, *, again_s: float | None = None) -> NetworkVolume:
         request = Request("GET", f"/network-volumes/{_part(volume_id)}")
-        return await self._one(request, values.volume_from, again_s=self._pace.again_s)
+        return await self._one(request, values.volume_from, again_s=self._again_s(again_s))
 
     async def create_volume(self, name: str, size_gb: int, data_center: str) -> NetworkVolume:
         """Asked once. It bills from then on, until it is deleted."""
@@ -94,10 +93,14 @@ class RestCloud:
         request = Request("POST", "/network-volumes", body=body, answer_s=self._pace.create_s)
         return await self._one(request, values.volume_from)
 
-    async def delete_volume(self, volume_id: str) -> None:
-        """Idempotent."""
-        with suppress(NotFound):
-            await self._http.ask(Request("DELETE", f"/network-volumes/{_part(volume_id)}"), again_s=self._pace.again_s)
+    async def grow_volume(self, volume_id: str, size_gb: int) -> NetworkVolume:
+        """The same size may be asked for again; a smaller one is refused."""
+        request = Request("PATCH", f"/network-volumes/{_part(volume_id)}", body={"size": size_gb})
+        return await self._one(request, values.volume_from, again_s=self._pace.again_s)
+
+    async def end_volume(self, volume_id: str) -> None:
+        """Ask once for its deletion."""
+        await self._http.ask(Request("DELETE", f"/network-volumes/{_part(volume_id)}"))
 
     async def log_tail(self, pod_id: str, lines: int) -> list[str]:
         request = Request("GET", f"/pods/{_part(pod_id)}/logs", {"tail": str(lines)})

@@ -80,6 +80,8 @@ class DataCenter:
     id: str
     name: str
     region: str | None
+    volume_types: tuple[str, ...] = ()
+    """Of the network volumes that can lie there; none, if empty."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,13 @@ def volume_from(data: Any) -> NetworkVolume:
 
 def data_center_from(data: Any) -> DataCenter:
     fields = _mapping(data)
-    return DataCenter(_text(fields, "id"), str(fields.get("name") or ""), _text_or_none(fields.get("region")))
+    types = fields.get("networkVolumeTypes")
+    return DataCenter(
+        _text(fields, "id"),
+        str(fields.get("name") or ""),
+        _text_or_none(fields.get("region")),
+        tuple(map(str, types)) if isinstance(types, list) else (),
+    )
 
 
 def billing_record_from(data: Any) -> BillingRecord:

@@ -160,7 +160,7 @@ class CloudDouble:
     async def gpus(self, *, count: int, cloud: CloudName, spot: bool = False) -> Sequence[Gpu]:
         raise NotImplementedError
 
-    async def volumes(self) -> Sequence[NetworkVolume]:
+    async def volumes(self, *, again_s: float | None = None) -> Sequence[NetworkVolume]:
         raise NotImplementedError
 
     async def log_tail(self, pod_id: str, lines: int) -> list[str]:

@@ -200,27 +200,33 @@ def test_the_catalogue_is_asked_for_one_cloud_and_count() -> None:
     assert list(talk(lambda cloud: cloud.gpus(count=4, cloud="community"), (200, {"gpus": [entry]}))[0]) == []
 
 
-def test_network_volumes_are_listed_read_made_and_deleted() -> None:
+def test_network_volumes_are_listed_read_made_grown_and_deleted() -> None:
     volume = {"id": "v1", "name": "models", "size": 200, "dataCenter": "EU-RO-1", "type": "STANDARD"}
 
-    async def all_four(cloud: RestCloud) -> list[NetworkVolume]:
+    async def all_five(cloud: RestCloud) -> list[NetworkVolume]:
         found = [*await cloud.volumes(), await cloud.volume("v1"), await cloud.create_volume("models", 200, "EU-RO-1")]
-        await cloud.delete_volume("v1")
-        await cloud.delete_volume("v1")
+        found.append(await cloud.grow_volume("v1", 200))
+        await cloud.end_volume("v1")
+        with pytest.raises(answers.NotFound):
+            await cloud.end_volume("v1")
         return found
 
     found, script = talk(
-        all_four, (200, {"networkVolumes": [volume]}), (200, volume), (201, volume), (204, ""), (404, {})
+        all_five, (200, {"networkVolumes": [volume]}), (200, volume), (201, volume), (200, volume), (204, ""), (404, {})
     )
-    assert found == [NetworkVolume("v1", "models", 200, "EU-RO-1")] * 3
-    assert script.bodies[2] == {"name": "models", "size": 200, "dataCenter": "EU-RO-1"}
-    assert script.lines[3] == "DELETE /v2/network-volumes/v1"
+    assert found == [NetworkVolume("v1", "models", 200, "EU-RO-1")] * 4
+    assert script.bodies[2:4] == [{"name": "models", "size": 200, "dataCenter": "EU-RO-1"}, {"size": 200}]
+    assert script.lines[3:5] == ["PATCH /v2/network-volumes/v1", "DELETE /v2/network-volumes/v1"]
 
 
 def test_data_centres() -> None:
-    answer = (200, {"dataCenters": [{"id": "US-KS-2", "name": "Kansas", "region": "NORTH_AMERICA"}]})
+    kansas = {"id": "US-KS-2", "name": "Kansas", "region": "NORTH_AMERICA", "networkVolumeTypes": ["STANDARD"]}
+    answer = (200, {"dataCenters": [kansas, {"id": "EUR-IS-1", "name": "Iceland", "region": "EUROPE"}]})
     found, _ = talk(lambda cloud: cloud.data_centers(), answer)
-    assert [(center.id, center.region) for center in found] == [("US-KS-2", "NORTH_AMERICA")]
+    assert [(center.id, center.region, center.volume_types) for center in found] == [
+        ("US-KS-2", "NORTH_AMERICA", ("STANDARD",)),
+        ("EUR-IS-1", "EUROPE", ()),
+    ]
 
 
 def test_bills_are_added_up_from_their_records() -> None:
