@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Self
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 from provisioners.contract import Site
+from provisioners.threads import in_thread
+from stacks import locks
+from stacks.backend import ASKING, backend_of, engine_env, shown, work_dir
+from stacks.driving import LAST_WORD_S, Driver
+from stacks.engine import ask, need
+from stacks.log import Log, log_of
+from stacks.masks import mask_of
+from stacks.reference import PROGRAMS, StackRef
 from stacks.report import Report
-from stacks.values import Changes, Heard, StackSummary
+from stacks.values import Changes, Heard, Secret, StackBusy, StackFailed, StackSummary
+
+if TYPE_CHECKING:
+    from pulumi.automation import Stack
+
+    from stacks.events import Steps
+    from stacks.sdk import Command
+
+__all__ = ["LAST_WORD_S", "Managed", "log_of", "stacks"]
+_QUIETLY: Any = {"color": "never", "suppress_outputs": True, "suppress_progress": True}
 
 
 def _nobody(line: str) -> None:
@@ -16,58 +37,155 @@ def _nobody(line: str) -> None:
 
 
 class Managed:
-    """One Pulumi stack. Its methods raise what the resources' providers reported, else StackFailed with the last error.
+    """One Pulumi stack. Its methods raise what the resources' providers reported, else StackFailed with the error.
 
     A cancelled method asks the engine to finish its running step and to write its state; a second cancellation, or
-    LAST_WORD_S, ends it at once. Several may work at the same time in one process.
+    LAST_WORD_S, ends it at once. Several may work at the same time in one process; each does one thing at a time.
     """
 
-    fresh: bool
-    """Made by this `open`."""
-    report: Report
-    """What providers told during the last operation."""
+    def __init__(self, site: Site, project: str, name: str, stack: Stack, driver: Driver, *, fresh: bool) -> None:
+        """Made by `open`."""
+        self._site, self._project, self._name = site, project, name
+        self._stack, self._driver = stack, driver
+        self.fresh = fresh
+        """Made by this `open`."""
+
+    @property
+    def report(self) -> Report:
+        """What providers told during the last operation."""
+        return self._driver.report
 
     @classmethod
     async def open(
         cls, site: Site, project: str, name: str, program: Callable[[], None] | None = None, *, create: bool
     ) -> Self:
         """The stack, made if it is not there and `create` says so. Raises NoSuchStack, NoEngine, UsageError."""
-        raise NotImplementedError
+        backend = backend_of(site)
+        engine = await in_thread(need, site)
+        env, folder = engine_env(site, backend), work_dir(site, project, name)
+        log = Log(log_of(site, project, name), mask_of(env))
+
+        def command() -> Command:
+            from stacks.sdk import Command
+
+            return Command(engine, env, log.write)
+
+        driver = Driver(site, str(StackRef.of(project, name)), await in_thread(command), log)
+
+        def stack() -> tuple[Stack, bool]:
+            from stacks.sdk import stack_of
+
+            return stack_of(driver.command, folder, name, program, create=create)
+
+        found, fresh = await driver.call("open", stack)
+        return cls(site, project, name, found, driver, fresh=fresh)
 
     async def preview(self, heard: Heard = _nobody) -> Changes:
         """What `up` would do. Sends no writing request."""
-        raise NotImplementedError
+        return (await self._steps("preview", heard, self._stack.preview)).changes
 
     async def up(self, heard: Heard = _nobody) -> Mapping[str, Any]:
         """Make it so; returns the outputs, secrets as `Secret`."""
-        raise NotImplementedError
+        await self._steps("up", heard, self._stack.up, show_secrets=False)
+        return await self.outputs()
 
     async def preview_destroy(self, heard: Heard = _nobody) -> Changes:
         """What `destroy` would delete."""
-        raise NotImplementedError
+        return (await self._steps("preview", heard, self._stack.preview_destroy)).changes
 
     async def destroy(self, heard: Heard = _nobody, *, patience_s: float) -> None:
         """Delete everything in it; the stack itself stays, empty. Raises StackFailed when patience is over."""
-        raise NotImplementedError
+        last_word_s = min(LAST_WORD_S, patience_s / 3)
+        try:
+            async with asyncio.timeout(patience_s - last_word_s):
+                await self._steps("destroy", heard, self._stack.destroy, last_word_s=last_word_s, show_secrets=False)
+        except TimeoutError:
+            if self.report.error is not None:
+                raise self.report.error from None
+            message = f"Pulumi did not destroy {self} within {patience_s:.0f} s"
+            raise StackFailed(message, advice=f"all that it said: {self._driver.log.path}") from None
 
     async def refresh(self, heard: Heard = _nobody) -> None:
         """Look at every resource, and write down what is there."""
-        raise NotImplementedError
+        await self._steps("refresh", heard, self._stack.refresh, show_secrets=False)
 
     async def outputs(self) -> Mapping[str, Any]:
         """As of the last update; secrets as `Secret`."""
-        raise NotImplementedError
+        found = await self._driver.call("output", self._stack.outputs)
+        return {name: Secret(output.value) if output.secret else output.value for name, output in found.items()}
 
-    async def remove(self) -> None:
-        """Forget the stack, which must be empty, and its folder here."""
-        raise NotImplementedError
+    async def unlock(self) -> None:
+        """Lift whoever's lock. Only where it is known that he has died: two updates at once spoil the state."""
+        await self._driver.call("cancel", self._stack.cancel)
+
+    async def remove(self, *, force: bool = False) -> None:
+        """Forget the stack and its folder here. It must be empty, unless `force`: then its log stays as well."""
+        await self._driver.call("stack rm", lambda: self._stack.workspace.remove_stack(self._name, force=force))
+        shutil.rmtree(work_dir(self._site, self._project, self._name), ignore_errors=True)
+        if not force:
+            self._driver.log.remove()
+
+    def __str__(self) -> str:
+        return str(StackRef.of(self._project, self._name))
+
+    async def _steps(
+        self, what: str, heard: Heard, call: Callable[..., object], *, last_word_s: float = LAST_WORD_S, **how: bool
+    ) -> Steps:
+        """An operation whose steps are followed; tried once more where a process that has died left its lock."""
+        from stacks.events import Steps
+
+        loop, mask = asyncio.get_running_loop(), self._driver.log.masked
+
+        def told(line: str) -> None:
+            loop.call_soon_threadsafe(heard, mask(line))
+
+        async def followed() -> Steps:
+            steps = Steps(told)
+            work = partial(call, on_event=steps.hear, **_QUIETLY, **how)
+            await self._driver.operate(what, work, heard, steps.errors, last_word_s=last_word_s)
+            return steps
+
+        try:
+            return await followed()
+        except StackBusy:
+            if not await self._lifted(heard):
+                raise
+        return await followed()
+
+    async def _lifted(self, heard: Heard) -> bool:
+        """Whether all locks were of processes of this machine that have died, and are gone now."""
+        last = self._driver.command.last
+        found = locks.holders(last.stderr) if last is not None else []
+        if not found or not all(holder.is_dead for holder in found):
+            return False
+        heard(f"lifts the lock of {found[0]}: that process has ended")
+        await self.unlock()
+        return True
 
 
 async def stacks(site: Site) -> list[StackSummary]:
-    """The stacks of both projects in the backend."""
-    raise NotImplementedError
+    """The stacks of both programs in the backend, without the SDK. Raises NoEngine, StackFailed, UsageError."""
+    backend = backend_of(site)
+    engine = await in_thread(need, site)
+    env = engine_env(site, backend)
+
+    async def of(project: str) -> list[StackSummary]:
+        code, out, err = await ask(engine, ["stack", "ls", "--json"], cwd=work_dir(site, project, ASKING), env=env)
+        if code:
+            message = f"pulumi stack ls: {mask_of(env)(err.strip()) or f'exit {code}'}"
+            raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached")
+        return [_summary(project, one) for one in json.loads(out)]
+
+    found = await asyncio.gather(*(of(StackRef(program).project) for program in PROGRAMS))
+    return [summary for summaries in found for summary in summaries]
 
 
-def log_of(site: Site, project: str, name: str) -> Path:
-    """Where everything lies that the engine said of a stack, masked."""
-    return site.home / "pulumi" / "logs" / f"{project}.{name}.log"
+def _summary(project: str, told: Mapping[str, Any]) -> StackSummary:
+    at = told.get("lastUpdate")
+    return StackSummary(
+        project=project,
+        name=str(told["name"]).rpartition("/")[2],
+        updated_at=datetime.fromisoformat(at) if at else None,
+        resources=told.get("resourceCount"),
+        busy=bool(told.get("updateInProgress")),
+    )

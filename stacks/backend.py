@@ -20,6 +20,8 @@ _PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 (a variable's name)
 _PASSPHRASE_FILE = f"{_PASSPHRASE}_FILE"
 _MISLEADING = ("VIRTUAL_ENV", "PULUMI_RUNTIME_VIRTUALENV", "PULUMI_STACK", "PULUMI_PROJECT", "PYTHONHOME")
 """Would send Pulumi to another Python, or to another stack."""
+ASKING = "_"
+"""In a stack's place: the folder from which a project's stacks are asked after. No stack has this name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from provisioners.contract import Site
+from provisioners.threads import in_thread
+from stacks.backend import ASKING, backend_of, engine_env, shown, work_dir
+from stacks.engine import ask, need
+from stacks.masks import mask_of
 from stacks.reference import StackRef
+from stacks.values import HIDDEN, INPUTS, NoEngine, NoSuchStack, Secret, StackFailed
+
+_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +38,53 @@ class Outputs:
 class Kept:
     """A stack as this machine last saw it."""
 
-    ref: StackRef
     at: datetime
     backend: str
     values: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] | None = None
 
 
-def keep(site: Site, ref: StackRef, values: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> Kept:
-    """Write down what a stack puts out. A file that cannot be written is no failure of the stack."""
-    raise NotImplementedError
+def keep(site: Site, ref: StackRef, values: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> None:
+    """Write down what a stack puts out, secrets left out. A file that cannot be written is no failure of the stack."""
+    plain = {name: value for name, value in values.items() if name != INPUTS and not isinstance(value, Secret)}
+    document = {
+        "version": _VERSION,
+        "stack": str(ref),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "backend": shown(backend_of(site).url),
+        "outputs": plain,
+        "inputs": inputs,
+    }
+    path = _path(site, ref)
+    part = path.with_name(f".{secrets.token_hex(8)}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def forget(site: Site, ref: StackRef) -> None:
     """A stack that is gone."""
-    raise NotImplementedError
+    with suppress(OSError):
+        _path(site, ref).unlink(missing_ok=True)
 
 
 def kept(site: Site, ref: StackRef) -> Kept | None:
     """What this machine last saw of a stack in the backend of now; None if nothing."""
-    raise NotImplementedError
+    try:
+        told = json.loads(_path(site, ref).read_text(encoding="utf-8"))
+        found = Kept(
+            at=datetime.fromisoformat(told["at"]),
+            backend=told["backend"],
+            values=dict(told["outputs"]),
+            inputs=told["inputs"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.backend == shown(backend_of(site).url) else None
 
 
 async def outputs_of(site: Site, ref: StackRef) -> Outputs:
@@ -54,4 +92,32 @@ async def outputs_of(site: Site, ref: StackRef) -> Outputs:
 
     Imports nothing of Pulumi. Raises NoSuchStack if there is none, and what `backend_of` raises.
     """
-    raise NotImplementedError
+    backend = backend_of(site)
+    try:
+        engine = await in_thread(need, site)
+    except NoEngine:
+        before = kept(site, ref)
+        if before is None:
+            raise
+        return Outputs(values=before.values, at=before.at, source="kept", inputs=before.inputs)
+    env, folder = engine_env(site, backend), work_dir(site, ref.project, ASKING)
+    code, out, err = await ask(engine, ["stack", "output", "--json", "--stack", ref.name], cwd=folder, env=env)
+    if code and "no stack named" in err:
+        raise no_such_stack(ref)
+    if code:
+        message = f"pulumi stack output of {ref}: {mask_of(env)(err.strip()) or f'exit {code}'}"
+        raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached")
+    told = json.loads(out)
+    inputs = told.pop(INPUTS, None)
+    plain = {name: value for name, value in told.items() if value != HIDDEN}
+    parsed = json.loads(inputs) if isinstance(inputs, str) else None
+    return Outputs(values=plain, at=datetime.now(UTC), source="pulumi", inputs=parsed)
+
+
+def no_such_stack(ref: StackRef) -> NoSuchStack:
+    """Nobody has made it, and how it is made."""
+    return NoSuchStack(f"stack {ref} does not exist", advice=f"recipe stack up {ref} RECIPE makes it")
+
+
+def _path(site: Site, ref: StackRef) -> Path:
+    return site.home / "stacks" / f"{ref.program}.{ref.name}.json"

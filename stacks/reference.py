@@ -35,6 +35,11 @@ class StackRef:
             raise UsageError(f"{text}: {name!r} is no name of a stack", advice=advice)
         return cls(program, name or USUAL)
 
+    @classmethod
+    def of(cls, project: str, name: str) -> Self:
+        """The stack of this name in a Pulumi project of ours."""
+        return cls(project.removeprefix("recipe-").replace("-", "_"), name)
+
     @property
     def project(self) -> str:
         """Its name as a Pulumi project."""

@@ -16,6 +16,9 @@ Heard = Callable[[str], None]
 INPUTS = "recipe_inputs"
 """The stack output that keeps what the program was run with, so that a colleague can go on from it."""
 
+HIDDEN = "[secret]"
+"""What Pulumi shows in a secret's place."""
+
 
 class StackFailed(RecipeError):
     """Pulumi did not get to its end, and the resource's provider did not say why."""
@@ -44,7 +47,7 @@ class Secret:
     value: Any = field(repr=False)
 
     def __str__(self) -> str:
-        return "[secret]"
+        return HIDDEN
 
 
 @dataclass(frozen=True, kw_only=True)
