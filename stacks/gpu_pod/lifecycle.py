@@ -1,0 +1,143 @@
+"""What happens to a stack's pod, over the contract of provisioners: the journal is told before and after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import provisioners.providers
+from provisioners.acquire import Acquisition
+from provisioners.contract import Gone, Lease, MayStillBill, Observed, Provisioner, Site
+from provisioners.journal import Entry, Journal
+from provisioners.naming import read_name
+from recipes.errors import MayStillBillError, NoMachine, Unsettled
+from recipes.plugins import load_plugin
+from stacks import report
+from stacks.orders import Request, lease_data, lease_of
+
+PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
+_ENDED = ("stopped", "failed", "gone")
+_LISTED_S = 60.0
+"""So long after it was asked for a machine may be in no list."""
+_AT_ONCE_S = 20.0
+"""A name that is older than this was made by an earlier update, which may have asked for the machine already."""
+_LOOK_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """One stack's pod, and those that it deals with."""
+
+    provisioner: Provisioner
+    journal: Journal
+    mask: Callable[[str], str] = str
+    say: Callable[[str], None] = report.say
+
+    @classmethod
+    def of(cls, site: Site, provisioner: str, mask: Callable[[str], str]) -> Keeper:
+        """Raises UsageError if there is no such provisioner, or the journal cannot be written."""
+        site.home.mkdir(parents=True, exist_ok=True)
+        made: Provisioner = load_plugin(*PROVISIONERS, provisioner)(site)
+        return cls(made, Journal(site.home / "ledger.db", mask), mask)
+
+    async def create(self, request: Request, *, made_at: datetime, retry_s: float | None = None) -> Lease:
+        """The pod of the request's unique name: the one that there is, else a new one.
+
+        `made_at`: since when the name exists. Raises what `Provisioner.create` raises.
+        """
+        lease = request.order.lease
+        standing = await self._standing(lease, made_at)
+        if standing is None:
+            acquisition = Acquisition(self.provisioner, self.journal)
+            wanted = (request.offers, request.order_for, request.clearance)
+            standing = await acquisition.get(*wanted, retry_s=retry_s, note=lambda text: self.say(self.mask(text)))
+        else:
+            self.journal.created(standing)
+            self.say(f"{standing.name}: found as {standing.id}, which an earlier update asked for; it is taken over")
+        report.tell_created(standing.name, lease_data(standing))
+        return standing
+
+    async def _standing(self, lease: Lease, made_at: datetime) -> Lease | None:
+        """The pod of this name that an earlier update asked for. One that cannot be used is let go."""
+        entry = self._entry(lease)
+        waits_until = self._listed_by(entry, made_at)
+        told = False
+        while True:
+            found = await self._listed(lease)
+            if found or (now := datetime.now(UTC)) >= waits_until:
+                break
+            if not told:
+                left_s = (waits_until - now).total_seconds()
+                self.say(f"{lease.name}: looking for {left_s:.0f} s whether an interrupted update has made it")
+                told = True
+            await asyncio.sleep(min(_LOOK_EVERY_S, max(0.1, (waits_until - now).total_seconds())))
+        if not found:
+            return None
+        state = (await self.provisioner.observe(found[0])).state
+        if len(found) == 1 and state not in _ENDED:
+            return _completed(entry.lease if entry and entry.open else replace(lease, price_usd_per_h=None), found[0])
+        release = await self.provisioner.destroy(replace(lease, id=found[0].id))
+        if isinstance(release, MayStillBill):
+            raise Unsettled(f"{lease.name} is there and cannot be used: {release.reason}", advice=release.command)
+        return None
+
+    async def _listed(self, lease: Lease) -> list[Lease]:
+        said = read_name(lease.name)
+        return [] if said is None else [o for o in await self.provisioner.owned(said.owner) if o.name == lease.name]
+
+    def _listed_by(self, entry: Entry | None, made_at: datetime) -> datetime:
+        """Until when a pod may appear in the lists; a time that has gone if nobody can have asked for it."""
+        now = datetime.now(UTC)
+        if entry is not None:
+            asked = entry.asked_at if entry.open and entry.lease.id is None else None
+        else:
+            asked = made_at if (now - made_at).total_seconds() > _AT_ONCE_S else None
+        return now if asked is None else asked + timedelta(seconds=_LISTED_S)
+
+    async def observe(self, lease: Lease) -> Observed:
+        """What the provider says of it now."""
+        return await self.provisioner.observe(lease)
+
+    async def is_over(self, lease: Lease) -> bool:
+        """Whether it is sure that it does not run any more, and will not again."""
+        return (await self.observe(lease)).state in _ENDED
+
+    async def delete(self, lease: Lease, *, patience_s: float = 60.0) -> Gone:
+        """Let it go, with the proof. Raises MayStillBillError with name, price and command."""
+        entry = self._entry(lease)
+        known = entry.lease if entry is not None and entry.open else lease
+        known = known if known.id else replace(known, id=lease.id)
+        self.journal.releasing(known)
+        release = await self.provisioner.destroy(known, patience_s=patience_s)
+        self.journal.released(known, release)
+        if isinstance(release, MayStillBill):
+            price = f" for ${known.usd_per_h:.2f}/h" if known.usd_per_h else ""
+            what = f"{known.name} ({known.id}) may still bill{price}: {release.reason}"
+            raise MayStillBillError(what, advice=release.command)
+        report.tell_released(known.name, self.mask(release.proof))
+        return release
+
+    def _entry(self, lease: Lease) -> Entry | None:
+        entry = self.journal.of_run(lease.run_id)
+        return entry if entry is not None and entry.lease.name == lease.name else None
+
+
+def lease_in(props: Mapping[str, Any]) -> Lease:
+    """The lease in a resource's outputs. Raises NoMachine if there is none."""
+    data = props.get("lease")
+    if not data:
+        raise NoMachine("this resource has no lease in its state", advice="recipe reap shows what there is")
+    return lease_of(data)
+
+
+def _completed(lease: Lease, found: Lease) -> Lease:
+    """Ours, with what the provider lists of it."""
+    return replace(
+        lease,
+        id=found.id,
+        price_usd_per_h=found.price_usd_per_h if lease.price_usd_per_h is None else lease.price_usd_per_h,
+        details={**found.details, **lease.details},
+    )

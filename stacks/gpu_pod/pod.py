@@ -1,0 +1,178 @@
+"""A pod as a dynamic resource. Its provider holds nothing: what it needs it reads from its process's environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pulumi import Input, Output, ResourceOptions
+from pulumi.dynamic import (
+    ConfigureRequest,
+    CreateResult,
+    DiffResult,
+    ReadResult,
+    Resource,
+    ResourceProvider,
+    UpdateResult,
+)
+
+from provisioners.contract import Site
+from provisioners.masking import Mask
+from provisioners.site import site_of
+from recipes.errors import RecipeError
+from stacks import report
+from stacks.gpu_pod.lifecycle import Keeper, lease_in
+from stacks.masks import mask_of
+from stacks.orders import lease_data, unpack
+
+T = TypeVar("T")
+_REPLACES = ("run", "wanted", "provisioner")
+_UPDATES = ("max_price", "release_s")
+_KEPT = ("unique_name", "deadline", "made_at", "lease", "state")
+_UNTOLD = ("order",)
+"""Of the inputs: it may hold secrets, and nobody asks for it again once the pod is there."""
+
+
+class PodFailed(Exception):
+    """What went wrong, for people: Pulumi shows it as it is."""
+
+
+class GpuPodProvider(ResourceProvider):
+    """Creates, reads, replaces and deletes one pod. Also called twice, or after a crash, it has one at most."""
+
+    serialize_as_secret_always = False
+    """Nothing of it is secret: a state holds the name of this class alone."""
+
+    _site: Site
+    _mask: Mask
+
+    def configure(self, req: ConfigureRequest) -> None:
+        """Where things lie, and with which key: from the environment, in the process that needs it."""
+        env = dict(os.environ)
+        self._site, self._mask = site_of(env), mask_of(env)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a state keeps of it: nothing, whatever was configured."""
+        return {}
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """The pod of this unique name: found, or else rented."""
+        with self._told():
+            request = unpack(props["order"])
+            run_id, name = str(props["run"]), str(props["unique_name"])
+            deadline = datetime.fromisoformat(props["deadline"]) if props.get("deadline") else None
+            lease = replace(request.order.lease, run_id=run_id, name=name, deadline=deadline)
+            lease = replace(lease, details={**lease.details, **(props.get("details") or {})})
+            made_at = datetime.fromisoformat(props["made_at"]) if props.get("made_at") else datetime.now(UTC)
+            request = request.with_lease(lease)
+            retry_s = request.order.resources.retry
+            keeper = self._keeper(props)
+            standing = _run(keeper.create(request, made_at=made_at, retry_s=retry_s))
+            outs = {**_shown(props), "lease": lease_data(standing), "state": "starting"}
+            return CreateResult(standing.id or standing.name, outs)
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """Another wish is another pod, and so is one that has ended by itself; what it may cost is only noted.
+
+        Which offers there are now says nothing of a pod that runs.
+        """
+        replaces = [key for key in _REPLACES if _olds.get(key) != _news.get(key)]
+        if not replaces and _olds.get("lease"):
+            with self._told():
+                if _run(self._keeper(_olds).is_over(lease_in(_olds))):
+                    replaces.append("run")
+        updates = [key for key in _UPDATES if _olds.get(key) != _news.get(key)]
+        return DiffResult(changes=bool(replaces or updates), replaces=replaces, delete_before_replace=True)
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """As RunPod has it now; one that has ended is told as absent. What cannot be asked stays as it was."""
+        with self._told():
+            seen = _run(self._keeper(props).observe(lease_in(props)))
+            if seen.state == "gone":
+                return ReadResult("", {})
+            state = props.get("state") if seen.state == "unknown" else seen.state
+            return ReadResult(id_, {**_shown(props), "state": state})
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        """The pod itself is as it was."""
+        return UpdateResult({**_shown(_news), **{key: _olds[key] for key in _KEPT if key in _olds}})
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Let it go, with proof. Raises with name, price and command where there is none."""
+        with self._told():
+            gone = _run(self._keeper(_props).delete(lease_in(_props), patience_s=float(_props.get("release_s") or 60)))
+            report.say(self._mask(gone.proof))
+
+    def _keeper(self, props: Mapping[str, Any]) -> Keeper:
+        return Keeper.of(self._site, str(props["provisioner"]), self._mask)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What fails within is reported, and handed to Pulumi in words that hold no secret."""
+        try:
+            yield
+        except Exception as error:
+            report.tell_failed(error)
+            text = str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
+            advice = f"\n{error.advice}" if isinstance(error, RecipeError) and error.advice else ""
+            raise PodFailed(self._mask(text + advice)) from None
+
+
+class GpuPod(Resource, module="recipe", name="GpuPod"):
+    """A rented machine that holds a recipe's engine and model."""
+
+    lease: Output[dict[str, Any]]
+    """As in the journal: id, name, run_id, price_usd_per_h, storage_usd_per_h, deadline, details."""
+    state: Output[str]
+    """As it was when it was looked at last."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        provisioner: str,
+        unique_name: Input[str],
+        run: Input[str],
+        deadline: Input[str],
+        order: Input[str],
+        wanted: Mapping[str, Any],
+        made_at: Input[str] | None = None,
+        max_price: float | None = None,
+        release_s: float | None = None,
+        details: Mapping[str, Any] | None = None,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """`order` is one that was packed; it becomes a secret. If `wanted` changes, another pod is needed.
+
+        `deadline` and `made_at`, since when the unique name exists, are ISO 8601.
+        """
+        props: dict[str, Any] = {
+            "provisioner": provisioner,
+            "unique_name": unique_name,
+            "run": run,
+            "deadline": deadline,
+            "made_at": made_at,
+            "order": Output.secret(order),
+            "wanted": dict(wanted),
+            "max_price": max_price,
+            "release_s": release_s,
+            "details": dict(details or {}),
+            "lease": None,
+            "state": None,
+        }
+        super().__init__(GpuPodProvider(), name, props, opts)
+
+
+def _shown(props: Mapping[str, Any]) -> dict[str, Any]:
+    """What the state keeps in clear: no secret, and nothing of Pulumi's own."""
+    return {key: value for key, value in props.items() if key not in _UNTOLD and not key.startswith("__")}
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Pulumi's provider calls from threads of its own."""
+    return asyncio.run(work)

@@ -1,0 +1,82 @@
+"""The stack's program: a unique name and the pod that bears it; and that of a run that has a stack of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pulumi
+from pulumi import Output
+
+from provisioners.naming import lease_name
+from recipes.errors import UsageError
+from stacks.gpu_pod.pod import GpuPod
+from stacks.orders import Request, pack, unpack
+from stacks.unique import UniqueName
+
+POD = "pod"
+RUNPOD = "runpod"
+
+
+def run(inputs: Mapping[str, Any]) -> None:
+    """The pod of `inputs`, as runners.stacking.gpu_pod makes them. Secrets are read from the environment by name."""
+    wanted = inputs["wanted"]
+    unique = UniqueName("name", keepers=wanted, lasts_s=inputs["lasts_s"])
+    recipe, owner = inputs["recipe"], inputs["owner"]
+    run_id = Output.concat(recipe, "-", unique.stamp, "-", unique.suffix)
+    name = Output.all(run_id, unique.deadline).apply(lambda made: _named(owner, *made))
+    order = pack(unpack(inputs["order"]).with_env(_secrets(inputs["secrets"])))
+    pod = GpuPod(
+        POD,
+        provisioner=inputs["provisioner"],
+        unique_name=name,
+        run=run_id,
+        deadline=unique.deadline,
+        made_at=unique.made_at,
+        order=order,
+        wanted=wanted,
+        max_price=inputs.get("max_price"),
+        release_s=inputs.get("release_s"),
+        details={"stack": {"project": pulumi.get_project(), "name": pulumi.get_stack()}},
+    )
+    _export(pod)
+    pulumi.export("ssh", pod.lease.apply(lambda lease: f"recipe ssh {lease['run_id']}"))
+
+
+def run_request(request: Request, *, provisioner: str = RUNPOD) -> None:
+    """The pod of one order whose lease has its name already, as of a run."""
+    lease = request.order.lease
+    pod = GpuPod(
+        POD,
+        provisioner=provisioner,
+        unique_name=lease.name,
+        run=lease.run_id,
+        deadline=lease.deadline.isoformat() if lease.deadline else "",
+        order=pack(request),
+        wanted={"run": lease.run_id},
+        max_price=request.order.max_price_usd_per_h,
+        details=lease.details,
+    )
+    _export(pod)
+
+
+def _export(pod: GpuPod) -> None:
+    lease = pod.lease
+    pulumi.export("lease", lease)
+    for name in ("id", "name", "price_usd_per_h", "deadline"):
+        pulumi.export(name, lease[name])
+    pulumi.export("run", lease["run_id"])
+
+
+def _named(owner: str, run_id: str, deadline: str) -> str:
+    return lease_name(owner, run_id, datetime.fromisoformat(deadline))
+
+
+def _secrets(names: list[str]) -> dict[str, str]:
+    """Raises UsageError where one is not in the environment."""
+    for name in names:
+        if not os.environ.get(name):
+            raise UsageError(f"secret {name} is not in the environment", advice=f"export {name}=…")
+    return {name: os.environ[name] for name in names}

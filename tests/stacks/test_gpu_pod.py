@@ -1,0 +1,261 @@
+"""A stack's pod: its provider as Pulumi's process calls it, over the emulated RunPod, whose ledger judges."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dill
+import pytest
+from pulumi.dynamic import Config, ConfigureRequest
+from pulumi.dynamic.dynamic import serialize_provider
+
+from provisioners.contract import Boot, Clearance, Lease, Order
+from provisioners.journal import Journal
+from provisioners.naming import lease_name
+from provisioners.providers.runpod.provider import RunPodProvisioner
+from provisioners.site import site_of
+from recipes.spec import Resources
+from stacks import report
+from stacks.gpu_pod.pod import GpuPodProvider, PodFailed
+from stacks.orders import Request, lease_of, pack
+from tests.emulators.runpod import RunPod, emulated
+
+pytestmark = pytest.mark.real
+TOKEN = "hf_that-nobody-may-see-1a2b3c"
+
+
+@dataclass
+class Pulumi:
+    """What the dynamic provider's process does for one resource, and what its state then holds."""
+
+    runpod: RunPod
+    home: Path
+    told: Path
+    props: dict[str, Any] = field(default_factory=dict)
+
+    def provider(self) -> GpuPodProvider:
+        """In a process that knows nothing but its environment."""
+        provider: GpuPodProvider = dill.loads(base64.b64decode(serialize_provider(GpuPodProvider())))
+        provider.configure(ConfigureRequest(Config({}, "test")))
+        return provider
+
+    def create(self, **changes: Any) -> dict[str, Any]:
+        outs = self.provider().create({**self.inputs(), **changes}).outs
+        assert outs is not None
+        return outs
+
+    def inputs(self) -> dict[str, Any]:
+        if not self.props:
+            self.props = asyncio.run(_asked())
+        return dict(self.props)
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.home / "ledger.db")
+
+    def notes(self) -> list[dict[str, Any]]:
+        if not self.told.exists():
+            return []
+        return [json.loads(line) for line in self.told.read_text().splitlines()]
+
+    def report(self) -> report.Report:
+        read = report.Report(self.told)
+        read.hear()
+        return read
+
+
+async def _asked() -> dict[str, Any]:
+    resources = Resources.model_validate({"provisioner": "runpod", "accelerators": "A100-80GB:1", "cloud": "secure"})
+    offers = await RunPodProvisioner(site_of(os.environ)).offers(resources)
+    now = datetime.now(UTC)
+    run, deadline = f"pod-{now:%Y%m%d-%H%M%S}-9f3a", now + timedelta(minutes=30)
+    order = Order(
+        offer=offers[0],
+        lease=Lease(provider="pulumi", name="", run_id=""),
+        resources=resources,
+        boot=Boot(env={"HF_TOKEN": TOKEN}),
+        max_price_usd_per_h=5.0,
+    )
+    return {
+        "provisioner": "runpod",
+        "unique_name": lease_name("ana", run, deadline),
+        "run": run,
+        "deadline": deadline.isoformat(),
+        "made_at": now.isoformat(),
+        "order": pack(Request.of(order, Clearance(()), offers)),
+        "wanted": {"accelerators": "A100-80GB:1"},
+        "max_price": 5.0,
+        "__provider": "x",
+    }
+
+
+@pytest.fixture
+def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulumi]:
+    """When a test ends, nothing bills."""
+    with emulated(tmp_path / "runpod") as runpod:
+        env = {**runpod.env, "RECIPE_HOME": str(tmp_path / "home"), "RECIPE_RUNPOD_PACE": "0.1"}
+        env |= {"HF_TOKEN": TOKEN, report.VARIABLE: str(tmp_path / "report")}
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        yield Pulumi(runpod, tmp_path / "home", tmp_path / "report")
+        assert runpod.billing == []
+
+
+def delete(pulumi: Pulumi, outs: Mapping[str, Any]) -> None:
+    pulumi.provider().delete(outs["lease"]["id"], {**outs, "__provider": "x"})
+
+
+def test_a_pod_is_made_read_and_let_go_with_proof(pulumi: Pulumi) -> None:
+    outs = pulumi.create()
+    (pod,) = pulumi.runpod.ledger()
+    assert (outs["lease"]["id"], outs["lease"]["name"]) == (pod["id"], pulumi.props["unique_name"])
+    assert pulumi.journal.state(pod["name"]) == "created"
+    assert [note["lease"]["id"] for note in pulumi.notes() if note["kind"] == "created"] == [pod["id"]]
+    seen = pulumi.provider().read(pod["id"], {**outs, "__provider": "x"})
+    assert (seen.id, (seen.outs or {})["lease"]) == (pod["id"], outs["lease"])
+    delete(pulumi, outs)
+    assert pulumi.journal.state(pod["name"]) == "gone"
+    assert "absent from the lists" in pulumi.report().proofs[-1]
+    assert pulumi.provider().read(pod["id"], outs).id == ""
+
+
+def test_what_comes_out_and_what_is_told_hold_no_secret(pulumi: Pulumi) -> None:
+    outs = pulumi.create()
+    key, packed = pulumi.runpod.key, pulumi.props["order"]
+    shown = json.dumps([outs, pulumi.notes()])
+    assert [secret for secret in (TOKEN, key, packed) if secret in shown] == []
+    pickled = base64.b64decode(serialize_provider(pulumi.provider()))
+    assert key.encode() not in pickled
+    files = [path for path in pulumi.home.rglob("*") if path.is_file()]
+    assert [path for path in files if key.encode() in path.read_bytes() or TOKEN.encode() in path.read_bytes()] == []
+    delete(pulumi, outs)
+
+
+def test_the_provider_that_a_state_keeps_is_a_name_and_nothing_else() -> None:
+    pickled = base64.b64decode(serialize_provider(GpuPodProvider()))
+    assert b"stacks.gpu_pod.pod" in pickled
+    assert len(pickled) < 100
+
+
+@pytest.mark.parametrize("lag_s", [0, 4])
+def test_a_second_create_after_a_crash_finds_the_first_pod(pulumi: Pulumi, lag_s: float) -> None:
+    pulumi.runpod.inject(list_lag_new_s=lag_s)
+    lost = pulumi.create()  # and the state was never written
+    entry = pulumi.journal.of_run(pulumi.props["run"])
+    assert entry is not None
+    pulumi.journal.intend(replace(entry.lease, id=None))  # nor what it was called
+    found = pulumi.create()
+    assert found["lease"]["id"] == lost["lease"]["id"]
+    assert pulumi.runpod.creates() == {pulumi.props["unique_name"]: [found["lease"]["id"]]}
+    delete(pulumi, found)
+
+
+def test_the_same_from_another_computer(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lost = pulumi.create()
+    monkeypatch.setenv("RECIPE_HOME", str(tmp_path / "elsewhere"))
+    found = pulumi.create()
+    assert found["lease"]["id"] == lost["lease"]["id"]
+    assert found["lease"]["price_usd_per_h"] == pytest.approx(lost["lease"]["price_usd_per_h"])
+    delete(pulumi, found)
+    assert len(pulumi.runpod.ledger()) == 1
+
+
+@pytest.mark.parametrize("fault", ["create_500_after", "create_lost_after", "create_duplicate"])
+def test_an_unclear_create_leaves_one_pod(pulumi: Pulumi, fault: str) -> None:
+    pulumi.runpod.inject(**{fault: 1})
+    outs = pulumi.create()
+    again = pulumi.create()
+    assert outs["lease"]["id"] == again["lease"]["id"] or fault == "create_duplicate"
+    delete(pulumi, again)
+
+
+def test_the_next_offer_is_taken_and_the_refusal_told(pulumi: Pulumi) -> None:
+    first = pulumi.inputs()
+    pulumi.runpod.inject(create_no_capacity=1)
+    outs = pulumi.create()
+    assert outs["lease"]["name"] == first["unique_name"]
+    assert any("no" in note.get("text", "") for note in pulumi.notes() if note["kind"] == "says")
+    delete(pulumi, outs)
+
+
+def test_where_nothing_can_be_had_the_error_is_told_as_what_it_is(pulumi: Pulumi) -> None:
+    pulumi.inputs()
+    pulumi.runpod.inject(create_402=1)
+    with pytest.raises(PodFailed, match=r"credit|402"):
+        pulumi.create()
+    assert type(pulumi.report().error).__name__ == "NoMachine"
+    assert pulumi.journal.state(pulumi.props["unique_name"]) == "gone"
+    assert pulumi.runpod.ledger() == []
+
+
+def test_a_delete_that_is_not_proven_fails_with_name_price_and_command(pulumi: Pulumi) -> None:
+    outs = pulumi.create(release_s=2.0)
+    pulumi.runpod.inject(delete_500=-1)
+    with pytest.raises(PodFailed) as failed:
+        delete(pulumi, outs)
+    said = str(failed.value)
+    assert outs["lease"]["name"] in said
+    assert "may still bill for $" in said
+    assert "recipe reap --yes" in said
+    assert type(pulumi.report().error).__name__ == "MayStillBillError"
+    assert pulumi.journal.state(outs["lease"]["name"]) == "may-still-bill"
+    pulumi.runpod.inject(delete_500=0)
+    delete(pulumi, outs)
+
+
+def test_a_pod_is_let_go_twice_without_harm(pulumi: Pulumi) -> None:
+    outs = pulumi.create()
+    delete(pulumi, outs)
+    delete(pulumi, outs)
+
+
+def test_a_pod_that_has_ended_by_itself_is_replaced_and_the_same_name_is_new_again(pulumi: Pulumi) -> None:
+    outs = pulumi.create()
+    assert pulumi.provider().diff("x", outs, pulumi.inputs()).changes is False
+    pulumi.runpod.mishap("preempt")
+    diff = pulumi.provider().diff("x", outs, pulumi.inputs())
+    assert (diff.changes, diff.replaces, diff.delete_before_replace) == (True, ["run"], True)
+    delete(pulumi, outs)
+    again = pulumi.create()
+    assert again["lease"]["id"] != outs["lease"]["id"]
+    delete(pulumi, again)
+
+
+def test_a_pod_that_cannot_be_used_is_not_taken_over(pulumi: Pulumi) -> None:
+    lost = pulumi.create()
+    pulumi.runpod.mishap("preempt")
+    outs = pulumi.create()
+    assert outs["lease"]["id"] != lost["lease"]["id"]
+    assert [pod["gone"] for pod in pulumi.runpod.ledger()] == [True, False]
+    delete(pulumi, outs)
+
+
+@pytest.mark.parametrize(
+    ("changed", "replaces", "changes"),
+    [
+        ({"wanted": {"accelerators": "H100:1"}}, ["wanted"], True),
+        ({"run": "04da6b54-80e4-46f7-96ec-b56ff0331ba9"}, ["run"], True),  # not known yet, in a preview
+        ({"max_price": 9.0}, [], True),
+        ({"order": "another offer"}, [], False),
+        ({"unique_name": "recipe-bob-pod"}, [], False),
+    ],
+)
+def test_what_replaces_a_pod_and_what_does_not(
+    pulumi: Pulumi, changed: dict[str, Any], replaces: list[str], changes: bool
+) -> None:
+    outs = pulumi.create()
+    diff = pulumi.provider().diff("x", outs, {**pulumi.inputs(), **changed})
+    assert (diff.replaces, diff.changes) == (replaces, changes)
+    updated = pulumi.provider().update("x", outs, {**pulumi.inputs(), **changed}).outs or {}
+    assert (updated["lease"], updated["unique_name"]) == (outs["lease"], outs["unique_name"])
+    assert lease_of(updated["lease"]).deadline == datetime.fromisoformat(outs["deadline"])
+    assert "order" not in updated
+    delete(pulumi, outs)
