@@ -1,0 +1,149 @@
+"""The state's store in a folder (file://): checkpoints, locks and history, laid out as the real one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CommandFailed
+from .project import Project, StackName, pulumi_home, user
+from .resources import now
+
+VERSION = "v3.272.0"
+LOCKED = (
+    "the stack is currently locked by {count} lock(s). Either wait for the other process(es) to end or delete the lock "
+    "file with `pulumi cancel`."
+)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A folder's `.pulumi`."""
+
+    root: Path
+
+    @classmethod
+    def current(cls, project: Project | None) -> Backend:
+        """What PULUMI_BACKEND_URL, the project or the last login names."""
+        url = os.environ.get("PULUMI_BACKEND_URL") or (project and project.backend_url()) or _logged_in()
+        if not url or not url.startswith("file://"):
+            raise CommandFailed(f"the double keeps states in file:// only, not in {url or 'Pulumi Cloud'}")
+        folder = Path(url.removeprefix("file://")).expanduser()
+        if not folder.is_dir():
+            raise CommandFailed(f"unable to open bucket {url}: stat {folder}: no such file or directory")
+        return cls(folder)
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.root}"
+
+    @property
+    def _folder(self) -> Path:
+        return self.root / ".pulumi"
+
+    def file(self, stack: StackName) -> Path:
+        return self._folder / "stacks" / stack.project / f"{stack.name}.json"
+
+    def stacks(self, project: str | None) -> list[StackName]:
+        files = sorted((self._folder / "stacks").glob(f"{project or '*'}/*.json"))
+        return [StackName(file.parent.name, file.stem) for file in files]
+
+    def exists(self, stack: StackName) -> bool:
+        return self.file(stack).is_file()
+
+    def create(self, stack: StackName) -> None:
+        if self.exists(stack):
+            raise CommandFailed(f"stack '{stack.full}' already exists")
+        meta = self._folder / "meta.yaml"
+        if not meta.is_file():
+            write_whole(meta, "version: 1\n")
+        self.save(stack, None)
+
+    def load(self, stack: StackName) -> dict[str, Any] | None:
+        """The last deployment, or None if nothing was ever deployed."""
+        try:
+            checkpoint: dict[str, Any] = json.loads(self.file(stack).read_text())["checkpoint"]
+        except FileNotFoundError:
+            raise CommandFailed(f"no stack named '{stack.name}' found") from None
+        return checkpoint.get("latest")
+
+    def save(self, stack: StackName, deployment: dict[str, Any] | None) -> None:
+        """Replaces the state in one move; the one before stays beside it as .bak."""
+        latest = {} if deployment is None else {"latest": deployment}
+        text = json.dumps({"version": 3, "checkpoint": {"stack": stack.full, **latest}}, indent=4)
+        file = self.file(stack)
+        if file.is_file():
+            write_whole(file.with_name(f"{file.name}.bak"), file.read_text())
+        write_whole(file, text)
+
+    def remove(self, stack: StackName) -> None:
+        self.file(stack).rename(self.file(stack).with_name(f"{stack.name}.json.bak"))
+        for file in self._history(stack).glob("*"):
+            file.unlink()
+
+    def _history(self, stack: StackName) -> Path:
+        return self._folder / "history" / stack.project / stack.name
+
+    def record(self, stack: StackName, update: dict[str, Any]) -> None:
+        write_whole(self._history(stack) / f"{stack.name}-{time.time_ns()}.history.json", json.dumps(update, indent=4))
+
+    def history(self, stack: StackName) -> list[dict[str, Any]]:
+        """Newest first."""
+        return [json.loads(file.read_text()) for file in sorted(self._history(stack).glob("*.json"), reverse=True)]
+
+    def _locks(self, stack: StackName) -> Path:
+        return self._folder / "locks" / "organization" / stack.project / stack.name
+
+    def locks(self, stack: StackName) -> list[Path]:
+        return sorted(self._locks(stack).glob("*.json"))
+
+    @contextmanager
+    def locked(self, stack: StackName) -> Iterator[None]:
+        """Writes a lock of its own and goes on only if there is no other: of two at once, both may be refused."""
+        mine = self._locks(stack) / f"{uuid.uuid4()}.json"
+        self._refuse_if_locked(stack, mine)
+        holder = {"pid": os.getpid(), "username": user(), "hostname": socket.gethostname(), "timestamp": now()}
+        write_whole(mine, json.dumps(holder))
+        try:
+            self._refuse_if_locked(stack, mine)
+            yield
+        finally:
+            mine.unlink(missing_ok=True)
+
+    def _refuse_if_locked(self, stack: StackName, mine: Path) -> None:
+        others = [lock for lock in self.locks(stack) if lock != mine]
+        if not others:
+            return
+        lines = [LOCKED.format(count=len(others))]
+        for lock in others:
+            by = json.loads(lock.read_text())
+            who = f"created by {by['username']}@{by['hostname']} (pid {by['pid']}) at {by['timestamp']}"
+            lines.append(f"  {self.url}/{lock.relative_to(self.root)}: {who}")
+        raise CommandFailed("\n".join(lines))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """The file has the old text or the new one, never a part."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".")
+    with os.fdopen(handle, "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    Path(name).replace(file)
+
+
+def _logged_in() -> str | None:
+    try:
+        return json.loads((pulumi_home() / "credentials.json").read_text()).get("current")
+    except FileNotFoundError:
+        return None

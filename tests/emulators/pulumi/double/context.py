@@ -1,0 +1,66 @@
+"""What every command of a stack needs: the project, its backend, which stack, its key and its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .backend import Backend
+from .errors import CommandFailed
+from .project import Project, StackName, parse_name
+from .secrets import Crypter
+from .values import Properties, secret
+
+
+@dataclass(frozen=True)
+class Context:
+    project: Project | None
+    backend: Backend
+
+    @classmethod
+    def here(cls, folder: Path) -> Context:
+        project = Project.find(folder)
+        return cls(project, Backend.current(project))
+
+    @property
+    def the_project(self) -> Project:
+        if self.project is None:
+            raise CommandFailed("no Pulumi.yaml project file found (searching upwards from the current directory)")
+        return self.project
+
+    def stack(self, given: str | None) -> StackName:
+        """The stack that is named, or the selected one. Raises CommandFailed if there is no such."""
+        name = given or (self.project and self.project.selected())
+        if not name:
+            raise CommandFailed(
+                "no stack selected; please use `pulumi stack select` or `pulumi stack init` to choose one"
+            )
+        stack = parse_name(name, self.project)
+        if not self.backend.exists(stack):
+            raise CommandFailed(f"no stack named '{stack.name}' found")
+        return stack
+
+    def crypter(self, stack: StackName) -> Crypter:
+        """With the salt of the stack's settings, else of its state, else a new one, which is kept in the settings."""
+        project = self.project if self.project and self.project.name == stack.project else None
+        settings = project.stack_settings(stack) if project else {}
+        if salt := settings.get("encryptionsalt"):
+            return Crypter(salt).check()
+        latest = self.backend.load(stack) if self.backend.exists(stack) else None
+        salt = ((latest or {}).get("secrets_providers") or {}).get("state", {}).get("salt")
+        crypter = Crypter(salt).check() if salt else Crypter.new()
+        if project:
+            project.save_stack_settings(stack, {"encryptionsalt": crypter.state, **settings})
+        return crypter
+
+    def config(self, stack: StackName, crypter: Crypter) -> Properties:
+        """The stack's configuration, secrets marked as such."""
+        found = self.the_project.stack_settings(stack).get("config") or {}
+        return {key: _opened(value, crypter) for key, value in found.items()}
+
+
+def _opened(value: Any, crypter: Crypter) -> Any:
+    if isinstance(value, dict) and list(value) == ["secure"]:
+        return secret(crypter.decrypt(value["secure"]))
+    return value

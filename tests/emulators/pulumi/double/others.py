@@ -1,0 +1,28 @@
+"""Commands of no stack in particular, and `cancel`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+
+from .backend import VERSION
+from .context import Context
+from .project import user
+
+
+def whoami(context: Context, options: Namespace) -> None:
+    print(json.dumps({"user": user(), "organizations": [], "url": context.backend.url}) if options.json else user())
+
+
+def about(context: Context, options: Namespace) -> None:
+    backend = {"name": "double", "url": context.backend.url, "user": user()}
+    print(json.dumps({"cliAbout": {"version": VERSION}, "backend": backend, "errors": []}, indent=2))
+
+
+def cancel(context: Context, options: Namespace) -> None:
+    """Removes the locks of a stack, whoever holds them."""
+    stack = context.stack(options.name or options.stack)
+    for lock in context.backend.locks(stack):
+        lock.unlink(missing_ok=True)
+    print(f"The currently running update for '{stack.name}' has been canceled!", file=sys.stderr)

@@ -1,0 +1,174 @@
+"""The real process of dynamic providers, started and asked as the engine does."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock, Thread
+from typing import IO, Any
+
+from .values import Properties, has_unknown, revealed, secret_keys, secret_like
+from .wire import OPTIONS, from_struct, grpc, provider_pb2, provider_pb2_grpc, said, to_struct
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+_STARTER = ThreadPoolExecutor(1)
+"""Lives as long as the engine: PR_SET_PDEATHSIG counts the thread that starts a process as its parent."""
+
+
+class ProviderFailed(Exception):
+    """The provider said no, or died. The text is its own."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    changes: bool
+    replaces: list[str]
+    delete_before_replace: bool
+    keys: list[str]
+
+
+@dataclass
+class DynamicProvider:
+    """`python -u -m pulumi.dynamic`, from its first use to `close`."""
+
+    folder: Path
+    project: str
+    config: Mapping[str, Any]
+    dry_run: bool
+    _process: subprocess.Popen[bytes] | None = None
+    _stub: Any = None
+    _lock: Lock = field(default_factory=Lock)
+
+    def check(self, urn: str, olds: Properties, news: Properties) -> tuple[Properties, list[str]]:
+        """The inputs as the provider wants them, and what is wrong with them."""
+        request = provider_pb2.CheckRequest(urn=urn, olds=_struct(olds), news=_struct(news), **_named(urn))
+        answer = self._ask("Check", request)
+        wrong = [f"{one.property}: {one.reason}" if one.property else one.reason for one in answer.failures]
+        return secret_like(from_struct(answer.inputs), news), wrong
+
+    def diff(self, urn: str, identity: str, old_inputs: Properties, olds: Properties, news: Properties) -> Difference:
+        if has_unknown(news) and not self.dry_run:
+            return Difference(True, [], False, [])
+        request = provider_pb2.DiffRequest(
+            id=identity, urn=urn, old_inputs=_struct(old_inputs), olds=_struct(olds), news=_struct(news), **_named(urn)
+        )
+        answer = self._ask("Diff", request)
+        changes = answer.changes == provider_pb2.DiffResponse.DIFF_SOME
+        if answer.changes == provider_pb2.DiffResponse.DIFF_UNKNOWN:
+            changes = revealed(old_inputs) != revealed(news)
+        return Difference(changes, list(answer.replaces), answer.deleteBeforeReplace, list(answer.diffs))
+
+    def create(self, urn: str, news: Properties, secrets: list[str]) -> tuple[str, Properties]:
+        request = provider_pb2.CreateRequest(urn=urn, properties=_struct(news), **_named(urn))
+        answer = self._ask("Create", request)
+        if not answer.id:
+            raise ProviderFailed(f"create {urn}: provider returned an empty resource ID")
+        return answer.id, _outputs(answer.properties, news, secrets)
+
+    def update(
+        self, urn: str, identity: str, old_inputs: Properties, olds: Properties, news: Properties, secrets: list[str]
+    ) -> Properties:
+        request = provider_pb2.UpdateRequest(
+            id=identity, urn=urn, old_inputs=_struct(old_inputs), olds=_struct(olds), news=_struct(news), **_named(urn)
+        )
+        return _outputs(self._ask("Update", request).properties, news, secrets)
+
+    def read(
+        self, urn: str, identity: str, inputs: Properties, outputs: Properties, secrets: list[str]
+    ) -> tuple[str, Properties, Properties]:
+        """Its id ("" if it is gone), inputs and outputs as they are now."""
+        request = provider_pb2.ReadRequest(
+            id=identity, urn=urn, inputs=_struct(inputs), properties=_struct(outputs), **_named(urn)
+        )
+        answer = self._ask("Read", request)
+        found = secret_like(from_struct(answer.inputs), inputs) if answer.HasField("inputs") else inputs
+        return answer.id, found, _outputs(answer.properties, {**inputs, **outputs}, secrets)
+
+    def delete(self, urn: str, identity: str, inputs: Properties, outputs: Properties) -> None:
+        request = provider_pb2.DeleteRequest(
+            id=identity, urn=urn, old_inputs=_struct(inputs), properties=_struct(outputs), **_named(urn)
+        )
+        self._ask("Delete", request)
+
+    def cancel(self) -> None:
+        """Tells a running provider that the operation is to end."""
+        if self._stub is not None:
+            self._ask("Cancel", provider_pb2.google_dot_protobuf_dot_empty__pb2.Empty())
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, method: str, request: Any) -> Any:
+        try:
+            return getattr(self._started(), method)(request)
+        except grpc.RpcError as error:
+            raise ProviderFailed(said(error)) from None
+
+    def _started(self) -> Any:
+        with self._lock:
+            if self._stub is None:
+                self._process, port = _STARTER.submit(self._start).result()
+                channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS)
+                stub = provider_pb2_grpc.ResourceProviderStub(channel)
+                stub.Configure(provider_pb2.ConfigureRequest(args=_struct(dict(self.config)), acceptSecrets=True))
+                self._stub = stub
+            return self._stub
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], int]:
+        python = os.environ.get("PULUMI_PYTHON_CMD") or "python3"
+        process = subprocess.Popen(
+            [python, "-u", "-m", "pulumi.dynamic", "127.0.0.1:0"],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PULUMI_PROJECT": self.project,
+                "PULUMI_CONFIG": json.dumps(revealed(dict(self.config))),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            process_group=0,
+            preexec_fn=None if os.environ.get("PULUMI_DOUBLE_LEAVES_PROVIDER") else _ends_with_its_engine,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.strip().isdigit():
+            process.kill()
+            raise ProviderFailed(f"could not read plugin [pulumi-resource-pulumi-python] stdout: {line!r}")
+        Thread(target=_pass_on, args=(process.stdout,), daemon=True).start()
+        return process, int(line)
+
+
+def _ends_with_its_engine() -> None:
+    """In the child: be killed when the engine ends, however it ends."""
+    if sys.platform == "linux":
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _pass_on(stream: IO[bytes]) -> None:
+    for line in stream:
+        sys.stdout.write(line.decode(errors="replace"))
+        sys.stdout.flush()
+
+
+def _named(urn: str) -> dict[str, str]:
+    _, _, types, name = urn.split("::", 3)
+    return {"name": name, "type": types.rsplit("$", 1)[-1]}
+
+
+def _struct(properties: Properties) -> Any:
+    return to_struct(revealed(properties))
+
+
+def _outputs(struct: Any, ins: Properties, secrets: list[str]) -> Properties:
+    return secret_keys(secret_like(from_struct(struct), ins), secrets)
