@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from provisioners.contract import Site
 from provisioners.threads import in_thread
@@ -32,6 +32,11 @@ class Outputs:
     source: Literal["pulumi", "kept"]
     inputs: Mapping[str, Any] | None = None
     """What the program was run with; None if nobody has kept it."""
+
+    @classmethod
+    def none(cls) -> Self:
+        """Of a stack that nobody has made."""
+        return cls(values={}, at=datetime.now(UTC), source="pulumi")
 
 
 @dataclass(frozen=True, kw_only=True)

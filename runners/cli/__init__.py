@@ -41,6 +41,7 @@ COMMANDS = {
     "export": "runs as JSON lines, CSV, Parquet or Markdown; to MLflow or Weights & Biases",
     "import": "runs of another machine into this experiment log",
     "logs": "a run's engine log, events or installation log",
+    "stack": "what outlives a run: a volume with models, a pod that stays",
     "metrics": "runs for Prometheus and Grafana, live and afterwards",
     "doctor": "what is missing on this machine, and the command that mends it",
     "completion": "completion for bash, zsh or fish",

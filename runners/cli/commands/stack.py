@@ -1,0 +1,151 @@
+"""What outlives a run: a network volume that holds models, a pod that stays. Each is a Pulumi stack.
+
+recipe stack up model_cache RECIPE…   a volume, as large as these recipes' models ask for, where their GPUs are
+recipe stack up gpu_pod RECIPE        the recipe's pod, reached by ssh, until its deadline or until it is destroyed
+recipe stack list                     what there is, and what of it bills
+recipe stack destroy model_cache      delete it, with proof
+
+A second one of the same program has a name behind it: gpu_pod/ana. State lies in RECIPE_HOME/pulumi, or where
+PULUMI_BACKEND_URL says, so that a team shares it. Pulumi's engine is needed: recipe stack install.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from recipes.errors import UsageError
+from runners.cli.common import add_json, complete_recipes, forced_codes, load_recipes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="what", metavar="COMMAND", title="commands", required=True)
+
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
+
+    _add_json(command("list", "the stacks there are, and what of them bills"))
+    for name, what in (
+        ("preview", "what up would change, and what it would cost; changes nothing"),
+        ("up", "make a stack what its recipes ask for: preview, ask, do it"),
+    ):
+        parser_of = command(name, what)
+        _add_stack(parser_of)
+        _add_recipes(parser_of)
+        if name == "up":
+            _add_yes(parser_of)
+        _add_json(parser_of)
+    for name, what in (
+        ("outputs", "what a stack has put out, such as a volume's id"),
+        ("destroy", "delete everything that a stack holds, with proof, and the stack"),
+        ("unlock", "lift the lock of somebody who died while changing a stack"),
+    ):
+        parser_of = command(name, what)
+        _add_stack(parser_of)
+        if name != "outputs":
+            _add_yes(parser_of)
+        _add_json(parser_of)
+    inputs = command("inputs", "what a stack's Pulumi program is run with, for a plain pulumi up")
+    _add_stack(inputs)
+    _add_recipes(inputs)
+    inputs.add_argument("--new", action="store_true", help="as for a stack that has never been updated")
+    _add_json(inputs)
+    _add_json(command("install", "get Pulumi's engine, of the version that fits, into RECIPE_HOME"))
+
+
+def _add_stack(parser: argparse.ArgumentParser) -> None:
+    help_text = "model_cache or gpu_pod; a second one of it: gpu_pod/NAME"
+    argument = parser.add_argument("stack", metavar="STACK", help=help_text)
+    argument.completer = complete_stacks  # type: ignore[attr-defined]
+
+
+def _add_recipes(parser: argparse.ArgumentParser) -> None:
+    help_text = "a recipe file, or a name of the catalogue; without one as at the last update"
+    argument = parser.add_argument("recipe", nargs="*", metavar="RECIPE", help=help_text)
+    argument.completer = complete_recipes  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="set a field of the recipes; may be repeated",
+    )
+    parser.add_argument("--force", action="append", default=[], metavar="CODE", help="let this check pass")
+    parser.add_argument("--size", metavar="SIZE", help="model_cache: of the volume, such as 200GB; never made smaller")
+    parser.add_argument("--region", metavar="PLACE", help="model_cache: the data centre, such as EU-RO-1")
+    parser.add_argument("--fill", action="store_true", help="model_cache: download the models now, with a cheap pod")
+
+
+def _add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
+
+
+def complete_stacks(prefix: str, **_: object) -> list[str]:
+    """The programs, and the stacks that this machine knows."""
+    from provisioners.site import recipe_home
+    from stacks.reference import PROGRAMS, USUAL
+
+    known = (p.stem.partition(".") for p in (recipe_home() / "stacks").glob("*.*.json"))
+    return sorted({*PROGRAMS, *(f"{program}/{name}" for program, _, name in known if name != USUAL)})
+
+
+def run(options: argparse.Namespace) -> int:
+    from runners.cli import stacking
+
+    ends: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {
+        "list": lambda: stacking.list_all(options.json),
+        "install": lambda: stacking.install(options.json),
+        "outputs": lambda: stacking.outputs(_wish(options)),
+        "destroy": lambda: stacking.destroy(_wish(options)),
+        "unlock": lambda: stacking.unlock(_wish(options)),
+        "preview": lambda: stacking.preview(_wish(options)),
+        "up": lambda: stacking.up(_wish(options)),
+        "inputs": lambda: stacking.inputs(_wish(options), new=options.new),
+    }
+    return asyncio.run(ends[options.what]())
+
+
+def _wish(options: argparse.Namespace) -> Any:
+    from runners.cli.stacking import Wish
+    from runners.stacking.program import StackOptions
+    from stacks.reference import StackRef
+
+    ref = StackRef.parse(options.stack)
+    yes = getattr(options, "yes", False)
+    if not hasattr(options, "recipe"):
+        return Wish(ref=ref, yes=yes, as_json=options.json)
+    options.yes = True  # of a matrix: a plan of each is made anyway
+    return Wish(
+        ref=ref,
+        recipes=load_recipes(options) if options.recipe else (),
+        options=StackOptions(
+            size_gb=_size_gb(options.size),
+            region=options.region,
+            fill=options.fill,
+            forced=tuple(forced_codes(options)),
+        ),
+        yes=yes,
+        as_json=options.json,
+    )
+
+
+def _size_gb(text: str | None) -> int | None:
+    """Of 10⁹ bytes, rounded up. Raises UsageError."""
+    if text is None:
+        return None
+    from recipes.units import parse_size
+
+    try:
+        size = -(-parse_size(text) // 10**9)
+    except ValueError as error:
+        raise UsageError(f"--size {error}") from error
+    if not size:
+        raise UsageError(f"--size {text}: no volume is that small", advice="write --size 200GB")
+    return size

@@ -1,0 +1,128 @@
+"""Stacks as people read them: what would change, what happens, what they put out, and which there are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.status import Status
+from rich.text import Text
+
+from runners.terminal.cells import plain, plain_in
+from runners.terminal.layout import labelled
+from runners.terminal.tables import aligned_table
+from runners.terminal.words import clock_time, plural
+from stacks.values import Changes, Step
+
+_SIGNS = {"create": "+", "update": "~", "replace": "-/+", "delete": "-"}
+_STYLES = {"create": "green", "update": "yellow", "replace": "magenta", "delete": "red"}
+_SUMS = {"create": "to create", "update": "to change", "replace": "to replace", "delete": "to delete"}
+_INNER = frozenset({"UniqueName"})
+"""Kinds that cost nothing, and that nobody asked for."""
+
+
+def changes_lines(changes: Changes, costs: Sequence[str], width: int | None) -> Iterator[RenderableType]:
+    """What an update would do, a resource on a line; then what it costs."""
+    shown = [step for step in changes.steps if step.op in _SIGNS and step.type not in _INNER]
+    kind, name = (max((len(part(step)) for step in shown), default=0) for part in (_kind, _name))
+    for step in shown:
+        sign = Text(f"{_SIGNS[step.op]:<4}", style=_STYLES[step.op])
+        what = f"{step.op:<8} {_kind(step):<{kind}}   {_name(step):<{name}}"
+        why = ", ".join(step.changed) if step.op in ("update", "replace") else ""
+        yield Text.assemble(sign, plain(f"{what}   {why}".rstrip()))
+    if shown:
+        yield _total(changes)
+    else:
+        yield "nothing changes"
+    for i, line in enumerate(costs):
+        yield from labelled("costs" if i == 0 else "", plain(line), width)
+
+
+def _total(changes: Changes) -> str:
+    counted = {op: sum(step.op == op and step.type not in _INNER for step in changes.steps) for op in (*_SUMS, "same")}
+    sums = [f"{count} {_SUMS[op]}" for op, count in counted.items() if op in _SUMS and count]
+    same = f"{counted['same']} unchanged" if counted["same"] else ""
+    return ", ".join(filter(None, [*sums, same]))
+
+
+def _kind(step: Step) -> str:
+    return step.type
+
+
+def _name(step: Step) -> str:
+    return step.name
+
+
+def outputs_lines(told: Iterable[tuple[str, str]], width: int | None) -> Iterator[RenderableType]:
+    """What a stack puts out: each with its name."""
+    pairs = list(told)
+    indent = max((len(name) for name, _ in pairs), default=0) + 3
+    for name, value in pairs:
+        yield from labelled(plain(name), plain(value), width, indent=indent)
+
+
+def usual_pairs(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Outputs of which their program says nothing of its own."""
+    return [(name, value if isinstance(value, str) else json.dumps(plain_in(value))) for name, value in outputs.items()]
+
+
+def stacks_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """A stack on a line."""
+    cells = [
+        [
+            row["stack"],
+            "being changed" if row["busy"] else _held(row["resources"]),
+            plain(row["bills"]) or "nothing",
+            moment(row["updated_at"]),
+        ]
+        for row in rows
+    ]
+    yield aligned_table(("stack", "holds", "bills until it is destroyed", "changed (UTC)"), cells)
+
+
+def _held(resources: int | None) -> str:
+    if resources is None:
+        return "?"
+    return plural(resources, "resource") if resources else "nothing"
+
+
+def moment(text: str | None) -> str:
+    """An ISO moment to the minute, in UTC."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M}" if text else "never"
+
+
+class Happening:
+    """What happens, a line each with the time since the beginning; at a terminal the time goes on below them."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._what, self._begun_s = console, what, time.monotonic()
+        self._status = Status(self, console=console, spinner="dots") if console.is_terminal else None
+
+    def __rich__(self) -> Text:
+        return Text(f"{self._time()}   {self._what}")
+
+    def __call__(self, line: str) -> None:
+        with suppress(OSError):
+            self._console.print(Text(f"  {self._time():<7}{plain(line)}"))
+
+    def _time(self) -> str:
+        seconds = time.monotonic() - self._begun_s
+        return clock_time(seconds) if seconds >= 10 else f"0:0{int(seconds)}"
+
+    @contextmanager
+    def shown(self) -> Iterator[Happening]:
+        """While entered, the time is shown at a terminal. One that has gone is no reason to stop."""
+        with suppress(OSError):
+            if self._status is not None:
+                self._status.start()
+        try:
+            yield self
+        finally:
+            with suppress(OSError):
+                if self._status is not None:
+                    self._status.stop()
