@@ -59,6 +59,10 @@ class VolumeKeeper(Protocol):
         """All of the account."""
         ...
 
+    async def find_volume(self, volume_id: str) -> StoredVolume | None:
+        """As the provider has it now; None if it can neither be read nor is listed."""
+        ...
+
     async def make_volume(self, name: str, size_gb: int, region: str, *, fresh: bool = False) -> StoredVolume:
         """The volume of this unique name: found, or else made; then it bills.
 

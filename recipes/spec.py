@@ -47,7 +47,18 @@ class Volume(Section):
     name: Text | None = None
     """An existing volume of this name or id."""
     stack: Text | None = None
-    """A stack that owns it."""
+    """That of a stack of yours: model_cache, or model_cache/NAME for one of several."""
+
+    @model_validator(mode="after")
+    def _of_a_stack(self) -> Self:
+        if self.stack is None:
+            return self
+        if not re.fullmatch(r"model_cache(/[A-Za-z0-9][A-Za-z0-9_.-]{0,99})?", self.stack):
+            raise ValueError(f"stack {self.stack}: no stack with a volume; write model_cache or model_cache/NAME")
+        if self.name or self.size:
+            other = "name" if self.name else "size"
+            raise ValueError(f"stack {self.stack} has its own {other}; remove {other}")
+        return self
 
 
 class Fallback(Section):

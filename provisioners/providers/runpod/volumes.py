@@ -122,6 +122,13 @@ class VolumeKeeping:
         async with self._rest() as rest:
             return [_stored(volume) for volume in await rest.volumes()]
 
+    async def find_volume(self, volume_id: str) -> StoredVolume | None:
+        async with self._rest() as rest:
+            try:
+                return _stored(await rest.volume(volume_id))
+            except NotFound:
+                return next((_stored(v) for v in await rest.volumes() if v.id == volume_id), None)
+
     async def make_volume(self, name: str, size_gb: int, region: str, *, fresh: bool = False) -> StoredVolume:
         attempt = Attempt(kind=VOLUME)
         async with self._rest() as rest:

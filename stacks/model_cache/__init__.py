@@ -1,0 +1,1 @@
+"""A network volume that keeps models, so that each is downloaded once."""

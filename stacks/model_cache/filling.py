@@ -1,0 +1,197 @@
+"""Fills a volume with a model: a cheap machine mounts it, downloads, and is let go with proof whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from provisioners.acquire import Acquisition, describe
+from provisioners.contract import BootJob, Clearance, Gone, Host, Lease, MayStillBill, Offer, Order
+from provisioners.naming import lease_name
+from provisioners.volumes import StoredVolume
+from recipes.errors import HostCommandFailed, MayStillBillError, NoCapacity, NoMachine, RecipeError
+from recipes.spec import Resources, Volume
+from stacks import report
+from stacks.model_cache.lifecycle import Cache, tag_of
+from stacks.model_cache.values import Held
+from stacks.orders import lease_data, unpack
+from stacks.unique import STAMP
+
+_MOST_OFFERS = 8
+_TELL_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """One model onto one volume."""
+
+    cache: Cache
+    volume: StoredVolume
+    props: Mapping[str, Any]
+    """What the resource was given."""
+    env: Mapping[str, str] = field(repr=False)
+    """Of this process: where the secrets of the download are."""
+
+    async def run(self) -> Held:
+        """The model, once it lies there whole.
+
+        Raises NoMachine where no machine can be had, HostCommandFailed for a download that fails, MayStillBillError.
+        """
+        cache, props = self.cache, self.props
+        await cache.end_fillers(tag_of(self.volume.name), str(props["owner"]))
+        offers = (await cache.provisioner.fillers(self.volume))[:_MOST_OFFERS]
+        if not offers:
+            raise NoCapacity(
+                f"no machine can be had in {self.volume.region} that could fill the volume",
+                advice="try again later; or leave --fill out, and the first run fills it",
+            )
+        order = self._order(offers[0])
+        acquisition = Acquisition(cache.provisioner, cache.journal)
+        try:
+            async with asyncio.timeout(float(props["lasts_s"])):
+                lease = await acquisition.get(offers, lambda offer: _with(order, offer), Clearance(()), note=cache.say)
+                report.tell_created(lease.name, lease_data(lease))
+                told = describe(acquisition.offer) if acquisition.offer else lease.name
+                cache.say(f"{told} for ${lease.usd_per_h or 0:.2f}/h downloads {props['repo']}")
+                await self._download(await cache.provisioner.host(lease), order)
+                acquisition.reached()
+        except TimeoutError as error:
+            what = f"{props['repo']} was not downloaded in {float(props['lasts_s']) / 60:.0f} minutes"
+            raise HostCommandFailed(what, advice="run it again: what is there already stays") from error
+        finally:
+            await self._let_go(acquisition.lease)
+        now = datetime.now(UTC)
+        return Held(
+            repo=str(props["repo"]),
+            commit=str(props["commit"]),
+            bytes=int(props["bytes"]),
+            place=str(props["place"]),
+            by=f"{lease.run_id} on {told}",
+            at=now,
+        )
+
+    def _order(self, offer: Offer) -> Order:
+        """What is asked for with this offer, under a name by which it is recognised later."""
+        props, now = self.props, datetime.now(UTC)
+        packed = unpack(str(props["order"])).order
+        run_id = f"{tag_of(self.volume.name)}-{now.strftime(STAMP)}-{secrets.token_hex(2)}"
+        deadline = now + timedelta(seconds=float(props["lasts_s"]))
+        (mounted,) = packed.resources.volumes
+        resources = _changed(packed.resources, Volume(path=mounted.path, name=self.volume.id))
+        found = {name: self.env[name] for name in props["secrets"] if name in self.env}
+        return replace(
+            packed,
+            offer=offer,
+            lease=replace(
+                packed.lease,
+                provider=str(props["provisioner"]),
+                name=lease_name(str(props["owner"]), run_id, deadline),
+                run_id=run_id,
+                deadline=deadline,
+            ),
+            resources=resources,
+            boot=replace(packed.boot, env={**packed.boot.env, **found}),
+        )
+
+    async def _download(self, host: Host, order: Order) -> None:
+        """Join the download that the machine began at its start. Raises HostCommandFailed."""
+        try:
+            (mounted,) = order.resources.volumes
+            if host.place(mounted.path) != mounted.path:
+                raise NoMachine(
+                    f"the machine has not mounted the volume at {mounted.path}: it would fill a disk that ends with it",
+                    advice="try again",
+                )
+            (job,) = order.boot.jobs
+            await host.ready_for(order.boot)
+            heard = _Heard(self.cache, str(self.props["repo"]))
+            argv = _placed(job, host)
+            process = await host.start(job.name, argv, env=order.boot.env, on_output=heard.take)
+            status = await process.wait()
+            await process.catch_up()
+            heard.raise_unless_done(status)
+        finally:
+            with suppress(Exception):
+                await asyncio.wait_for(host.close(), 5)
+
+    async def _let_go(self, lease: Lease | None) -> None:
+        """Always, and with proof. Raises MayStillBillError."""
+        if lease is None:
+            return
+        cache = self.cache
+        cache.journal.releasing(lease)
+        try:
+            release = await cache.provisioner.destroy(lease)
+        except RecipeError as error:
+            release = MayStillBill(error.message, cache.provisioner.command_to_end(lease))
+        cache.journal.released(lease, release)
+        if isinstance(release, Gone):
+            report.tell_released(lease.name, cache.mask(release.proof))
+            cache.say(f"{lease.name} is gone: {release.proof}")
+            return
+        price = f" for ${lease.usd_per_h:.2f}/h" if lease.usd_per_h else ""
+        what = f"{lease.name} ({lease.id}) may still bill{price}: {release.reason}"
+        raise MayStillBillError(what, advice=release.command)
+
+
+class _Heard:
+    """What the download says, a JSON object a line."""
+
+    def __init__(self, cache: Cache, repo: str) -> None:
+        self._cache, self._repo, self._rest = cache, repo, b""
+        self._said: dict[str, Any] = {}
+        self._last = ""
+        self._told_at = time.monotonic()
+        self._before = 0
+
+    def take(self, block: bytes) -> None:
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        for line in lines:
+            self._line(line.decode("utf-8", "replace"))
+
+    def _line(self, line: str) -> None:
+        self._last = line.strip() or self._last
+        if not line.startswith("{"):
+            return
+        with suppress(ValueError):
+            self._said |= json.loads(line)
+        progress = self._said.pop("progress", None)
+        passed_s = time.monotonic() - self._told_at
+        if not progress or passed_s < _TELL_EVERY_S:
+            return
+        rate = (progress["bytes"] - self._before) / passed_s / 1e6
+        self._told_at, self._before = time.monotonic(), progress["bytes"]
+        done = f"{progress['bytes'] / 1e9:,.1f} of {progress['total'] / 1e9:,.1f} GB"
+        self._cache.say(f"{self._repo}: {done} at {max(0.0, rate):,.0f} MB/s")
+
+    def raise_unless_done(self, status: int) -> None:
+        if "path" in self._said:
+            return
+        error = self._said.get("error") or {}
+        message = error.get("message") or f"the download ended with exit status {status}: {self._last}"
+        raise HostCommandFailed(self._cache.mask(message), advice=error.get("advice") or "run it again")
+
+
+def _with(order: Order, offer: Offer) -> Order:
+    price, storage = offer.price_usd_per_h, offer.storage_usd_per_h
+    return replace(order, offer=offer, lease=replace(order.lease, price_usd_per_h=price, storage_usd_per_h=storage))
+
+
+def _changed(resources: Resources, volume: Volume) -> Resources:
+    return resources.model_copy(update={"volumes": (volume,)})
+
+
+def _placed(job: BootJob, host: Host) -> list[str]:
+    """The command as it reads there."""
+    words = {"{python}": host.python, "{work}": str(host.work_dir), "{cache}": str(host.cache_dir)}
+    argv = list(job.argv)
+    for word, value in words.items():
+        argv = [part.replace(word, value) for part in argv]
+    return argv

@@ -1,0 +1,93 @@
+"""What happens to a cache's volume, over the contract of those who keep volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import provisioners.providers
+from provisioners.contract import Gone, MayStillBill, Provisioner, Site
+from provisioners.journal import Journal
+from provisioners.naming import read_name
+from provisioners.volumes import StoredVolume, VolumeKeeper
+from recipes.errors import MayStillBillError, UsageError
+from recipes.plugins import load_plugin
+from stacks import report
+
+PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
+_AT_ONCE_S = 20.0
+"""A name that is older than this was made by an earlier update, which may have asked for the volume already."""
+
+
+class Keeping(Provisioner, VolumeKeeper, Protocol):
+    """A provisioner that keeps network volumes."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Those that a cache's resources deal with."""
+
+    provisioner: Keeping
+    journal: Journal
+    mask: Callable[[str], str] = str
+
+    @classmethod
+    def of(cls, site: Site, provisioner: str, mask: Callable[[str], str]) -> Cache:
+        """Raises UsageError if this provisioner keeps no volumes, or the journal cannot be written."""
+        made = load_plugin(*PROVISIONERS, provisioner)(site)
+        if not hasattr(made, "make_volume"):
+            raise UsageError(f"provisioner {provisioner} has no network volumes", advice="runpod has")
+        site.home.mkdir(parents=True, exist_ok=True)
+        return cls(made, Journal(site.home / "ledger.db", mask), mask)
+
+    def say(self, text: str) -> None:
+        report.say(self.mask(text))
+
+    async def make(self, wanted: Mapping[str, Any]) -> StoredVolume:
+        """The volume of this unique name: found, or else made, and at least as large as it is to be."""
+        name, size_gb, made_at = str(wanted["unique_name"]), int(wanted["size_gb"]), str(wanted.get("made_at") or "")
+        fresh = bool(made_at) and (datetime.now(UTC) - datetime.fromisoformat(made_at)).total_seconds() < _AT_ONCE_S
+        if not fresh:
+            self.say(f"looks whether an earlier update has made {name} already")
+        volume = await self.provisioner.make_volume(name, size_gb, str(wanted["region"]), fresh=fresh)
+        report.tell_created(name, {"id": volume.id, "name": name, "kind": "network volume"})
+        if volume.region != wanted["region"]:
+            self.say(f"volume {volume.id} was made in {volume.region} by an earlier update, and stays there")
+        return volume if volume.size_gb >= size_gb else await self.provisioner.grow_volume(volume.id, size_gb)
+
+    async def adjust(self, volume_id: str, wanted: Mapping[str, Any]) -> StoredVolume:
+        """The same volume at its new size; another one, empty, if somebody has deleted it."""
+        volume = await self.provisioner.find_volume(volume_id)
+        if volume is None:
+            return await self.make({**wanted, "made_at": ""})
+        return await self.provisioner.grow_volume(volume_id, int(wanted["size_gb"]))
+
+    async def delete(self, volume_id: str, name: str, owner: str, *, patience_s: float = 60.0) -> Gone:
+        """Delete it, with the proof, and whatever fills it before. Raises MayStillBillError with name and price."""
+        await self.end_fillers(tag_of(name), owner)
+        release = await self.provisioner.delete_volume(volume_id, name, patience_s=patience_s)
+        if isinstance(release, MayStillBill):
+            raise MayStillBillError(f"{name} ({volume_id}) may still bill: {release.reason}", advice=release.command)
+        report.tell_released(name, self.mask(release.proof))
+        return release
+
+    async def end_fillers(self, tag: str, owner: str) -> None:
+        """Let go of machines that an interrupted update has left. Raises MayStillBillError."""
+        for lease in await self.provisioner.owned(owner):
+            said = read_name(lease.name)
+            if said is None or not said.run.startswith(f"{tag}-"):
+                continue
+            self.say(f"lets go of {lease.name}, which an interrupted update has left")
+            self.journal.releasing(lease)
+            release = await self.provisioner.destroy(lease)
+            self.journal.released(lease, release)
+            if isinstance(release, MayStillBill):
+                what = f"{lease.name} ({lease.id}) may still bill: {release.reason}"
+                raise MayStillBillError(what, advice=release.command)
+
+
+def tag_of(volume_name: str) -> str:
+    """How the runs of machines that fill this volume begin."""
+    return f"fill-{volume_name.rpartition('-')[2]}"

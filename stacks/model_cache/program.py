@@ -1,0 +1,64 @@
+"""The stack's program: a unique name, the volume that bears it, and the models that are to lie on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+from pulumi import Output, ResourceOptions
+
+from stacks.model_cache.download import ModelDownload
+from stacks.model_cache.values import Held, merged
+from stacks.model_cache.volume import CacheVolume
+from stacks.unique import UniqueName
+
+_LONGEST = 60
+_MODEL = ("repo", "commit", "bytes", "place", "order", "secrets", "lasts_s", "noted")
+
+
+def run(inputs: Mapping[str, Any]) -> None:
+    """The cache of `inputs`, as runners.stacking.model_cache makes them. No secret is read here, or kept."""
+    stack = str(inputs["stack"])
+    unique = UniqueName("name", keepers={"stack": stack})
+    name = Output.all(unique.stamp, unique.suffix).apply(lambda made: _named(stack, *made))
+    volume = CacheVolume(
+        "volume",
+        provisioner=inputs["provisioner"],
+        owner=inputs["owner"],
+        unique_name=name,
+        made_at=unique.made_at,
+        size_gb=inputs["size_gb"],
+        asked_region=inputs["asked_region"],
+        suggested_region=inputs["suggested_region"],
+    )
+    common = {"provisioner": inputs["provisioner"], "owner": inputs["owner"]}
+    fetched = [
+        ModelDownload(
+            f"{model['repo']}@{model['commit'][:12]}:{model['place']}".replace("/", "."),
+            volume_id=volume.volume_id,
+            opts=ResourceOptions(depends_on=[volume]),
+            **common,
+            **{key: model.get(key) for key in _MODEL},
+        )
+        for model in inputs["models"]
+        if model["fill"]
+    ]
+    noted = [model["noted"] for model in inputs["models"] if model.get("noted")]
+    holds = Output.all(volume.volume_id, *(one.held for one in fetched)).apply(lambda made: _holds(*made, noted=noted))
+    pulumi.export("volume_id", volume.volume_id)
+    pulumi.export("name", name)
+    for output in ("size_gb", "region", "usd_per_month"):
+        pulumi.export(output, getattr(volume, output))
+    pulumi.export("holds", holds)
+
+
+def _named(stack: str, stamp: str, suffix: str) -> str:
+    tail = f"-{stamp}-{suffix}"
+    return f"recipe-cache-{stack}"[: _LONGEST - len(tail)] + tail
+
+
+def _holds(volume_id: str, *fetched: Mapping[str, Any], noted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was downloaded for this volume, and what runs have brought onto it."""
+    here = [Held.of(one) for one in noted if one["volume_id"] == volume_id]
+    return [held.data() for held in merged(*(Held.of(one) for one in fetched if one), *here)]
