@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,6 @@ import provisioners.providers
 from provisioners.contract import (
     Bill,
     Clearance,
-    Gone,
     Host,
     Lease,
     MayStillBill,
@@ -45,7 +43,6 @@ STACK = "stack"
 HELD = "held"
 """In a lease's details: the stack that keeps it beyond the command that made it."""
 _SHORTEST_S = 3.0
-_TIDY_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,12 @@ class PulumiProvisioner:
         def program() -> None:
             from stacks.gpu_pod.program import run_request  # Pulumi takes long to load
 
-            run_request(request, provisioner=UNDERLYING)
+            run_request(request, provisioner=UNDERLYING, first=managed.fresh)
 
-        managed = await Managed.open(self._site, place.project, place.name, program, create=True)
+        try:
+            managed = await Managed.open(self._site, place.project, place.name, program, create=True)
+        except RecipeError as error:  # nothing was asked for
+            raise NoMachine(error.message, advice=error.advice) from error
         try:
             outputs = await managed.up()
         except NoMachine:
@@ -143,17 +143,16 @@ class PulumiProvisioner:
         loop = asyncio.get_running_loop()
         end = loop.time() + patience_s
         managed, note = await self._destroyed(place, patience_s / 2)
-        proof = managed.report.proofs[-1] if managed is not None and managed.report.proofs else None
-        release: Release
-        if proof is not None and (await self._runpod.observe(known)).state in ("gone", "unknown"):
-            release = Gone(proof)
-        else:
+        release: Release | None = (
+            managed.report.released[-1] if managed is not None and managed.report.released else None
+        )
+        if release is None or (await self._runpod.observe(known)).state not in ("gone", "unknown"):
             release = await self._runpod.destroy(known, patience_s=max(_SHORTEST_S, end - loop.time()))
         if isinstance(release, MayStillBill):
             return replace(release, reason=_joined(release.reason, note))
         self._told.pop(lease.name, None)
         if managed is not None and place.own:
-            note = await self._forgotten(managed, after=note)
+            note = _joined(note, await self._forgotten(managed, spoilt=bool(note)))
         return replace(release, proof=_joined(release.proof, note))
 
     async def _destroyed(self, place: Place, patience_s: float) -> tuple[Managed | None, str]:
@@ -172,17 +171,13 @@ class PulumiProvisioner:
             return managed, self._mask(f"Pulumi's own destroy failed: {type(error).__name__}: {error}")
         return managed, ""
 
-    async def _forgotten(self, managed: Managed, *, after: str = "") -> str:
-        """The empty stack is of no use any more. What its state still tells of a machine that is gone goes with it."""
-        with suppress(Exception):
-            if after:
-                async with asyncio.timeout(_TIDY_S):
-                    await managed.destroy(patience_s=_TIDY_S)
+    async def _forgotten(self, managed: Managed, *, spoilt: bool = False) -> str:
+        """The stack is of no use any more; what its state may still tell of a machine that is gone goes with it."""
         try:
-            await managed.remove()
+            await managed.remove(force=spoilt)
         except Exception as error:
-            return after or self._mask(f"its empty stack stays: {error}")
-        return after
+            return self._mask(f"its stack stays: {error}")
+        return ""
 
     async def owned(self, owner: str) -> list[Lease]:
         """Nothing: RunPod lists its pods, whoever has asked for them."""
@@ -209,7 +204,7 @@ def _longer(usual: Range) -> Range:
 
 
 def _joined(text: str, note: str) -> str:
-    return f"{text}; {note}" if note else text
+    return "; ".join(filter(None, [text, note]))
 
 
 def is_held(lease: Lease) -> Any:

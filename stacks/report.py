@@ -11,10 +11,12 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import recipes.errors
+from provisioners.contract import Gone
 from recipes.errors import RecipeError
 from stacks.masks import mask_of
 from stacks.values import StackFailed
@@ -34,9 +36,9 @@ def tell_failed(error: BaseException) -> None:
     _append({"kind": "failed", "error": type(error).__name__, "message": message, "advice": advice})
 
 
-def tell_released(resource: str, proof: str) -> None:
-    """Something is gone, with the proof."""
-    _append({"kind": "released", "resource": resource, "proof": proof})
+def tell_released(resource: str, proof: str, at: datetime | None = None) -> None:
+    """Something is gone, with the proof; `at`: when it was first seen to be."""
+    _append({"kind": "released", "resource": resource, "proof": proof, "at": at.isoformat() if at else None})
 
 
 def say(text: str) -> None:
@@ -62,12 +64,15 @@ def _append(note: dict[str, Any]) -> None:
 class Report:
     """The client's side: what was told so far."""
 
-    path: Path
+    path: Path | None = None
+    """None: nobody tells anything."""
     notes: list[dict[str, Any]] = field(default_factory=list)
     _read: int = 0
 
     def hear(self, says: Callable[[str], None] | None = None) -> None:
         """Take in what is new; what is meant for people is passed on. A line that is not whole yet waits."""
+        if self.path is None:
+            return
         with suppress(FileNotFoundError), self.path.open("rb") as file:
             file.seek(self._read)
             for line in file:
@@ -90,6 +95,12 @@ class Report:
     def created(self) -> list[dict[str, Any]]:
         """The leases of what was created, in order."""
         return [note["lease"] for note in self.notes if note.get("kind") == "created"]
+
+    @property
+    def released(self) -> list[Gone]:
+        """What was let go, in order."""
+        notes = [note for note in self.notes if note.get("kind") == "released"]
+        return [Gone(note["proof"], datetime.fromisoformat(note["at"]) if note.get("at") else None) for note in notes]
 
     @property
     def proofs(self) -> list[str]:

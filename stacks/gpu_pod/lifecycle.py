@@ -43,10 +43,11 @@ class Keeper:
         made: Provisioner = load_plugin(*PROVISIONERS, provisioner)(site)
         return cls(made, Journal(site.home / "ledger.db", mask), mask)
 
-    async def create(self, request: Request, *, made_at: datetime, retry_s: float | None = None) -> Lease:
+    async def create(self, request: Request, *, made_at: datetime | None, retry_s: float | None = None) -> Lease:
         """The pod of the request's unique name: the one that there is, else a new one.
 
-        `made_at`: since when the name exists. Raises what `Provisioner.create` raises.
+        `made_at`: since when the name exists; None if nobody can have asked for the pod before.
+        Raises what `Provisioner.create` raises.
         """
         lease = request.order.lease
         standing = await self._standing(lease, made_at)
@@ -60,7 +61,7 @@ class Keeper:
         report.tell_created(standing.name, lease_data(standing))
         return standing
 
-    async def _standing(self, lease: Lease, made_at: datetime) -> Lease | None:
+    async def _standing(self, lease: Lease, made_at: datetime | None) -> Lease | None:
         """The pod of this name that an earlier update asked for. One that cannot be used is let go."""
         entry = self._entry(lease)
         waits_until = self._listed_by(entry, made_at)
@@ -88,14 +89,14 @@ class Keeper:
         said = read_name(lease.name)
         return [] if said is None else [o for o in await self.provisioner.owned(said.owner) if o.name == lease.name]
 
-    def _listed_by(self, entry: Entry | None, made_at: datetime) -> datetime:
+    def _listed_by(self, entry: Entry | None, made_at: datetime | None) -> datetime:
         """Until when a pod may appear in the lists; a time that has gone if nobody can have asked for it."""
         now = datetime.now(UTC)
-        if entry is not None:
-            asked = entry.asked_at if entry.open and entry.lease.id is None else None
-        else:
-            asked = made_at if (now - made_at).total_seconds() > _AT_ONCE_S else None
-        return now if asked is None else asked + timedelta(seconds=_LISTED_S)
+        if made_at is None or (entry is None and (now - made_at).total_seconds() < _AT_ONCE_S):
+            return now
+        asked = made_at if entry is None else entry.asked_at
+        is_known = entry is not None and (not entry.open or entry.lease.id is not None)
+        return now if asked is None or is_known else asked + timedelta(seconds=_LISTED_S)
 
     async def observe(self, lease: Lease) -> Observed:
         """What the provider says of it now."""
@@ -117,7 +118,7 @@ class Keeper:
             price = f" for ${known.usd_per_h:.2f}/h" if known.usd_per_h else ""
             what = f"{known.name} ({known.id}) may still bill{price}: {release.reason}"
             raise MayStillBillError(what, advice=release.command)
-        report.tell_released(known.name, self.mask(release.proof))
+        report.tell_released(known.name, self.mask(release.proof), release.at)
         return release
 
     def _entry(self, lease: Lease) -> Entry | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pulumi import Input, Output, ResourceOptions
@@ -68,7 +68,7 @@ class GpuPodProvider(ResourceProvider):
             deadline = datetime.fromisoformat(props["deadline"]) if props.get("deadline") else None
             lease = replace(request.order.lease, run_id=run_id, name=name, deadline=deadline)
             lease = replace(lease, details={**lease.details, **(props.get("details") or {})})
-            made_at = datetime.fromisoformat(props["made_at"]) if props.get("made_at") else datetime.now(UTC)
+            made_at = datetime.fromisoformat(props["made_at"]) if props.get("made_at") else None
             request = request.with_lease(lease)
             retry_s = request.order.resources.retry
             keeper = self._keeper(props)
@@ -149,7 +149,7 @@ class GpuPod(Resource, module="recipe", name="GpuPod"):
     ) -> None:
         """`order` is one that was packed; it becomes a secret. If `wanted` changes, another pod is needed.
 
-        `deadline` and `made_at`, since when the unique name exists, are ISO 8601.
+        `deadline` and `made_at` are ISO 8601: since when the unique name exists, None if it was made just now.
         """
         props: dict[str, Any] = {
             "provisioner": provisioner,

@@ -17,7 +17,7 @@ from stacks.orders import Request, pack, unpack
 from stacks.unique import UniqueName
 
 POD = "pod"
-RUNPOD = "runpod"
+_LONG_AGO = "2000-01-01T00:00:00+00:00"
 
 
 def run(inputs: Mapping[str, Any]) -> None:
@@ -45,8 +45,8 @@ def run(inputs: Mapping[str, Any]) -> None:
     pulumi.export("ssh", pod.lease.apply(lambda lease: f"recipe ssh {lease['run_id']}"))
 
 
-def run_request(request: Request, *, provisioner: str = RUNPOD) -> None:
-    """The pod of one order whose lease has its name already, as of a run."""
+def run_request(request: Request, *, provisioner: str, first: bool) -> None:
+    """The pod of one order whose lease has its name already, as of a run; `first` if nobody can have asked for it."""
     lease = request.order.lease
     pod = GpuPod(
         POD,
@@ -54,6 +54,7 @@ def run_request(request: Request, *, provisioner: str = RUNPOD) -> None:
         unique_name=lease.name,
         run=lease.run_id,
         deadline=lease.deadline.isoformat() if lease.deadline else "",
+        made_at=None if first else _LONG_AGO,
         order=pack(request),
         wanted={"run": lease.run_id},
         max_price=request.order.max_price_usd_per_h,
