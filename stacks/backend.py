@@ -43,6 +43,7 @@ def backend_of(site: Site) -> Backend:
     url = site.env.get(_URL)
     has_passphrase = _PASSPHRASE in site.env or _PASSPHRASE_FILE in site.env
     if not url:
+        _private(pulumi_home(site))
         state = _private(pulumi_home(site) / "state")
         own = {} if has_passphrase else {_PASSPHRASE_FILE: str(_passphrase(site))}
         return Backend(url=f"file://{state}", own=True, env={_URL: f"file://{state}", **own})
@@ -66,6 +67,7 @@ def pulumi_home(site: Site) -> Path:
 
 def work_dir(site: Site, project: str, name: str) -> Path:
     """The folder that the engine works in, with its Pulumi.yaml; made if it is not there yet."""
+    _private(pulumi_home(site))
     folder = _private(pulumi_home(site) / "work" / project / name)
     settings = folder / "Pulumi.yaml"
     text = f"name: {project}\nruntime: python\ndescription: made by recipe\n"
@@ -101,7 +103,7 @@ def _private(folder: Path) -> Path:
 
 def _passphrase(site: Site) -> Path:
     """A random one of our own. Whoever comes second reads the first one's: it appears whole, by a link."""
-    path = _private(pulumi_home(site)) / "passphrase"
+    path = pulumi_home(site) / "passphrase"
     if not path.is_file():
         part = path.with_name(f".{secrets.token_hex(8)}")
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -37,13 +37,13 @@ class Driver:
         """`stack` is what people call it."""
         self._site, self._stack, self.command, self.log = site, stack, command, log
         self._turn = asyncio.Lock()
-        self.report = Report(Path())
+        self.report = Report()
         """What providers told during the last operation."""
 
     async def call(self, what: str, call: Callable[[], T]) -> T:
         """Something that no provider has a part in. Raises NoSuchStack, StackBusy, StackFailed."""
         async with self._turn:
-            return await self._work(what, call, Report(Path()), None, [], LAST_WORD_S)
+            return await self._work(what, call, Report(), None, [], LAST_WORD_S)
 
     async def operate(
         self,

@@ -26,7 +26,6 @@ _OPS = {
 _DOING = {
     "create": ("makes", "made"),
     "update": ("changes", "changed"),
-    "replace": ("replaces", "replaced"),
     "delete": ("deletes", "deleted"),
     "create-replacement": ("makes a new", "made a new"),
     "delete-replaced": ("deletes the old", "deleted the old"),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from pulumi.automation import CommandResult, LocalWorkspace, PulumiCommand, Stac
 from pulumi.automation.errors import create_command_error
 
 from stacks.engine import Engine
+
+warnings.filterwarnings("ignore", message="Error in event stream", module="pulumi")  # of an engine that ended early
 
 Output = Callable[[str], Any]
 
