@@ -14,8 +14,11 @@ from typing import Literal
 
 from provisioners.contract import Site
 from recipes.units import GIB
+from stacks import engine
+from stacks.values import NoEngine
 
 _FREE_GIB = 0.5
+_INSTALL = "recipe stack install"
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,25 @@ def examine(site: Site) -> Iterator[Check]:
     yield Check("ok" if free >= _FREE_GIB else "broken", "disk", f"{free:,.0f} GiB free", "free some disk")
     sqlite_ok = sqlite3.sqlite_version_info >= (3, 24)
     yield Check("ok" if sqlite_ok else "broken", "sqlite", sqlite3.sqlite_version, "use a Python with a newer SQLite")
-    for engine in sorted(site.cache.glob("engines/*/.complete")):
-        yield Check("ok", "engine", engine.parent.name)
+    for complete in sorted(site.cache.glob("engines/*/.complete")):
+        yield Check("ok", "engine", complete.parent.name)
     yield _command("ssh", "for the tunnel to rented machines; slower without", "apt-get install openssh-client")
     yield _command("sshd", "for recipe rehearse", "apt-get install openssh-server")
     yield _command("nvidia-smi", "for GPUs of this machine", "install NVIDIA's driver, if there is a GPU")
-    yield _command("pulumi", "for stacks; nothing else needs it", "see https://www.pulumi.com/docs/install/")
+    yield _pulumi(site)
     yield _variable("RUNPOD_API_KEY", "for machines at RunPod")
     yield _variable("HF_TOKEN", "for gated and private models")
+
+
+def _pulumi(site: Site) -> Check:
+    """Its engine; one that is there and cannot be used is told of."""
+    path = engine.find(site)
+    if path is None:
+        return Check("missing", "pulumi", "for stacks and provisioner: pulumi; nothing else needs it", _INSTALL)
+    try:
+        return Check("ok", "pulumi", f"{path} {engine.need(site).version}")
+    except NoEngine as error:
+        return Check("missing", "pulumi", error.message, error.advice)
 
 
 def _writable(name: str, folder: Path, variable: str) -> Check:
