@@ -1,4 +1,4 @@
-"""A small double of the `pulumi` command: it speaks Pulumi's own protocol and keeps a state, for tests without the engine.
+"""A small double of the `pulumi` command: it speaks Pulumi's own protocol and keeps a state like the real one's.
 
 Real in a test with it: pulumi.automation, the program, the SDK's serialization, the dynamic provider's process
 (`python -m pulumi.dynamic`) and every call that it gets. The double decides the steps, in the order of the real

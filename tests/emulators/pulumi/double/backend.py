@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import CommandFailed
+from .errors import CommandFailed, NoSuchStack
 from .project import Project, StackName, pulumi_home, user
 from .resources import now
 
@@ -73,7 +73,7 @@ class Backend:
         try:
             checkpoint: dict[str, Any] = json.loads(self.file(stack).read_text())["checkpoint"]
         except FileNotFoundError:
-            raise CommandFailed(f"no stack named '{stack.name}' found") from None
+            raise NoSuchStack(f"no stack named '{stack.name}' found") from None
         return checkpoint.get("latest")
 
     def save(self, stack: StackName, deployment: dict[str, Any] | None) -> None:

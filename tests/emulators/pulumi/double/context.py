@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from .backend import Backend
-from .errors import CommandFailed
+from .errors import CommandFailed, NoSuchStack
 from .project import Project, StackName, parse_name
 from .secrets import Crypter
 from .values import Properties, secret
+
+NOTHING_SELECTED = "no stack selected; please use `pulumi stack select` or `pulumi stack init` to choose one"
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,22 @@ class Context:
             raise CommandFailed("no Pulumi.yaml project file found (searching upwards from the current directory)")
         return self.project
 
+    def new_stack(self, name: str) -> StackName:
+        """Makes it. Raises CommandFailed if there is one of this name."""
+        stack = parse_name(name, self.project)
+        with self.backend.locked(stack):
+            self.backend.create(stack)
+        self.crypter(stack)
+        return stack
+
     def stack(self, given: str | None) -> StackName:
         """The stack that is named, or the selected one. Raises CommandFailed if there is no such."""
         name = given or (self.project and self.project.selected())
         if not name:
-            raise CommandFailed(
-                "no stack selected; please use `pulumi stack select` or `pulumi stack init` to choose one"
-            )
+            raise NoSuchStack(NOTHING_SELECTED)
         stack = parse_name(name, self.project)
         if not self.backend.exists(stack):
-            raise CommandFailed(f"no stack named '{stack.name}' found")
+            raise NoSuchStack(f"no stack named '{stack.name}' found")
         return stack
 
     def crypter(self, stack: StackName) -> Crypter:

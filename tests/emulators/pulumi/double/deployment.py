@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import TypeVar
 
 from .errors import Canceled, UpdateFailed
 from .goals import Goal
@@ -16,11 +17,16 @@ from .resources import STACK_TYPE, Resource, urn_of
 from .steps import Steps
 from .values import UNKNOWN, Properties, changed_keys
 
+T = TypeVar("T")
 PACKAGE = "pulumi-python"
-PROTECTED = (
-    'unable to delete resource "{urn}"\nas it is currently marked for protection. To unprotect the resource, either '
-    "remove the `protect` flag from the resource in your Pulumi program and run `pulumi up`, or use the command:\n"
+CANNOT_DELETE = (
+    'resource "{urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, either remove the '
+    "`protect` flag from the resource in your Pulumi program and run `pulumi up`, or use the command:\n"
     "`pulumi state unprotect '{urn}'`"
+)
+CANNOT_REPLACE = (
+    'unable to replace resource "{urn}"\nas it is currently marked for protection. To unprotect the resource, remove '
+    "the `protect` flag from the resource in your Pulumi program and run `pulumi up`"
 )
 
 
@@ -33,8 +39,7 @@ class Deployment:
     config: Properties
     replace: Iterable[str] = ()
     _seen: dict[str, Resource] = field(default_factory=dict)
-    _ahead: set[str] = field(default_factory=set)
-    """URNs of what was deleted because something that it leans on is deleted before its replacement is made."""
+    _exports: Properties | None = None
     _planning: Lock = field(default_factory=Lock)
 
     @property
@@ -58,17 +63,31 @@ class Deployment:
 
     def read(self, goal: Goal, identity: str) -> Resource:
         """A resource that is not this stack's."""
-        old = self.olds.get(goal.urn)
-        new = goal.resource(goal.inputs, provider=self._default_provider()).but(id=identity, external=True, custom=True)
-        found = self.steps.read(new.but(outputs={}), old)
+        with self._planning:
+            provider = self._default_provider()
+        new = goal.resource(goal.inputs, provider=provider).but(id=identity, external=True, custom=True)
+        found = self.steps.read(new, self.olds.get(goal.urn))
         self._seen[goal.urn] = found
         return found
 
     def outputs(self, urn: str, outputs: Properties) -> None:
-        """What a component or the stack exports."""
+        """What a component exports, at once; what the stack exports waits for the end."""
         was = self._seen[urn]
+        if was.type == STACK_TYPE:
+            self._exports = outputs
+        else:
+            self._set_outputs(was, outputs)
+
+    def finish(self) -> None:
+        """The stack's outputs; after a failure those that are missing now stay as they were."""
+        stack = next((one for one in self._seen.values() if one.type == STACK_TYPE), None)
+        if stack is not None and self._exports is not None:
+            kept = stack.outputs if self.steps.failed or self.steps.stopping.is_set() else {}
+            self._set_outputs(stack, {**kept, **self._exports})
+
+    def _set_outputs(self, was: Resource, outputs: Properties) -> None:
         now = was.but(outputs=outputs)
-        self._seen[urn] = now
+        self._seen[was.urn] = now
         self.steps.snapshot.change(was, now)
         self.steps.events.ends("same", was, now)
 
@@ -77,83 +96,88 @@ class Deployment:
         stack = [one for one in self.steps.snapshot.resources if one.type == STACK_TYPE and not one.delete]
         return stack[0].outputs if stack else {}
 
+    def refresh_all(self) -> None:
+        """Asks what became of each resource; what is gone leaves the state."""
+        for one in list(self.steps.snapshot.base):
+            if one.custom and not one.is_provider and not one.delete:
+                self.steps.refresh(one)
+
     def delete_the_rest(self) -> None:
         """Deletes what was replaced or is no longer registered: first what leans on others."""
         doomed = [one for one in self.steps.snapshot.base if one.delete or one.urn not in self._seen]
-        for one in doomed:
-            if one.protect and not one.delete:
-                self.steps.fail(one.urn, PROTECTED.format(urn=one.urn))
-        self._delete_all(doomed)
+        kept = [one for one in doomed if one.protect and not one.delete]
+        for one in kept:
+            self.steps.fail(one.urn, CANNOT_DELETE.format(urn=one.urn), ends=False)
+        self._delete_all(doomed, {urn for one in kept for urn in (one.urn, *one.leans_on)})
 
-    def refresh_all(self) -> None:
-        """Asks what became of each resource; what is gone leaves the state."""
-        mine = [one for one in self.steps.snapshot.base if one.custom and not one.is_provider and not one.delete]
-        for one in mine:
-            try:
-                self.steps.refresh(one)
-            except UpdateFailed:
-                return
-
-    def _delete_all(self, doomed: list[Resource]) -> None:
+    def _delete_all(self, doomed: list[Resource], kept: set[str]) -> None:
         while doomed and not self.steps.ended:
-            leaned_on = {urn for one in doomed for urn in one.leans_on if urn != one.urn}
-            free = [one for one in doomed if one.urn not in leaned_on] or doomed[-1:]
-            with ThreadPoolExecutor(max(len(free), 1)) as pool:
-                list(pool.map(self._delete_quietly, free))
-            doomed = [one for one in doomed if not any(one is gone for gone in free)]
+            leaned_on = {urn for one in doomed for urn in one.leans_on if urn != one.urn} | kept
+            free = [one for one in doomed if one.urn not in leaned_on]
+            if not free:
+                return
+            with ThreadPoolExecutor(len(free)) as pool:
+                kept = kept.union(*pool.map(self._delete, free))
+            doomed = [one for one in doomed if not any(one is tried for tried in free)]
 
-    def _delete_quietly(self, old: Resource) -> None:
+    def _delete(self, old: Resource) -> set[str]:
+        """URNs that have to stay because this could not be deleted."""
         try:
             if old.pending_replacement:
                 self.steps.snapshot.drop(old)
             else:
                 self.steps.delete(old, op="delete-replaced" if old.delete else "delete")
         except UpdateFailed:
-            pass
+            return {old.urn, *old.leans_on}
+        return set()
 
-    def _plan(self, goal: Goal, old: Resource | None):  # type: ignore[no-untyped-def]
+    def _plan(self, goal: Goal, old: Resource | None) -> Callable[[], Resource]:
         """The step as something to call, so that others can be planned while it runs."""
         if not goal.custom:
             new = goal.resource(goal.inputs, old=old)
             return lambda: self.steps.same(old, new) if old else self.steps.create(new)
         provider = self._default_provider()
-        inputs = self._checked(goal, old)
-        if old is None or old.pending_replacement:
-            new = goal.resource(inputs, provider=provider)
-            return lambda: self.steps.create(new, old=old, op="create" if old is None else "create-replacement")
+        gone = old is None or old.pending_replacement
+        inputs = self._checked(goal, None if gone else old)
+        if old is None:
+            return lambda: self.steps.create(goal.resource(inputs, provider=provider))
+        if gone:
+            return lambda: self._create_again(old, goal.resource(inputs, provider=provider), [])
         return self._plan_change(goal, old, goal.resource(inputs, provider=provider, old=old))
 
-    def _plan_change(self, goal: Goal, old: Resource, new: Resource):  # type: ignore[no-untyped-def]
+    def _plan_change(self, goal: Goal, old: Resource, new: Resource) -> Callable[[], Resource]:
         difference = self._difference(goal, old, new)
-        changed = difference.keys or changed_keys(old.inputs, new.inputs)
         if not difference.changes and not difference.replaces:
             return lambda: self.steps.same(old, new)
         if not difference.replaces:
-            return lambda: self.steps.update(old, new, changed)
-        if old.protect:
-            self.steps.fail(goal.urn, f'unable to replace resource "{goal.urn}"\n{PROTECTED.split(chr(10))[1]}')
+            return lambda: self.steps.update(old, new, difference.keys)
+        if old.protect and new.protect:
+            self.steps.fail(goal.urn, CANNOT_REPLACE.format(urn=goal.urn))
             raise UpdateFailed
-        new = goal.resource(self._checked(goal, None), provider=new.provider)
-        first = goal.delete_before_replace
-        if difference.delete_before_replace if first is None else first:
-            return lambda: self._delete_then_create(old, new, difference.replaces)
-        return lambda: self._create_then_delete(old, new, difference.replaces)
+        replacement = goal.resource(self._checked(goal, None), provider=new.provider)
+        wish = goal.delete_before_replace
+        if difference.delete_before_replace if wish is None else wish:
+            return lambda: self._delete_then_create(old, replacement, difference.replaces)
+        return lambda: self._create_then_delete(old, replacement, difference.replaces)
 
     def _create_then_delete(self, old: Resource, new: Resource, keys: list[str]) -> Resource:
-        made, _ = self.steps.replace(old, new)
+        """The old one, now marked, is deleted at the end with the rest."""
+        made = self.steps.replace(old, new, keys)
         self.steps.told("replace", old, made, keys)
         return made
 
     def _delete_then_create(self, old: Resource, new: Resource, keys: list[str]) -> Resource:
         for dependent in self._falls_with(old):
-            self._seen.pop(dependent.urn, None)
             self.steps.delete(dependent, op="delete-replaced", keep=True)
         gone = self.steps.delete(old, op="delete-replaced", keep=True)
-        self.steps.told("replace", old, new, keys)
-        return self.steps.create(new, old=gone, op="create-replacement")
+        return self._create_again(gone, new, keys)
+
+    def _create_again(self, gone: Resource, new: Resource, keys: list[str]) -> Resource:
+        self.steps.told("replace", gone, new, keys)
+        return self.steps.create(new, old=gone, op="create-replacement", keys=keys)
 
     def _falls_with(self, old: Resource) -> list[Resource]:
-        """What has to be replaced because this is: what would be, if the values from it were not known."""
+        """What would have to be replaced if the values from `old` were not known, the last one first."""
         falling: list[Resource] = []
         for one in self.steps.snapshot.base:
             above = {old.urn, *(other.urn for other in falling)}
@@ -161,9 +185,12 @@ class Deployment:
                 continue
             hidden = {key for key, urns in one.property_dependencies.items() if above & set(urns)}
             inputs = {key: UNKNOWN if key in hidden else value for key, value in one.inputs.items()}
-            if hidden and self.steps.provider.diff(one.urn, one.id, one.inputs, one.outputs, inputs).replaces:
+            if hidden and self._diff(one, inputs).replaces:
                 falling.append(one)
         return falling[::-1]
+
+    def _diff(self, old: Resource, inputs: Properties) -> Difference:
+        return self._asked(old.urn, lambda: self.steps.provider.diff(old.urn, old.id, old.inputs, old.outputs, inputs))
 
     def _checked(self, goal: Goal, old: Resource | None) -> Properties:
         olds = old.inputs if old else {}
@@ -175,16 +202,14 @@ class Deployment:
         return inputs
 
     def _difference(self, goal: Goal, old: Resource, new: Resource) -> Difference:
-        found: Difference = self._asked(
-            goal.urn, lambda: self.steps.provider.diff(old.urn, old.id, old.inputs, old.outputs, new.inputs)
-        )
+        found = self._diff(old, new.inputs)
         if goal.urn in self.replace:
             return Difference(True, ["id"], found.delete_before_replace, found.keys)
         changed = changed_keys(old.inputs, new.inputs)
         on = [key for key in changed if key in goal.replace_on_changes or "*" in goal.replace_on_changes]
         return Difference(found.changes or bool(on), [*found.replaces, *on], found.delete_before_replace, found.keys)
 
-    def _asked(self, urn: str, ask):  # type: ignore[no-untyped-def]
+    def _asked(self, urn: str, ask: Callable[[], T]) -> T:
         try:
             return ask()
         except ProviderFailed as error:
@@ -197,12 +222,8 @@ class Deployment:
         urn = urn_of(self.stack, kind, "default", "")
         if urn not in self._seen:
             old = self.olds.get(urn)
-            identity = UNKNOWN if self.steps.dry_run else str(uuid.uuid4())
-            entry = Resource(urn=urn, type=kind, custom=True, id=old.id if old else identity, inputs=self.config)
-            entry = entry.but(outputs=self.config)
-            self._seen[urn] = self.steps.same(old, entry) if old else self._first(entry)
+            identity = old.id if old else UNKNOWN if self.steps.dry_run else str(uuid.uuid4())
+            entry = Resource(urn=urn, type=kind, custom=True, id=identity, inputs=self.config, outputs=self.config)
+            self.steps.snapshot.put(entry, instead_of=old)
+            self._seen[urn] = entry
         return f"{urn}::{self._seen[urn].id}"
-
-    def _first(self, provider: Resource) -> Resource:
-        self.steps.snapshot.put(provider)
-        return provider

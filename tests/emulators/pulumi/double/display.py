@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from .project import StackName
 from .resources import STACK_TYPE, Resource
 from .values import Properties, masked
 
@@ -48,6 +49,7 @@ PLANNED = {
 class Display:
     """Prints lines as they come; the diagnostics are told again at the end."""
 
+    stack: StackName
     dry_run: bool = False
     quiet: bool = False
     diagnostics: dict[str, list[str]] = field(default_factory=dict)
@@ -60,8 +62,8 @@ class Display:
                 sys.stdout.write(text + "\n")
                 sys.stdout.flush()
 
-    def title(self, doing: str, stack: str) -> None:
-        self.line(f"{doing} ({stack}):")
+    def title(self, doing: str) -> None:
+        self.line(f"{doing} ({self.stack.name}):")
 
     def begins(self, op: str, subject: Resource) -> None:
         if op in DOING and not self.dry_run:
@@ -80,7 +82,8 @@ class Display:
     def diagnostic(self, severity: str, message: str, urn: str, *, ephemeral: bool) -> None:
         if severity == "debug" or ephemeral:
             return
-        told = message if severity == "info" else f"{severity}: {message}"
+        told = message if severity.startswith("info") else f"{severity}: {message}"
+        self.line(f"    {_who_is(urn, self.stack)} {told.splitlines()[0] if told else ''}")
         self.diagnostics.setdefault(urn, []).append(told)
 
     def ending(self, outputs: Properties, changes: Mapping[str, int], *, show_outputs: bool = True) -> None:
@@ -106,7 +109,7 @@ class Display:
         if self.diagnostics:
             self.line("Diagnostics:")
         for urn, messages in self.diagnostics.items():
-            kind, name = (urn.split("::")[2].rsplit("$", 1)[-1], urn.rsplit("::", 1)[1]) if urn else (STACK_TYPE, "")
+            kind, _, name = _who_is(urn, self.stack).rpartition(" ")
             self.line(f"  {kind} ({name}):")
             for message in messages:
                 self.line(re.sub("^", "    ", message.rstrip(), flags=re.MULTILINE))
@@ -117,6 +120,27 @@ def _who(subject: Resource) -> str:
     return f"{subject.type} {subject.name}"
 
 
-def as_document(steps: list[Any], changes: Mapping[str, int], diagnostics: list[Any]) -> str:
+def _who_is(urn: str, stack: StackName) -> str:
+    """Whom a diagnostic is about: the stack, if it is nobody else."""
+    if not urn:
+        return f"{STACK_TYPE} {stack.project}-{stack.name}"
+    return f"{urn.split('::')[2].rsplit('$', 1)[-1]} {urn.rsplit('::', 1)[1]}"
+
+
+def as_document(planned: list[dict[str, Any]], changes: Mapping[str, int], said: Mapping[str, list[str]]) -> str:
     """`preview --json`."""
+    steps = [
+        {
+            "op": step["op"],
+            "urn": step["urn"],
+            "provider": step["provider"],
+            **({"oldState": step["old"]} if step["old"] else {}),
+            **({"newState": step["new"]} if step["new"] else {}),
+            "diffReasons": step.get("diffs"),
+            "replaceReasons": step.get("keys"),
+            "detailedDiff": step.get("detailedDiff"),
+        }
+        for step in planned
+    ]
+    diagnostics = [{"urn": urn, "message": text} for urn, texts in said.items() for text in texts]
     return json.dumps({"steps": steps, "diagnostics": diagnostics, "changeSummary": changes}, indent=4)

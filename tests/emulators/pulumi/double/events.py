@@ -27,7 +27,7 @@ class FileLog:
     """One JSON line per event."""
 
     def __init__(self, file: str) -> None:
-        self._out = Path(file).open("a")
+        self._out = Path(file).open("a")  # noqa: SIM115 - closed with the operation
 
     def send(self, event: Event) -> None:
         self._out.write(json.dumps(event) + "\n")
@@ -69,6 +69,7 @@ class Events:
     display: Display
     logs: list[Log] = field(default_factory=list)
     dry_run: bool = False
+    planned: list[Event] = field(default_factory=list)
     _sent: int = 0
     _lock: Lock = field(default_factory=Lock)
 
@@ -90,7 +91,9 @@ class Events:
         self.send(preludeEvent={"config": dict(config)})
 
     def begins(self, op: str, old: Resource | None, new: Resource | None, **more: Any) -> None:
-        self.send(resourcePreEvent={"metadata": _metadata(op, old, new, **more), "planning": self.dry_run})
+        metadata = _metadata(op, old, new, **more)
+        self.planned.append(metadata)
+        self.send(resourcePreEvent={"metadata": metadata, "planning": self.dry_run})
         self.display.begins(op, _subject(old, new))
 
     def ends(self, op: str, old: Resource | None, new: Resource | None, **more: Any) -> None:

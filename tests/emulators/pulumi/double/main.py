@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     except CommandFailed as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
-        return 255
+        return error.code
 
 
 def _run(options: Namespace) -> int:
@@ -59,6 +59,12 @@ def _parser() -> ArgumentParser:
     for name in OPERATIONS:
         _operation(commands.add_parser(name, parents=[common], aliases=["update"] if name == "up" else []))
     _stack(commands.add_parser("stack", parents=[common]).add_subparsers(dest="action"), common)
+    config = commands.add_parser("config", parents=[common])
+    config.add_argument("--show-secrets", action="store_true")
+    _config(config.add_subparsers(dest="action"), common)
+    plugins = commands.add_parser("plugin", parents=[common]).add_subparsers(dest="action")
+    for name in ("ls", "install", "rm"):
+        plugins.add_parser(name, parents=[common]).add_argument("rest", nargs="*")
     return parser
 
 
@@ -106,3 +112,18 @@ def _stack(actions: Any, common: ArgumentParser) -> None:
     history = add("history", "show-secrets", named=False)
     history.add_argument("--page-size", type=int)
     history.add_argument("--page", type=int, default=1)
+
+
+def _config(actions: Any, common: ArgumentParser) -> None:
+    for name in ("get", "set", "rm"):
+        parser = actions.add_parser(name, parents=[common])
+        parser.add_argument("key")
+        if name == "set":
+            parser.add_argument("value", nargs="?")
+            parser.add_argument("--secret", action="store_true")
+            parser.add_argument("--plaintext", action="store_true")
+    several = actions.add_parser("set-all", parents=[common])
+    for name in ("plaintext", "secret"):
+        several.add_argument(f"--{name}", action="append", default=[])
+    actions.add_parser("rm-all", parents=[common]).add_argument("keys", nargs="*")
+    actions.add_parser("refresh", parents=[common]).add_argument("--force", action="store_true")

@@ -112,7 +112,6 @@ class EngineLog(engine_pb2_grpc.EngineServicer):  # type: ignore[misc]
 
     def Log(self, request: Any, context: Any) -> Any:  # noqa: N802
         severity = SEVERITIES[request.severity]
-        self.steps.failed |= severity == "error"
         self.steps.events.diagnostic(severity, request.message, request.urn, ephemeral=request.ephemeral)
         return empty_pb2.Empty()
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import FrameType
@@ -15,8 +16,8 @@ from types import FrameType
 from .backend import VERSION
 from .context import Context
 from .deployment import Deployment
-from .display import Display
-from .errors import CommandFailed, UpdateFailed
+from .display import Display, as_document
+from .errors import CHANGES_SEEN, FAILED, WRONG_CALL, CommandFailed, UpdateFailed
 from .events import Events
 from .monitor import EngineLog, Monitor
 from .program import Program
@@ -25,11 +26,20 @@ from .provider import DynamicProvider
 from .secrets import Crypter
 from .snapshot import Snapshot
 from .steps import Steps
-from .values import Properties, masked
+from .values import Properties, is_secret, masked, revealed
 
 CANCELLING = (
-    "^C received; cancelling. If you would like to terminate immediately, press ^C again.\n"
+    "{what} received; cancelling. If you would like to terminate immediately, {again} again.\n"
     "Note that terminating immediately may lead to orphaned resources and other inconsistencies.\n"
+)
+ASKED = {
+    signal.SIGINT: {"what": "^C", "again": "press ^C"},
+    signal.SIGTERM: {"what": "SIGTERM", "again": "send SIGTERM"},
+}
+NOT_CONFIRMED = "--yes or --skip-preview must be passed in to proceed when running in non-interactive mode"
+STILL_THERE = (
+    "The resources in the stack have been deleted, but the history and configuration associated with the stack are "
+    "still maintained. \nIf you want to remove the stack completely, run `pulumi stack rm {stack}`."
 )
 TITLES = {"up": "Updating", "destroy": "Destroying", "refresh": "Refreshing", "preview": "Previewing update"}
 PENDING = (
@@ -69,7 +79,7 @@ class Operation:
         return self.context.the_project
 
     def run(self) -> int:
-        """0, or 255 if it failed; the state is kept in any case."""
+        """0, or what it failed with; the state is kept in any case."""
         if self.dry_run:
             return self._run()
         with self.context.backend.locked(self.stack):
@@ -77,55 +87,53 @@ class Operation:
 
     def _run(self) -> int:
         began = time.time()
-        display = Display(self.dry_run, quiet=self.options.json)
-        display.title(TITLES[self.kind], self.stack.name)
+        display = Display(self.stack, self.dry_run, quiet=self.options.json)
+        display.title(TITLES[self.kind])
         events = Events.to(display, self.options.event_log, dry_run=self.dry_run)
         deployment = self._deployment(events)
         steps = deployment.steps
         events.prelude({key: str(value) for key, value in masked(self.config).items()})
-        failed = ""
         try:
             failed = self._act(deployment)
         except UpdateFailed:
-            pass
+            failed = ""
         finally:
             steps.settle()
             steps.provider.close()
-        ok = not (failed or steps.failed or steps.stopping.is_set())
-        self._end(events, deployment, failed, ok, began)
-        return 0 if ok else 255
+        steps.failed |= bool(failed)
+        deployment.finish()
+        return self._end(events, deployment, began)
 
     def _deployment(self, events: Events) -> Deployment:
         snapshot = Snapshot.load(self.context.backend, self.stack, self.crypter, writes=not self.dry_run)
-        provider = DynamicProvider(self.project.folder, self.stack.project, self.config, self.dry_run)
+        provider = DynamicProvider(self.project.folder, self.stack.project, self.config, events.diagnostic)
         steps = Steps(snapshot, provider, events, self.dry_run, self.options.continue_on_error)
         return Deployment(self.stack, steps, self.config, self.options.replace)
 
     def _act(self, deployment: Deployment) -> str:
+        """What went wrong with the program, or ""."""
         steps = deployment.steps
         woken = threading.Event()
         self._on_signals(steps, woken)
         if self.options.clear_pending_creates:
             steps.snapshot.clear_pending()
-        self._warn_of_pending(steps)
         if self.kind == "refresh" or self.options.refresh:
             deployment.refresh_all()
-        if self.kind == "refresh":
-            return ""
+        elif not self.dry_run:
+            self._warn_of_pending(steps)
         if self.kind == "destroy":
             deployment.delete_the_rest()
+        if self.kind in ("refresh", "destroy"):
             return ""
-        program = Program(
-            self.project,
-            Monitor(deployment),
-            EngineLog(steps),
-            self.config,
-            self.options.parallel,
-            self.options.client,
-        )
+        return self._run_program(deployment, woken)
+
+    def _run_program(self, deployment: Deployment, woken: threading.Event) -> str:
+        monitor, log = Monitor(deployment), EngineLog(deployment.steps)
+        told = self.options
+        program = Program(self.project, monitor, log, self.config, told.parallel, told.client)
         failed = program.run(woken)
         if not failed:
-            program.monitor.finish()
+            monitor.finish()
         return failed
 
     def _warn_of_pending(self, steps: Steps) -> None:
@@ -140,44 +148,55 @@ class Operation:
         def heard(number: int, frame: FrameType | None) -> None:
             if steps.stopping.is_set():
                 steps.provider.close()
-                raise SystemExit(255)
-            sys.stderr.write(CANCELLING)
-            sys.stderr.flush()
+                os._exit(FAILED)
             steps.stopping.set()
-            threading.Thread(target=steps.provider.cancel, daemon=True).start()
+            threading.Thread(target=stop, args=(number,), daemon=True).start()
+
+        def stop(number: int) -> None:
+            steps.events.display.line(CANCELLING.format(**ASKED[number]))
+            steps.provider.cancel()
             woken.set()
 
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, heard)
+        for number in ASKED:
+            signal.signal(number, heard)
 
-    def _end(self, events: Events, deployment: Deployment, failed: str, ok: bool, began: float) -> None:
+    def _end(self, events: Events, deployment: Deployment, began: float) -> int:
         steps = deployment.steps
         changes = {op: count for op, count in steps.changes.items() if count}
-        root = next((one.urn for one in steps.snapshot.resources if one.type == "pulumi:pulumi:Stack"), "")
-        if steps.stopping.is_set():
-            events.diagnostic("error", f"{'preview' if self.dry_run else 'update'} canceled", root)
-        elif not ok:
-            events.diagnostic("error", f"{'preview' if self.dry_run else 'update'} failed", root)
+        code = self._verdict(steps, changes)
         events.summary(changes, time.time() - began)
+        if self.options.json:
+            print(as_document(events.planned, changes, events.display.diagnostics))
         events.display.ending(deployment.exported(), changes, show_outputs=not self.options.suppress_outputs)
         if not self.dry_run:
-            self._record(changes, ok, began)
+            self._record(changes, code == 0, began)
         events.close()
-        if ok and self.kind == "destroy" and not self.dry_run:
-            events.display.line(
-                "The resources in the stack have been deleted, but the history and configuration associated with the "
-                f"stack are still maintained. \nIf you want to remove the stack completely, run `pulumi stack rm "
-                f"{self.stack.name}`."
-            )
+        if self.kind == "destroy" and not self.dry_run and code == 0:
+            events.display.line(STILL_THERE.format(stack=self.stack.name))
+        return code
+
+    def _verdict(self, steps: Steps, changes: Mapping[str, int]) -> int:
+        what = "preview" if self.dry_run else "update"
+        if steps.failed:
+            steps.events.diagnostic("error", f"{what} failed")
+        elif steps.stopping.is_set():
+            steps.events.diagnostic("error", f"{what} canceled")
+        elif self.options.expect_no_changes and set(changes) - {"same"}:
+            sys.stderr.write("error: no changes were expected but changes were proposed\n")
+            return CHANGES_SEEN
+        else:
+            return 0
+        return FAILED
 
     def _record(self, changes: dict[str, int], ok: bool, began: float) -> None:
-        config = {key: {"value": value, "secret": False} for key, value in self.config.items()}
+        config = {key: {"value": revealed(value), "secret": is_secret(value)} for key, value in self.config.items()}
+        hidden = {key: {**one, "value": "[secret]"} if one["secret"] else one for key, one in config.items()}
         update = {
             "kind": {"up": "update"}.get(self.kind, self.kind),
             "startTime": int(began),
             "message": self.options.message or "",
-            "environment": {"exec.kind": self.options.exec_kind, "pulumi.version": VERSION},
-            "config": masked(config),
+            "environment": {"exec.kind": self.options.exec_kind or "cli", "pulumi.version": VERSION},
+            "config": hidden,
             "result": "succeeded" if ok else "failed",
             "endTime": int(time.time()),
             "resourceChanges": changes,
@@ -186,9 +205,9 @@ class Operation:
 
 
 def run(kind: str, context: Context, options: Namespace) -> int:
+    """The command's exit code."""
     if not (options.yes or options.skip_preview or kind == "preview" or options.preview_only):
-        raise CommandFailed("--yes or --skip-preview must be passed in to proceed when running in non-interactive mode")
+        raise CommandFailed(NOT_CONFIRMED, WRONG_CALL)
+    if options.target:
+        raise CommandFailed("the double knows no --target", WRONG_CALL)
     return Operation(kind, context, context.stack(options.stack), options).run()
-
-
-Command = Callable[[str, Context, Namespace], int]

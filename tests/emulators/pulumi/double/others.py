@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 
 from .backend import VERSION
@@ -25,4 +24,4 @@ def cancel(context: Context, options: Namespace) -> None:
     stack = context.stack(options.name or options.stack)
     for lock in context.backend.locks(stack):
         lock.unlink(missing_ok=True)
-    print(f"The currently running update for '{stack.name}' has been canceled!", file=sys.stderr)
+    print(f"The currently running update for '{stack.name}' has been canceled!")

@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, Any
 
-from .values import Properties, has_unknown, revealed, secret_keys, secret_like
+from .values import Properties, changed_keys, revealed, secret_keys, secret_like
 from .wire import OPTIONS, from_struct, grpc, provider_pb2, provider_pb2_grpc, said, to_struct
 
 PR_SET_PDEATHSIG = 1
@@ -34,6 +34,7 @@ class Difference:
     replaces: list[str]
     delete_before_replace: bool
     keys: list[str]
+    """Names of the inputs that differ, known only if the provider leaves the comparison to the engine."""
 
 
 @dataclass
@@ -43,10 +44,12 @@ class DynamicProvider:
     folder: Path
     project: str
     config: Mapping[str, Any]
-    dry_run: bool
+    says: Callable[[str, str], None]
+    """Is told the severity and the text of each line that the process prints."""
     _process: subprocess.Popen[bytes] | None = None
     _stub: Any = None
     _lock: Lock = field(default_factory=Lock)
+    _listeners: list[Thread] = field(default_factory=list)
 
     def check(self, urn: str, olds: Properties, news: Properties) -> tuple[Properties, list[str]]:
         """The inputs as the provider wants them, and what is wrong with them."""
@@ -56,16 +59,15 @@ class DynamicProvider:
         return secret_like(from_struct(answer.inputs), news), wrong
 
     def diff(self, urn: str, identity: str, old_inputs: Properties, olds: Properties, news: Properties) -> Difference:
-        if has_unknown(news) and not self.dry_run:
-            return Difference(True, [], False, [])
         request = provider_pb2.DiffRequest(
             id=identity, urn=urn, old_inputs=_struct(old_inputs), olds=_struct(olds), news=_struct(news), **_named(urn)
         )
         answer = self._ask("Diff", request)
-        changes = answer.changes == provider_pb2.DiffResponse.DIFF_SOME
+        changes, keys = answer.changes == provider_pb2.DiffResponse.DIFF_SOME, list(answer.diffs)
         if answer.changes == provider_pb2.DiffResponse.DIFF_UNKNOWN:
-            changes = revealed(old_inputs) != revealed(news)
-        return Difference(changes, list(answer.replaces), answer.deleteBeforeReplace, list(answer.diffs))
+            keys = changed_keys(old_inputs, news)
+            changes = bool(keys)
+        return Difference(changes, list(answer.replaces), answer.deleteBeforeReplace, keys)
 
     def create(self, urn: str, news: Properties, secrets: list[str]) -> tuple[str, Properties]:
         request = provider_pb2.CreateRequest(urn=urn, properties=_struct(news), **_named(urn))
@@ -106,8 +108,10 @@ class DynamicProvider:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            for listener in self._listeners:
+                listener.join(1)
 
     def _ask(self, method: str, request: Any) -> Any:
         try:
@@ -137,28 +141,34 @@ class DynamicProvider:
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             process_group=0,
             preexec_fn=None if os.environ.get("PULUMI_DOUBLE_LEAVES_PROVIDER") else _ends_with_its_engine,
         )
         assert process.stdout is not None
+        assert process.stderr is not None
+        self._listen(process.stderr, "info#err")
         line = process.stdout.readline()
         if not line.strip().isdigit():
             process.kill()
             raise ProviderFailed(f"could not read plugin [pulumi-resource-pulumi-python] stdout: {line!r}")
-        Thread(target=_pass_on, args=(process.stdout,), daemon=True).start()
+        self._listen(process.stdout, "info")
         return process, int(line)
+
+    def _listen(self, stream: IO[bytes], severity: str) -> None:
+        def listen() -> None:
+            for line in stream:
+                self.says(severity, line.decode(errors="replace").rstrip("\n"))
+
+        thread = Thread(target=listen, daemon=True)
+        thread.start()
+        self._listeners.append(thread)
 
 
 def _ends_with_its_engine() -> None:
     """In the child: be killed when the engine ends, however it ends."""
     if sys.platform == "linux":
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _pass_on(stream: IO[bytes]) -> None:
-    for line in stream:
-        sys.stdout.write(line.decode(errors="replace"))
-        sys.stdout.flush()
 
 
 def _named(urn: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ Operation = dict[str, Any]
 
 @dataclass
 class Snapshot:
-    """Entries of the last state (`base`) and those of this operation (`news`); a base entry that is `done` is left out."""
+    """The entries of the last state that are still there (`base`), and those of this operation (`news`)."""
 
     backend: Backend
     stack: StackName
@@ -64,13 +64,11 @@ class Snapshot:
             if instead_of is not None:
                 self._drop(instead_of)
 
-    def put_beside(self, new: Resource, old: Resource, *, ends: Operation | None) -> Resource:
-        """A replacement: the old entry stays, marked for deletion. Returns it."""
-        doomed = old.but(delete=True)
+    def put_beside(self, new: Resource, old: Resource, *, ends: Operation | None) -> None:
+        """A replacement: the old entry stays, marked for deletion."""
         with self._changing(ends):
             self.news.append(new)
-            self.base[self._index(old)] = doomed
-        return doomed
+            self.base[self._index(old)] = old.but(delete=True)
 
     def change(self, old: Resource, new: Resource, *, ends: Operation | None = None) -> None:
         with self._changing(ends):

@@ -12,7 +12,7 @@ from typing import Any
 from .backend import Backend
 from .context import Context
 from .errors import CommandFailed
-from .project import StackName, parse_name
+from .project import StackName
 from .resources import STACK_TYPE
 from .secrets import Crypter
 from .values import is_secret, masked, revealed, walk
@@ -26,9 +26,7 @@ HAS_RESOURCES = (
 
 
 def init(context: Context, options: Namespace) -> None:
-    stack = parse_name(options.name or options.stack, context.project)
-    context.backend.create(stack)
-    context.crypter(stack)
+    stack = context.new_stack(options.name or options.stack)
     if not options.no_select:
         context.the_project.select(stack)
     print(f"Created stack '{stack.name}'")
@@ -56,11 +54,11 @@ def ls(context: Context, options: Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'NAME':24}  {'LAST UPDATE':24}  RESOURCE COUNT")
+    table = [("NAME", "LAST UPDATE", "RESOURCE COUNT")]
     for row in rows:
-        print(
-            f"{row['name'] + '*' * row['current']:24}  {row.get('lastUpdate', 'n/a'):24}  {row.get('resourceCount', 'n/a')}"
-        )
+        name = row["name"] + "*" * row["current"]
+        table.append((name, row.get("lastUpdate", "n/a"), str(row.get("resourceCount", "n/a"))))
+    print("\n".join(f"{name:24}  {updated:28}  {count}" for name, updated, count in table))
 
 
 def _row(backend: Backend, stack: StackName, current: str | None, context: Context) -> dict[str, Any]:
@@ -78,15 +76,15 @@ def _row(backend: Backend, stack: StackName, current: str | None, context: Conte
 
 def rm(context: Context, options: Namespace) -> None:
     stack = context.stack(options.name or options.stack)
-    latest = context.backend.load(stack) or {}
-    if latest.get("resources") and not options.force:
-        raise CommandFailed(HAS_RESOURCES.format(name=stack.name))
-    context.backend.remove(stack)
+    with context.backend.locked(stack):
+        entries = (context.backend.load(stack) or {}).get("resources") or []
+        if [one for one in entries if one["type"] != STACK_TYPE] and not options.force:
+            raise CommandFailed(HAS_RESOURCES.format(name=stack.name))
+        context.backend.remove(stack)
     if context.project and context.project.name == stack.project:
         if not options.preserve_config:
             context.project.stack_file(stack).unlink(missing_ok=True)
-        if context.project.selected() == stack.full:
-            context.project.select(None)
+        context.project.select(None)
     print(f"Stack '{stack.name}' has been removed!")
 
 
@@ -154,9 +152,8 @@ def about(context: Context, options: Namespace) -> None:
     """`stack` alone."""
     stack = context.stack(options.stack)
     entries = (context.backend.load(stack) or {}).get("resources") or []
-    print(
-        f"Current stack is {stack.name}:\n    Managed by {context.backend.url}\nCurrent stack resources ({len(entries)})"
-    )
+    print(f"Current stack is {stack.name}:\n    Managed by {context.backend.url}")
+    print(f"Current stack resources ({len(entries)})")
 
 
 def _plaintext(part: Any) -> Any:

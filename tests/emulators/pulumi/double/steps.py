@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Condition, Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import Canceled, UpdateFailed
 from .events import Events
@@ -33,6 +33,7 @@ class Steps:
     changes: Counter[str] = field(default_factory=Counter)
     stopping: Event = field(default_factory=Event)
     failed: bool = False
+    _broken: bool = False
     _running: int = 0
     _idle: Condition = field(default_factory=Condition)
 
@@ -41,9 +42,11 @@ class Steps:
             self.snapshot.put(new, instead_of=old)
         return new
 
-    def create(self, new: Resource, *, old: Resource | None = None, op: str = "create") -> Resource:
+    def create(
+        self, new: Resource, *, old: Resource | None = None, op: str = "create", keys: list[str] | None = None
+    ) -> Resource:
         """A new resource. `old` is what it replaces and what is gone already."""
-        with self._step(op, old, new) as step:
+        with self._step(op, old, new, keys=keys) as step:
             if not new.custom:
                 made = new.but(created=now(), modified=now())
             elif self.dry_run:
@@ -55,17 +58,17 @@ class Steps:
             step.result = made
         return made
 
-    def replace(self, old: Resource, new: Resource) -> tuple[Resource, Resource]:
-        """The replacement beside the old one. Returns both; the old one is now marked for deletion."""
-        with self._step("create-replacement", old, new) as step:
+    def replace(self, old: Resource, new: Resource, keys: list[str]) -> Resource:
+        """The replacement beside the old one, which is marked for deletion."""
+        with self._step("create-replacement", old, new, keys=keys) as step:
             if self.dry_run:
                 made = new.but(outputs=new.inputs, id="")
             else:
                 identity, outputs = self._asked(step, "create", new, lambda: self._create(new))
                 made = new.but(id=identity, outputs=outputs, created=now(), modified=now())
-            doomed = self.snapshot.put_beside(made, old, ends=step.operation)
+            self.snapshot.put_beside(made, old, ends=step.operation)
             step.result = made
-        return made, doomed
+        return made
 
     def update(self, old: Resource, new: Resource, changed: list[str]) -> Resource:
         with self._step("update", old, new, changed) as step:
@@ -114,19 +117,20 @@ class Steps:
             step.result = found
         return found
 
-    def told(self, op: str, old: Resource, new: Resource, changed: list[str]) -> None:
+    def told(self, op: str, old: Resource, new: Resource, keys: list[str]) -> None:
         """A step in name only: that a resource is replaced is made of its creation and its deletion."""
-        with self._step(op, old, new, changed):
+        with self._step(op, old, new, keys=keys):
             pass
 
-    def fail(self, urn: str, text: str) -> None:
-        """What went wrong is told, and nothing new begins."""
+    def fail(self, urn: str, text: str, *, ends: bool = True) -> None:
+        """What went wrong is told, and with `ends` nothing new begins."""
         self.failed = True
+        self._broken |= ends
         self.events.diagnostic("error", text, urn)
 
     @property
     def ended(self) -> bool:
-        return self.stopping.is_set() or (self.failed and not self.continue_on_error)
+        return self.stopping.is_set() or (self._broken and not self.continue_on_error)
 
     def settle(self) -> None:
         """Waits for the steps that run."""
@@ -135,14 +139,19 @@ class Steps:
 
     @contextmanager
     def _step(
-        self, op: str, old: Resource | None, new: Resource | None, changed: list[str] | None = None
+        self,
+        op: str,
+        old: Resource | None,
+        new: Resource | None,
+        changed: list[str] | None = None,
+        keys: list[str] | None = None,
     ) -> Iterator[_Step]:
         with self._idle:
             if self.ended:
                 raise Canceled
             self._running += 1
         step = _Step(new)
-        more = {"diffs": changed} if changed else {}
+        more = _differences(changed or [], keys or [])
         internal = (new or old).is_provider  # type: ignore[union-attr]
         try:
             if not internal:
@@ -182,6 +191,13 @@ class Steps:
     def _read(self, old: Resource) -> tuple[str, Properties, Properties]:
         secrets = list(old.additional_secret_outputs)
         return self.provider.read(old.urn, old.id, old.inputs, old.outputs, secrets)
+
+
+def _differences(changed: list[str], keys: list[str]) -> dict[str, Any]:
+    """What an event says of them: the inputs that differ, and those that a replacement is for."""
+    if not changed:
+        return {"keys": keys} if keys else {}
+    return {"diffs": changed, "detailedDiff": {key: {"diffKind": "update", "inputDiff": True} for key in changed}}
 
 
 @dataclass
