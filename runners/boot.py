@@ -11,10 +11,12 @@ from typing import Any
 
 from provisioners.contract import Boot, BootJob, Host
 from runners.environments import ONHOST, named_files
+from runners.models import HubModel
 from runners.plan import Plan
 from runners.travel import installation
 
 INSTALL, FETCH, DRIVER = "install", "fetch", "driver"
+_FETCHING = ("fetch_model.py", "install_engine.py")
 _SAMPLER = "sample_"
 """It is brought by itself as soon as the machine is reached; a start command has little room."""
 
@@ -60,10 +62,9 @@ def boot_of(plan: Plan, places: Places, env: Mapping[str, str]) -> Boot:
         directory = f"{places.cache}/engines/{plan.environment}"
         script = f"{places.onhost}/install_engine.py"
         jobs.append(BootJob(name=INSTALL, argv=(places.python, script, directory, f"{places.work}/install.json")))
-    if request := _fetch_request(plan, places):
-        files["fetch.json"] = json.dumps(request)
-        argv = (places.python, f"{places.onhost}/fetch_model.py", f"{places.work}/fetch.json")
-        jobs.append(BootJob(name=FETCH, argv=argv))
+    if plan.model.hub:
+        files["fetch.json"] = json.dumps(_fetch_request(plan.model.hub, plan.recipe.model.path, places))
+        jobs.append(_fetch_job(places))
     if plan.recipe.workload.where == "host":
         directory, request = installation(places.python)
         files["driver.json"] = json.dumps(request)
@@ -71,6 +72,18 @@ def boot_of(plan: Plan, places: Places, env: Mapping[str, str]) -> Boot:
         where = (f"{places.cache}/{directory}", f"{places.work}/driver.json")
         jobs.append(BootJob(name=DRIVER, argv=(places.python, script, *where)))
     return Boot(files=files, jobs=tuple(jobs), env=env)
+
+
+def fetch_boot(hub: HubModel, path: str | None, env: Mapping[str, str]) -> Boot:
+    """The download alone, as a machine does it at its start. `path`: where the recipe stores the model, if it says."""
+    request = json.dumps(_fetch_request(hub, path, AT_BOOT))
+    scripts = {f"onhost/{name}": (ONHOST / name).read_text(encoding="utf-8") for name in _FETCHING}
+    return Boot(files={**scripts, "fetch.json": request}, jobs=(_fetch_job(AT_BOOT),), env=env)
+
+
+def _fetch_job(places: Places) -> BootJob:
+    argv = (places.python, f"{places.onhost}/fetch_model.py", f"{places.work}/fetch.json")
+    return BootJob(name=FETCH, argv=argv)
 
 
 def _scripts(plan: Plan) -> list[Path]:
@@ -97,11 +110,7 @@ def _install_request(plan: Plan, places: Places) -> dict[str, Any] | None:
     return request
 
 
-def _fetch_request(plan: Plan, places: Places) -> dict[str, Any] | None:
-    hub = plan.model.hub
-    if hub is None:
-        return None
-    where = plan.recipe.model.path
+def _fetch_request(hub: HubModel, where: str | None, places: Places) -> dict[str, Any]:
     library = f"huggingface_hub=={version('huggingface-hub')}"
     pip = ["{env}/bin/python", "-m", "pip", "install", "--disable-pip-version-check", library]
     environment = {

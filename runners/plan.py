@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provisioners.contract import Finding, Offer, Provisioner
 from recipes.errors import ExitCode, NoMachine
@@ -19,6 +19,9 @@ from runners.masking import Mask
 from runners.models import ModelSource
 from runners.terminal.words import plural
 from runners.workload import Estimate, Workload
+
+if TYPE_CHECKING:
+    from runners.stack_volumes import StackVolume
 
 NO_OFFER = "machine"
 """The code of the finding that there is nothing to rent: it alone ends with exit code 4."""
@@ -57,6 +60,8 @@ class Plan:
     forecast: Forecast | None = None
     no_machine: NoMachine | None = None
     """Why there are no offers."""
+    mounted: StackVolume | None = None
+    """The volume of a stack that the recipe mounts."""
     mask: Mask = field(default_factory=Mask, repr=False)
     """For the values of its secrets, should anything repeat them."""
 

@@ -46,6 +46,7 @@ def document_of(plan: Plan) -> dict[str, Any]:
             "steps": list(steps_of(plan)),
             "forecast": plan.forecast.document() if plan.forecast else None,
             "limits": plan.recipe.limits.model_dump(mode="json", exclude_none=True),
+            **({"stack": plan.mounted.document(plan.model.hub)} if plan.mounted else {}),
         },
         plan.mask,
     )
@@ -173,7 +174,10 @@ def steps_of(plan: Plan) -> Iterator[dict[str, Any]]:
     if installation := plan.installation():
         yield from ({"phase": "prepare", "argv": list(step.argv)} for step in installation.steps)
     if hub := plan.model.hub:
-        yield {"phase": "prepare", "action": f"download {plan.model.describe()}", "bytes": hub.bytes}
+        held = plan.mounted.held(hub) if plan.mounted else None
+        found = f"find {plan.model.describe()} on stack {plan.mounted.ref}" if plan.mounted and held else ""
+        action = found or f"download {plan.model.describe()}"
+        yield {"phase": "prepare", "action": action, "bytes": 0 if found else hub.bytes}
     on_host = plan.recipe.workload.where == "host"
     if on_host:
         action = "make the driver's environment, if the machine's Python is not enough; bring driver and inputs"

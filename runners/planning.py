@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provisioners.contract import Finding, Offer, Provisioner
 from provisioners.phase_times import phase_times_of
@@ -32,6 +33,9 @@ from runners.preflight.table import assumed_offers, known_offers
 from runners.text.tokens import RoughCounter, TokenCounter
 from runners.workload import Estimate
 
+if TYPE_CHECKING:
+    from runners.stack_volumes import StackVolume
+
 
 async def make_plan(
     loaded: LoadedRecipe,
@@ -47,8 +51,9 @@ async def make_plan(
     `forced` code are let pass as warnings. Raises Refused if the model cannot be had; every other block is a finding of
     the plan, whose verdict is then "refuse".
     """
+    provisioner = registry.provisioner(loaded.recipe.resources.provisioner)
+    loaded, mounted = await _with_stack_volume(loaded, provisioner, leased)
     recipe = loaded.recipe
-    provisioner = registry.provisioner(recipe.resources.provisioner)
     engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
     asking = asyncio.ensure_future(_offers(provisioner, recipe.resources, leased))
     try:
@@ -60,13 +65,14 @@ async def make_plan(
         offers, no_machine = await asking
     finally:
         asking.cancel()
-    question = await _question(recipe, engine, model, estimate, provisioner)
+    question = await _question(recipe, engine, model, estimate, provisioner, mounted)
     # Without an offer the model is still judged on what the recipe asks for, as the table knows it.
     judged = [judge_offer(question, offer, forced) for offer in offers or assumed_offers(recipe.resources)]
     passed = [one for one in judged if one.passed]
     chosen = passed or judged
     findings = [
         *_no_offer(no_machine),
+        *(mounted.findings(model.hub) if mounted else ()),
         *subject_findings(recipe, engine, model, uncounted, billable=provisioner.billable),
         *(chosen[0].findings if chosen else ()),
         *recipe_findings(recipe, env, billable=provisioner.billable, needless=needless_secrets(model)),
@@ -89,8 +95,20 @@ async def make_plan(
         memory=chosen[0].memory if chosen else None,
         forecast=chosen[0].forecast if chosen else None,
         no_machine=no_machine,
+        mounted=mounted,
         mask=Mask(env.get(name, "") for name in (*recipe.secrets, *provisioner.secrets)),
     )
+
+
+async def _with_stack_volume(
+    loaded: LoadedRecipe, provisioner: Provisioner, leased: Offer | None
+) -> tuple[LoadedRecipe, StackVolume | None]:
+    """The recipe with its stack's volume, if it has one; a machine that is leased has mounted it already."""
+    if leased is not None or not any(volume.stack for volume in loaded.recipe.resources.volumes):
+        return loaded, None
+    from runners.stack_volumes import resolved  # few recipes have one
+
+    return await resolved(loaded, provisioner, registry.site())
 
 
 def _of_the_month(
@@ -103,10 +121,16 @@ def _of_the_month(
 
 
 async def _question(
-    recipe: Recipe, engine: Engine, model: ModelSource, estimate: Estimate, provisioner: Provisioner
+    recipe: Recipe,
+    engine: Engine,
+    model: ModelSource,
+    estimate: Estimate,
+    provisioner: Provisioner,
+    mounted: StackVolume | None,
 ) -> Question:
     """What is judged, with what this machine knows of the one that will do the work."""
-    kept = _is_stored(model, recipe, provisioner)
+    held = mounted is not None and mounted.held(model.hub) is not None
+    kept = True if held else _is_stored(model, recipe, provisioner)
     return Question(
         recipe=recipe,
         engine=engine,
@@ -115,6 +139,8 @@ async def _question(
         download_bytes=model.hub.bytes if model.hub and not kept else 0,
         downloads=kept is False,
         commit=model.hub.commit if model.hub else None,
+        volume_free_gb=mounted.free_gb if mounted else None,
+        volume_grows_by=mounted.grows_by if mounted else "",
         billable=provisioner.billable,
         phase_times=phase_times_of(provisioner),
         installed=_is_installed(recipe, engine, provisioner),

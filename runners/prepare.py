@@ -6,19 +6,24 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from provisioners.contract import BootJob, Host
 from recipes.errors import HostCommandFailed
+from runners import registry
 from runners.boot import DRIVER, FETCH, INSTALL, Places, boot_of
 from runners.engine import find_failure
-from runners.events import Advanced, Listener, Noted
+from runners.events import Advanced, Listener, Noted, Warned
 from runners.lines import LineBuffer
 from runners.masking import Mask
 from runners.models import HubModel
 from runners.plan import Plan
 from runners.together import together
+
+if TYPE_CHECKING:
+    from runners.stack_volumes import StackVolume
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,20 @@ async def prepare(
                 group.create_task(driver.make_ready(host, jobs[DRIVER], run_job))
     python, installed = engine.result()
     model_path, downloaded_bytes = model.result()
+    if plan.mounted is not None and plan.model.hub is not None:
+        _note_stack(plan.mounted, plan.model.hub, host, downloaded_bytes, log_path.parent.name, emit)
     return Prepared(python, Path(places.onhost), model_path, installed, downloaded_bytes)
+
+
+def _note_stack(
+    volume: StackVolume, hub: HubModel, host: Host, downloaded_bytes: int, run_id: str, emit: Listener
+) -> None:
+    """The next plan knows that this download is paid for."""
+    from runners.stack_volumes import after_prepare  # few runs have such a volume
+
+    now, site = datetime.now(UTC), registry.site()
+    if wrong := after_prepare(volume, hub, host, downloaded_bytes, site=site, run_id=run_id, at=now):
+        emit(Warned("prepare", wrong))
 
 
 async def _engine(

@@ -42,21 +42,32 @@ def findings(question: Question, offer: Offer) -> Iterator[Finding]:
             what += f" + {load.engine_gb:.1f} GB {question.engine.known_as}"
         numbers = {"needed_gb": round(load.needed_gb, 2), "available_gb": round(load.has_gb, 2)}
         if load.needed_gb + _RESERVED_GB <= load.has_gb:
-            message = f"{what} of {load.has_gb:.0f} GB {load.name}"
+            message = f"{what} of {_where(load, question)}"
             yield Finding(level="ok", code=load.name, message=message, numbers=numbers)
             continue
         short = load.model_gb + _SURELY * load.engine_gb > load.has_gb
         yield Finding(
             level="block" if short and (question.billable or question.downloads) else "warn",
             code=load.name,
-            message=f"{what} {'do' if load.engine_gb else 'does'} not fit the {load.has_gb:.0f} GB {load.name}",
-            suggestion=f"give the {load.name} more"
-            if question.billable
-            else "free some of it, unless the files are there already",
+            message=f"{what} {'do' if load.engine_gb else 'does'} not fit the {_where(load, question)}",
+            suggestion=_remedy(load, question),
             numbers=numbers,
             quote="No space left on device",
             path=load.path,
         )
+
+
+def _where(load: _Load, question: Question) -> str:
+    left = " left on the" if load.name == "volume" and question.volume_grows_by else ""
+    return f"{load.has_gb:.0f} GB{left} {load.name}"
+
+
+def _remedy(load: _Load, question: Question) -> str:
+    if load.name == "volume" and question.volume_grows_by:
+        return f"make it larger: {question.volume_grows_by}"
+    if question.billable:
+        return f"give the {load.name} more"
+    return "free some of it, unless the files are there already"
 
 
 def _loads(question: Question, offer: Offer) -> Iterator[_Load]:
@@ -65,8 +76,9 @@ def _loads(question: Question, offer: Offer) -> Iterator[_Load]:
     engine_gb = 0.0 if _in_image(question) else question.engine_gb(offer)
     volume = next(iter(question.recipe.resources.volumes), None)
     on_volume = volume is not None and _lies_on(question.recipe.model.path, volume)
-    if volume is not None and volume.size is not None:
-        yield _Load("volume", volume.size / _GB, model_gb if on_volume else 0.0, engine_gb, "resources.volumes")
+    has_gb = volume.size / _GB if volume is not None and volume.size is not None else question.volume_free_gb
+    if has_gb is not None:
+        yield _Load("volume", has_gb, model_gb if on_volume else 0.0, engine_gb, "resources.volumes")
     asked = question.recipe.resources.disk_size if question.billable else None
     disk_gib = asked / GIB if asked else offer.disk_gib
     if disk_gib is None or (volume is not None and on_volume):

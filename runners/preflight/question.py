@@ -36,6 +36,10 @@ class Question:
     downloads: bool = False
     """Whether it is known that so much is downloaded: a disk of one's own may hold the files already."""
     commit: str | None = None
+    volume_free_gb: float | None = None
+    """What there is room for on a volume that outlives the machine, in 10⁹ bytes; None if there is none, or unknown."""
+    volume_grows_by: str = ""
+    """The command that makes that volume larger."""
     billable: bool = False
     phase_times: PhaseTimes = field(default_factory=PhaseTimes)
     """The provisioner's."""

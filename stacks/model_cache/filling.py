@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from provisioners.acquire import Acquisition, describe
-from provisioners.contract import BootJob, Clearance, Gone, Host, Lease, MayStillBill, Offer, Order
+from provisioners.contract import BootJob, Gone, Host, Lease, MayStillBill, Offer, Order
 from provisioners.naming import lease_name
+from provisioners.preflight import clear
 from provisioners.volumes import StoredVolume
 from recipes.errors import HostCommandFailed, MayStillBillError, NoCapacity, NoMachine, RecipeError
 from recipes.spec import Resources, Volume
@@ -56,7 +57,7 @@ class Filling:
         acquisition = Acquisition(cache.provisioner, cache.journal)
         try:
             async with asyncio.timeout(float(props["lasts_s"])):
-                lease = await acquisition.get(offers, lambda offer: _with(order, offer), Clearance(()), note=cache.say)
+                lease = await acquisition.get(offers, lambda offer: _with(order, offer), clear(()), note=cache.say)
                 report.tell_created(lease.name, lease_data(lease))
                 told = describe(acquisition.offer) if acquisition.offer else lease.name
                 cache.say(f"{told} for ${lease.usd_per_h or 0:.2f}/h downloads {props['repo']}")
