@@ -24,6 +24,8 @@ class Machine:
     """When it went by itself, of one that was not let go: nothing is billed after that."""
     driver: bool = False
     """Whether its run's work was given to a driver on it, which goes on alone."""
+    held_by: str | None = None
+    """The stack that keeps it until its deadline, whether anybody uses it or not."""
 
     def usd(self, now: datetime) -> float | None:
         """What it has cost so far by our own count."""
@@ -42,6 +44,7 @@ class Machine:
             "state": self.state,
             "client": self.client,
             "driver": self.driver,
+            "held_by": self.held_by,
             "price_usd_per_h": lease.price_usd_per_h,
             "since": self.since.isoformat(timespec="seconds") if self.since else None,
             "until": self.until.isoformat(timespec="seconds") if self.until else None,

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from provisioners.contract import Lease, MayStillBill, Release
@@ -19,6 +20,7 @@ from runners.machine import Client, Machine
 from runners.masking import Mask
 from runners.outcome import masked, release_row
 from runners.run_folder import DRIVER_BEGUN
+from stacks.holding import Place, holder_of
 
 
 def journalled(ledger: Ledger) -> list[Machine]:
@@ -32,8 +34,24 @@ def _machine(entry: Entry, ledger: Ledger) -> Machine:
     driver = (ledger.path.parent / "runs" / entry.lease.run_id / DRIVER_BEGUN).exists()
     until = gone_since(entry.lease) if client == "gone" else None
     return Machine(
-        lease=entry.lease, client=client, state=entry.state, since=entry.asked_at, until=until, driver=driver
+        lease=entry.lease,
+        client=client,
+        state=entry.state,
+        since=entry.asked_at,
+        until=until,
+        driver=driver,
+        held_by=holder_of(entry.lease, datetime.now(UTC)),
     )
+
+
+def of_stack(ledger: Ledger, reference: str) -> Entry | None:
+    """The open lease of a stack's pod, by the run that its name carries, its name, or the stack; None if none is it."""
+    now = datetime.now(UTC)
+    for entry in Journal(ledger.path).open_leases():
+        lease = entry.lease
+        if not Place.of(lease).own and reference in (lease.run_id, lease.name, lease.id, holder_of(lease, now)):
+            return entry
+    return None
 
 
 async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[str, NoMachine]]:
@@ -41,9 +59,9 @@ async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[st
 
     A provider that has no key, and of which the journal knows nothing, is not missed.
     """
-    known = {(machine.lease.provider, machine.lease.name): machine for machine in journalled(ledger)}
+    known = {machine.lease.name: machine for machine in journalled(ledger)}
     names = registry.installed().provisioners
-    used = {provider for provider, _ in known}
+    used = {_lister(machine.lease.provider) for machine in known.values()}
     answers = await asyncio.gather(*(_owned(name, owner) for name in names))
     silent = {}
     for name, answer in zip(names, answers, strict=True):
@@ -52,12 +70,26 @@ async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[st
                 silent[name] = answer
             continue
         for lease in answer:
-            machine = known.get((name, lease.name))
+            machine = known.get(lease.name)
             if machine is None:
-                known[name, lease.name] = Machine(lease=lease, client="elsewhere", state="listed")
+                known[lease.name] = Machine(lease=lease, client="elsewhere", state="listed")
             elif machine.lease.id is None:
-                known[name, lease.name] = replace(machine, lease=lease)
+                known[lease.name] = replace(machine, lease=_with_id(machine.lease, lease))
     return list(known.values()), silent
+
+
+def _lister(provider: str) -> str:
+    """Who lists the machines of a provisioner: itself, or the one that it stands upon."""
+    with suppress(RecipeError):
+        return getattr(registry.provisioner(provider), "underlying", provider)
+    return provider
+
+
+def _with_id(lease: Lease, listed: Lease) -> Lease:
+    """Ours, as it is listed; it stays with the provisioner that asked for it."""
+    if lease.provider == listed.provider:
+        return listed
+    return replace(listed, provider=lease.provider, details={**listed.details, **lease.details})
 
 
 def silent_rows(silent: Mapping[str, NoMachine]) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from runners.plan import Plan
 
 def order_of(plan: Plan, offer: Offer, run_id: str, deadline: datetime | None, env: Mapping[str, str]) -> Order:
     """The order for one offer; its lease has no id yet."""
-    recipe, provisioner = plan.recipe, plan.provisioner
+    provisioner = plan.provisioner
     rented = provisioner.billable and deadline is not None
     lease = Lease(
         provider=provisioner.name,
@@ -24,11 +24,17 @@ def order_of(plan: Plan, offer: Offer, run_id: str, deadline: datetime | None, e
         storage_usd_per_h=offer.storage_usd_per_h,
         deadline=deadline,
     )
+    return order_with(plan, offer, lease, boot_env(plan, env))
+
+
+def order_with(plan: Plan, offer: Offer, lease: Lease, env: Mapping[str, str]) -> Order:
+    """The order for one offer under this lease; `env` is that of the jobs that run before there is a client."""
+    recipe = plan.recipe
     return Order(
         offer=offer,
         lease=lease,
         resources=recipe.resources,
-        boot=boot_of(plan, AT_BOOT, boot_env(plan, env)),
+        boot=boot_of(plan, AT_BOOT, env),
         max_price_usd_per_h=recipe.limits.max_price,
         idle_s=recipe.limits.idle_duration,
         ports=(EXPOSED_PORT,) if recipe.engine.expose else (),

@@ -7,9 +7,9 @@ Nothing of Pulumi is imported before a machine is asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import provisioners.providers
 from provisioners.contract import (
@@ -29,37 +29,18 @@ from provisioners.phase_times import PhaseTimes, phase_times_of
 from recipes.errors import NoMachine, RecipeError, Unsettled
 from recipes.plugins import load_plugin
 from recipes.ranges import Range
-from recipes.spec import Resources
 from stacks import engine
 from stacks.automation import Managed
+from stacks.holding import Place
 from stacks.masks import mask_of
 from stacks.orders import Request, lease_of
-from stacks.reference import StackRef
 from stacks.values import NoEngine, NoSuchStack
 
+if TYPE_CHECKING:
+    from recipes.spec import Resources
+
 UNDERLYING = "runpod"
-STACK = "stack"
-"""In a lease's details: the Pulumi project and stack that hold it."""
-HELD = "held"
-"""In a lease's details: the stack that keeps it beyond the command that made it."""
 _SHORTEST_S = 3.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """The Pulumi stack of a lease."""
-
-    project: str
-    name: str
-    own: bool
-    """Made for this lease alone, and removed with it."""
-
-    @classmethod
-    def of(cls, lease: Lease) -> Place:
-        said = lease.details.get(STACK)
-        if isinstance(said, Mapping):
-            return cls(str(said.get("project")), str(said.get("name")), own=False)
-        return cls(StackRef("gpu_pod").project, lease.name, own=True)
 
 
 class PulumiProvisioner:
@@ -71,6 +52,8 @@ class PulumiProvisioner:
     at_once = True
     adopts = True
     """A run whose client died is gone on with by the next one of the same recipe."""
+    underlying = UNDERLYING
+    """Who lists its machines."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -205,11 +188,6 @@ def _longer(usual: Range) -> Range:
 
 def _joined(text: str, note: str) -> str:
     return "; ".join(filter(None, [text, note]))
-
-
-def is_held(lease: Lease) -> Any:
-    """The stack that keeps it, as people name it; None if none does."""
-    return lease.details.get(HELD)
 
 
 PLUGIN = PulumiProvisioner

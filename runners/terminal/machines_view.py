@@ -24,7 +24,7 @@ def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableTy
             row["provider"],
             row["id"] or "?",
             row["state"],
-            _CLIENT[row["client"]] + _of_machine(row),
+            _held(row) or _CLIENT[row["client"]] + _of_machine(row),
             f"{dollars(row['price_usd_per_h'])}/h" if row["price_usd_per_h"] is not None else "",
             dollars(row["usd"]),
             row["deadline"][5:16].replace("T", " ") if row["deadline"] else "",
@@ -36,6 +36,20 @@ def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableTy
     hints = [f"what its driver has done comes home with recipe attach {row['run_id']}" for row in left]
     hints += [f"recipe down {row['run_id']} proves that it is gone" for row in rows if row.get("until")]
     return [aligned_table(header, cells, right=("price", "so far")), *hints]
+
+
+def _held(row: Mapping[str, Any]) -> str:
+    return f"stack {row['held_by']}" if row.get("held_by") else ""
+
+
+def held_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Machines that stacks keep, and how they are ended."""
+    return [
+        f"held      {row['name']}: by stack {row['held_by']}"
+        + (f" until {row['deadline'][5:16].replace('T', ' ')} UTC" if row["deadline"] else "")
+        + f"; recipe stack destroy {row['held_by']} ends it"
+        for row in rows
+    ]
 
 
 def _of_machine(row: Mapping[str, Any]) -> str:

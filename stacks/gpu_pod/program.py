@@ -13,6 +13,7 @@ from pulumi import Output
 from provisioners.naming import lease_name
 from recipes.errors import UsageError
 from stacks.gpu_pod.pod import GpuPod
+from stacks.holding import in_stack
 from stacks.orders import Request, pack, unpack
 from stacks.unique import UniqueName
 
@@ -39,7 +40,7 @@ def run(inputs: Mapping[str, Any]) -> None:
         wanted=wanted,
         max_price=inputs.get("max_price"),
         release_s=inputs.get("release_s"),
-        details={"stack": {"project": pulumi.get_project(), "name": pulumi.get_stack()}},
+        details=in_stack(pulumi.get_project(), pulumi.get_stack()),
     )
     _export(pod)
     pulumi.export("ssh", pod.lease.apply(lambda lease: f"recipe ssh {lease['run_id']}"))

@@ -14,7 +14,7 @@ from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, add_run, console, print_json
 from runners.ledger import Ledger
 from runners.machine import Machine
-from runners.machines import end, journalled
+from runners.machines import end, journalled, of_stack
 from runners.run_folder import RunFolder
 from runners.signals import WISH
 from runners.terminal.machines_view import ended_lines
@@ -29,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     home = recipe_home()
-    folder, ledger = RunFolder.find(home, options.run), Ledger(home)
+    ledger = Ledger(home)
+    if (entry := of_stack(ledger, options.run)) is not None:
+        held = next(m for m in journalled(ledger) if m.lease.name == entry.lease.name)
+        asyncio.run(end(held, ledger))
+        return _told(ledger, entry.lease.run_id, options, held)
+    folder = RunFolder.find(home, options.run)
     machine = next((m for m in journalled(ledger) if m.lease.run_id == folder.run_id), None)
     row = ledger.run(folder.run_id)
     if machine is None and not (row and row["status"] == "running"):

@@ -1,5 +1,7 @@
 """End whatever of yours may be billing and has no living run. Only tells what it would do, unless --yes is given.
 
+What a stack holds is only told of: `recipe stack destroy` ends it.
+
 Works from any machine that has the provider's key: machines are recognised by their names, which carry their owner.
 Of a run that was begun elsewhere ("not begun here") nobody can see here whether its client lives: --yes ends it too.
 """
@@ -18,7 +20,7 @@ from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, console, print_json
 from runners.ledger import Ledger
 from runners.machines import end_all, everywhere, silent_rows
-from runners.terminal.machines_view import ended_lines, machine_lines, silent_lines
+from runners.terminal.machines_view import ended_lines, held_lines, machine_lines, silent_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +37,11 @@ async def _reap(options: argparse.Namespace) -> int:
     ledger = _ledger()
     owner = owner_name({"RECIPE_OWNER": options.owner} if options.owner else os.environ)
     machines, silent = await everywhere(ledger, owner)
-    orphans = [machine for machine in machines if machine.client != "running"]
+    held = [machine for machine in machines if machine.held_by]
+    orphans = [machine for machine in machines if machine.client != "running" and not machine.held_by]
     rows = await end_all(orphans, ledger) if options.yes else [machine.row() for machine in orphans]
     if options.json:
-        print_json({"machines": rows, "silent": silent_rows(silent)})
+        print_json({"machines": rows, "held": [m.row() for m in held], "silent": silent_rows(silent)})
     else:
         out = console()
         none = (
@@ -46,7 +49,7 @@ async def _reap(options: argparse.Namespace) -> int:
             "what was asked for within the last minute may not be listed yet"
         )
         shown = ended_lines(rows) if options.yes and rows else machine_lines(rows, none=none)
-        for line in [*shown, *silent_lines(silent)]:
+        for line in [*shown, *held_lines([machine.row() for machine in held]), *silent_lines(silent)]:
             out.print(line)
         if rows and not options.yes:
             out.print("\nnothing was ended; recipe reap --yes ends them")

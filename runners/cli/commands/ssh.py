@@ -1,4 +1,4 @@
-"""A shell on a run's machine, or one command there: recipe ssh RUN [COMMAND …]"""
+"""A shell on a run's machine or a stack's, or one command there: recipe ssh RUN [COMMAND …]"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from recipes.errors import NoMachine, UsageError
 from runners import registry
 from runners.cli.common import add_run
 from runners.ledger import Ledger
+from runners.machines import of_stack
 from runners.run_folder import RunFolder
 
 
@@ -23,14 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     home = recipe_home()
-    folder = RunFolder.find(home, options.run)
-    entry = Journal(Ledger(home).path).of_run(folder.run_id)
-    if entry is None or not entry.open:
-        raise UsageError(f"{folder.run_id} holds no machine", advice="see recipe ps")
+    ledger = Ledger(home)
+    entry = of_stack(ledger, options.run)
+    if entry is None:
+        folder = RunFolder.find(home, options.run)
+        entry = Journal(ledger.path).of_run(folder.run_id)
+        if entry is None or not entry.open:
+            raise UsageError(f"{folder.run_id} holds no machine", advice="see recipe ps")
+    run_id = entry.lease.run_id
     argv = registry.provisioner(entry.lease.provider).login(entry.lease)
     if argv is None:
         raise NoMachine(
-            f"{folder.run_id}: no shell is known on its machine",
+            f"{run_id}: no shell is known on its machine",
             advice="it is this machine, or it cannot be reached yet; see recipe ps",
         )
     if shutil.which(argv[0]) is None:

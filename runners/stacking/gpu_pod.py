@@ -1,0 +1,200 @@
+"""A recipe's pod that stays: what its stack is made of, what it costs, and how people reach it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from provisioners.contract import Gone, Lease, MayStillBill, Provisioner
+from provisioners.journal import Entry, Journal
+from provisioners.naming import owner_name
+from provisioners.preflight import clear
+from provisioners.site import recipe_home
+from recipes.errors import ExitCode, MayStillBillError, NoMachine, UsageError
+from recipes.load import LoadedRecipe
+from runners import registry
+from runners.budget import lease_deadline
+from runners.ledger import Ledger
+from runners.ordering import boot_env, order_with
+from runners.plan import Plan
+from runners.planning import make_plan
+from runners.stacking.program import StackOptions
+from stacks.holding import held
+from stacks.orders import Request, digest_of, lease_of, pack
+from stacks.reference import StackRef
+from stacks.values import Changes, Heard
+
+_NOT_WANTED = {"provisioner", "retry", "hosts", "ssh_key", "jump_host", "price_per_hour", "price_per_kwh"}
+"""Of a recipe's resources: what makes no other pod."""
+_OWN = "pulumi"
+
+
+async def inputs(
+    recipes: Sequence[LoadedRecipe],
+    ref: StackRef,
+    options: StackOptions,
+    env: Mapping[str, str],
+    before: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What `stacks.gpu_pod.program` is run with, after the checks that a run of the recipe would have to pass."""
+    if options.size_gb is not None or options.region is not None or options.fill:
+        raise UsageError("--size, --region and --fill are the model cache's", advice="recipe stack up model_cache")
+    if not recipes:
+        if before is None:
+            raise UsageError(f"stack {ref}: nobody has said whose pod it is", advice=f"recipe stack up {ref} RECIPE")
+        return dict(before)
+    if len(recipes) > 1:
+        advice = f"one stack for each, such as {ref.program}/{recipes[0].recipe.name}"
+        raise UsageError(f"stack {ref} holds one pod, and these are {len(recipes)} recipes", advice=advice)
+    plan = await make_plan(recipes[0], env, forced=options.forced)
+    if plan.no_machine is not None and plan.exit_code == ExitCode.NO_MACHINE:
+        raise plan.no_machine
+    return _inputs(plan, env, before)
+
+
+def _inputs(plan: Plan, env: Mapping[str, str], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    recipe, clearance, now = plan.recipe, clear(plan.findings), datetime.now(UTC)
+    deadline = lease_deadline(recipe.limits, plan.offer.usd_per_h, now, billable=plan.provisioner.billable)
+    if not plan.provisioner.billable or deadline is None:
+        message = f"provisioner {plan.provisioner.name} rents no machine that a stack could hold"
+        raise UsageError(message, advice="add --set resources.provisioner=runpod")
+    given = boot_env(plan, env)
+    secrets = sorted(set(given) & set(recipe.secrets))
+    nameless = Lease(provider=_OWN, name="", run_id="")
+    told = {name: value for name, value in given.items() if name not in secrets}
+    lasts_s = round((deadline.at - now).total_seconds())
+    order = order_with(plan, plan.offer, nameless, told)
+    order = replace(order, idle_s=recipe.limits.idle_duration or float(lasts_s))
+    wanted = {
+        **recipe.resources.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_WANTED),
+        "recipe": recipe.name,
+        "makes ready": digest_of(order.boot),
+        "ports": list(order.ports),
+        "limits": recipe.limits.model_dump(mode="json", include={"max_cost", "max_duration", "idle_duration"}),
+    }
+    return {
+        "recipe": recipe.name,
+        "owner": (before or {}).get("owner") or owner_name(env),
+        "provisioner": getattr(plan.provisioner, "underlying", plan.provisioner.name),
+        "order": pack(Request.of(order, clearance, plan.offers)),
+        "secrets": secrets,
+        "wanted": _without_nothing(wanted),
+        "lasts_s": lasts_s,
+        "max_price": recipe.limits.max_price,
+        "usd_per_h": plan.offer.usd_per_h,
+        "provision_s": recipe.limits.deadlines.provision,
+        "release_s": recipe.limits.deadlines.release,
+    }
+
+
+def _without_nothing(data: Any) -> Any:
+    """Plain data without what is None: Pulumi does not keep it, and would see a change in it."""
+    if isinstance(data, dict):
+        return {key: _without_nothing(value) for key, value in data.items() if value is not None}
+    return [_without_nothing(value) for value in data] if isinstance(data, list | tuple) else data
+
+
+def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[str]:
+    """What a new pod costs by the hour and at most; nothing if none is made."""
+    step = changes.of("GpuPod")
+    if step is None or step.op not in ("create", "replace"):
+        return []
+    price, hours = inputs.get("usd_per_h"), inputs["lasts_s"] / 3600
+    if price is None:
+        return [f"nobody says what it costs by the hour; it lets itself go after {hours:.1f} h"]
+    return [
+        f"${price:.2f}/h until it is destroyed; it lets itself go after {hours:.1f} h: ${price * hours:.2f} at most"
+    ]
+
+
+def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The pod, its price, its end and the way in."""
+    if not outputs.get("lease"):
+        return []
+    lease = lease_of(outputs["lease"])
+    return [
+        ("pod", f"{lease.id}   {lease.name}"),
+        ("hardware", " ".join(filter(None, [lease.details.get("gpu"), lease.details.get("cloud")]))),
+        ("price", _price(lease)),
+        ("ends itself", _until(lease)),
+        ("shell", f"recipe ssh {lease.run_id}"),
+    ]
+
+
+def may_bill(outputs: Mapping[str, Any]) -> str:
+    """The pod with its price."""
+    if not outputs.get("lease"):
+        return ""
+    lease = lease_of(outputs["lease"])
+    return f"pod {lease.id} ({lease.name}) at {_price(lease)} until {_until(lease)}"
+
+
+async def after_up(
+    ref: StackRef, inputs: Mapping[str, Any], outputs: Mapping[str, Any], env: Mapping[str, str], heard: Heard
+) -> list[str]:
+    """Waits until the pod can be reached; then, and only then, the stack holds it. Raises NoMachine."""
+    lease = lease_of(outputs["lease"])
+    journal = _journal()
+    entry = _entry(journal, lease)
+    if entry is None:
+        where = "it was rented from another computer, whose key alone opens it"
+        return [f"{lease.name}: {where}; recipe stack destroy {ref} ends it from here as well"]
+    provisioner = registry.provisioner(_OWN)
+    if not entry.lease.details.get("reached"):
+        heard(f"{lease.name}: waiting until it can be reached")
+        await _reach(provisioner, entry.lease, inputs.get("provision_s"), ref, heard)
+    journal.reached(held(replace(entry.lease, details={**entry.lease.details, "reached": True}), ref))
+    return [f"recipe ssh {lease.run_id} opens a shell; its engine and model come by themselves"]
+
+
+async def _reach(provisioner: Provisioner, lease: Lease, within_s: float | None, ref: StackRef, heard: Heard) -> None:
+    advice = f"recipe stack destroy {ref} ends it; it bills {_price(lease)} until {_until(lease)}"
+    try:
+        async with asyncio.timeout(within_s):
+            host = await provisioner.host(lease)
+    except TimeoutError:
+        what = f"{lease.name} could not be reached within limits.deadlines.provision"
+        raise NoMachine(what, advice=advice) from None
+    except NoMachine as error:
+        raise NoMachine(f"{lease.name} cannot be reached: {error.message}", advice=advice) from error
+    for note in host.notes:
+        heard(note)
+    await host.close()
+
+
+async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    """The proof, from the journal or from the provider itself. Raises MayStillBillError without one."""
+    if not outputs.get("lease"):
+        return []
+    lease = lease_of(outputs["lease"])
+    journal = _journal()
+    latest = journal.of_run(lease.run_id)
+    if latest is not None and latest.state == "gone" and latest.proof:
+        return [f"{lease.name}: {latest.proof}"]
+    match await registry.provisioner(_OWN).destroy(lease):
+        case Gone(proof, _):
+            return [f"{lease.name}: {proof}"]
+        case MayStillBill(reason, command):
+            raise MayStillBillError(f"{may_bill(outputs)} is not proven gone: {reason}", advice=command)
+
+
+def _journal() -> Journal:
+    return Journal(Ledger(Path(recipe_home())).path)
+
+
+def _entry(journal: Journal, lease: Lease) -> Entry | None:
+    """The pod's open lease, if this computer has asked for it."""
+    entry = journal.of_run(lease.run_id)
+    return entry if entry is not None and entry.open and entry.lease.name == lease.name else None
+
+
+def _price(lease: Lease) -> str:
+    return f"${lease.usd_per_h:.2f}/h" if lease.usd_per_h is not None else "a price that nobody says"
+
+
+def _until(lease: Lease) -> str:
+    return f"{lease.deadline.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if lease.deadline else "somebody ends it"
