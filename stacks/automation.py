@@ -80,13 +80,13 @@ class Managed:
         found, fresh = await driver.call("open", stack)
         return cls(site, project, name, found, driver, fresh=fresh)
 
-    async def preview(self, heard: Heard = _nobody) -> Changes:
-        """What `up` would do. Sends no writing request."""
-        return (await self._steps("preview", heard, self._stack.preview)).changes
+    async def preview(self, heard: Heard = _nobody, *, refresh: bool = False) -> Changes:
+        """What `up` would do. Sends no writing request. `refresh`: resources are looked at, not only their state."""
+        return (await self._steps("preview", heard, self._stack.preview, refresh=refresh)).changes
 
-    async def up(self, heard: Heard = _nobody) -> Mapping[str, Any]:
-        """Make it so; returns the outputs, secrets as `Secret`."""
-        await self._steps("up", heard, self._stack.up, show_secrets=False)
+    async def up(self, heard: Heard = _nobody, *, refresh: bool = False) -> Mapping[str, Any]:
+        """Make it so; returns the outputs, secrets as `Secret`. `refresh`: what is gone meanwhile is made again."""
+        await self._steps("up", heard, self._stack.up, show_secrets=False, refresh=refresh)
         return await self.outputs()
 
     async def preview_destroy(self, heard: Heard = _nobody) -> Changes:

@@ -7,6 +7,7 @@ import gc
 import importlib
 import importlib.util
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -122,6 +123,9 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments: "):
             word = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
             hint = did_you_mean(word, [option for action in self._actions for option in action.option_strings])
+            hint = hint if hint.startswith("did you mean") else ""
+        elif found := re.search(r"invalid choice: '(.+)' \(choose from (.+)\)", message):
+            hint = did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
             hint = hint if hint.startswith("did you mean") else ""
         print(f"{self.prog}: {message}{'; ' + hint if hint else ''}", file=sys.stderr)
         print(f"see {self.prog} --help", file=sys.stderr)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from provisioners.site import site_of
@@ -22,7 +22,7 @@ from runners.terminal.stack_view import Happening, changes_lines, outputs_lines,
 from stacks import engine, kept
 from stacks.automation import Managed
 from stacks.reference import StackRef
-from stacks.values import INPUTS, Changes, NoEngine, NoSuchStack, Secret
+from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret
 
 PATIENCE_S = 600.0
 """How long everything of a stack may take to be gone, with proof."""
@@ -39,41 +39,29 @@ class Wish:
     as_json: bool = False
 
 
-@dataclass
-class _Told:
-    """What comes of it, for --json."""
-
-    stack: str
-    changes: list[dict[str, Any]] = field(default_factory=list)
-    costs: list[str] = field(default_factory=list)
-    outputs: Mapping[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 async def up(wish: Wish) -> int:
     """Make it so. Returns the exit code."""
     site, program = site_of(os.environ), program_of(wish.ref)
     async with _heeding_signals(wish.ref):
-        before = await _before(wish.ref)
-        inputs = await _inputs(wish, program, before.inputs)
-        managed = await _opened(wish.ref, inputs)
-        agreed = False
-        try:
-            told = await _previewed(wish, program, managed, inputs, before.values)
-            agreed = not told.changes or await _agreed(wish, "make")
-        finally:
-            if managed.fresh and not agreed:
-                await managed.remove()
-        if not agreed:
-            print("nothing was changed", file=sys.stderr)
+        with _happening(f"looks at what would change in {wish.ref}").shown() as heard:
+            before = await _before(wish.ref)
+            inputs = await _inputs(wish, program, before)
+            managed = await _opened(wish.ref, inputs)
+            changes = await _previewed(managed, heard)
+        costs = program.costs(inputs, changes, before.values)
+        _show(wish, changes, "costs", costs)
+        if changes.any and not await _agreed(wish, managed, "do this"):
             return ExitCode.DONE
-        outputs = await _updated(wish, managed)
-        kept.keep(site, wish.ref, outputs, inputs)
-        plain = _plain(outputs)
-        with _happening(f"{wish.ref} is there").shown() as heard:
-            told.notes = await program.after_up(wish.ref, inputs, plain, os.environ, heard)
-    told.outputs = plain
-    _show_up(wish, program, told)
+        with _happening(f"makes {wish.ref}").shown() as heard:
+            outputs = await _updated(wish, managed, heard)
+            kept.keep(site, wish.ref, outputs, inputs)
+            plain = _plain(outputs)
+            notes = await program.after_up(wish.ref, inputs, plain, os.environ, heard)
+    if wish.as_json:
+        told = {"stack": str(wish.ref), "changes": _steps(changes), "costs": costs, "outputs": plain, "notes": notes}
+        print_json(told)
+    else:
+        _show_outputs(program, plain, notes)
     return ExitCode.DONE
 
 
@@ -81,16 +69,16 @@ async def preview(wish: Wish) -> int:
     """What `up` would do."""
     program = program_of(wish.ref)
     async with _heeding_signals(wish.ref):
-        before = await _before(wish.ref)
-        inputs = await _inputs(wish, program, before.inputs)
-        managed = await _opened(wish.ref, inputs)
-        try:
-            told = await _previewed(wish, program, managed, inputs, before.values)
-        finally:
-            if managed.fresh:
-                await managed.remove()
+        with _happening(f"looks at what would change in {wish.ref}").shown() as heard:
+            before = await _before(wish.ref)
+            inputs = await _inputs(wish, program, before)
+            managed = await _opened(wish.ref, inputs)
+            changes = await _previewed(managed, heard)
+            await _forget_if_fresh(managed)
+        costs = program.costs(inputs, changes, before.values)
+        _show(wish, changes, "costs", costs)
     if wish.as_json:
-        print_json({"stack": told.stack, "changes": told.changes, "costs": told.costs})
+        print_json({"stack": str(wish.ref), "changes": _steps(changes), "costs": costs})
     return ExitCode.DONE
 
 
@@ -98,14 +86,13 @@ async def destroy(wish: Wish) -> int:
     """Delete everything in it, with proof, and forget it. Raises MayStillBillError if something is not proven gone."""
     site, program = site_of(os.environ), program_of(wish.ref)
     async with _heeding_signals(wish.ref):
-        before = await _before(wish.ref)
-        managed = await _opened(wish.ref, None)
         with _happening(f"looks at {wish.ref}").shown() as heard:
+            before = await _before(wish.ref)
+            managed = await _opened(wish.ref, None)
             changes = await managed.preview_destroy(heard)
         bills = program.may_bill(before.values)
-        _show(wish, changes, [f"{bills}: no longer, once it is gone"] if bills else [])
-        if changes.any and not await _agreed(wish, "delete"):
-            print("nothing was deleted", file=sys.stderr)
+        _show(wish, changes, "ends", [bills] if bills else [])
+        if changes.any and not await _agreed(wish, managed, "delete this"):
             return ExitCode.DONE
         proofs = await _destroyed(wish.ref, managed, program, before.values)
         await managed.remove()
@@ -137,16 +124,15 @@ async def outputs(wish: Wish) -> int:
 async def inputs(wish: Wish, *, new: bool) -> int:
     """What a stack's program is run with."""
     before = kept.Outputs.none() if new else await _before(wish.ref)
-    print_json(await _inputs(wish, program_of(wish.ref), before.inputs))
+    print_json(await _inputs(wish, program_of(wish.ref), before))
     return ExitCode.DONE
 
 
 async def unlock(wish: Wish) -> int:
     """Lift whoever's lock."""
     managed = await _opened(wish.ref, None)
-    if not await _agreed(
-        wish, "unlock", f"two updates of {wish.ref} at once spoil its state; has the other one ended?"
-    ):
+    print(f"two updates of {wish.ref} at once spoil its state", file=sys.stderr)
+    if not await _agreed(wish, managed, "has the other one ended"):
         return ExitCode.DONE
     await managed.unlock()
     if wish.as_json:
@@ -164,10 +150,11 @@ async def list_all(as_json: bool) -> int:
         return ExitCode.DONE
     out = console()
     if not rows:
-        out.print("no stacks yet; recipe stack up model_cache RECIPE makes a volume for its model")
-        out.print("               recipe stack up gpu_pod RECIPE a pod that stays")
+        out.print("no stacks yet")
+        out.print("recipe stack up model_cache RECIPE   makes a volume for its model, downloaded once")
+        out.print("recipe stack up gpu_pod RECIPE       makes a pod that stays")
         return ExitCode.DONE
-    for line in stacks_lines(rows):
+    for line in stacks_lines(rows, width_of(out)):
         out.print(line)
     if source == "kept":
         _remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
@@ -194,9 +181,12 @@ async def _before(ref: StackRef) -> kept.Outputs:
     site = site_of(os.environ)
     engine.need(site)
     try:
-        return await kept.outputs_of(site, ref)
+        found = await kept.outputs_of(site, ref)
     except NoSuchStack:
         return kept.Outputs.none()
+    last = kept.kept(site, ref)
+    # A stack that was emptied puts out nothing any more; what it was made of is still known here.
+    return replace(found, inputs=last.inputs) if found.inputs is None and last is not None else found
 
 
 async def _existing(ref: StackRef) -> kept.Outputs:
@@ -226,34 +216,37 @@ async def _opened(ref: StackRef, inputs: Mapping[str, Any] | None) -> Managed:
         raise await _meant(ref, error) from None
 
 
-async def _inputs(wish: Wish, program: StackProgram, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not wish.recipes and before is None:
+async def _inputs(wish: Wish, program: StackProgram, before: kept.Outputs) -> dict[str, Any]:
+    if not wish.recipes and before.inputs is None:
         advice = f"recipe stack up {wish.ref} RECIPE"
         raise UsageError(f"{wish.ref} was never made, so there is nothing to go on with: name a recipe", advice=advice)
-    return await program.inputs(wish.recipes, wish.ref, wish.options, os.environ, before)
+    options = replace(wish.options, outputs=before.values)
+    return await program.inputs(wish.recipes, wish.ref, options, os.environ, before.inputs)
 
 
-async def _previewed(
-    wish: Wish, program: StackProgram, managed: Managed, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
-) -> _Told:
-    with _happening(f"looks at what would change in {wish.ref}").shown() as heard:
-        changes = await managed.preview(heard)
-    costs = program.costs(inputs, changes, outputs)
-    _show(wish, changes, costs)
-    return _Told(str(wish.ref), _steps(changes), costs)
+async def _previewed(managed: Managed, heard: Heard) -> Changes:
+    """What would change, as things are now. A stack that was only made to be looked at does not stay."""
+    try:
+        return await managed.preview(heard, refresh=True)
+    except BaseException:
+        await _forget_if_fresh(managed)
+        raise
 
 
-async def _updated(wish: Wish, managed: Managed) -> Mapping[str, Any]:
+async def _forget_if_fresh(managed: Managed) -> None:
+    if managed.fresh:
+        await managed.remove()
+
+
+async def _updated(wish: Wish, managed: Managed, heard: Heard) -> Mapping[str, Any]:
     """The outputs. What was made before a failure is told, since it bills."""
     try:
-        with _happening(f"makes {wish.ref}").shown() as heard:
-            return await managed.up(heard)
+        return await managed.up(heard, refresh=True)
     except BaseException:
         for lease in managed.report.created:
             name = lease.get("name") or lease.get("id") or "something"
-            _remark(
-                f"{name} exists, and bills: recipe stack up {wish.ref} goes on, recipe stack destroy {wish.ref} ends it"
-            )
+            ways = f"recipe stack up {wish.ref} goes on, recipe stack destroy {wish.ref} ends it"
+            _remark(f"{name} exists, and bills: {ways}")
         raise
 
 
@@ -262,8 +255,8 @@ async def _destroyed(ref: StackRef, managed: Managed, program: StackProgram, out
     try:
         with _happening(f"deletes {ref}").shown() as heard:
             await managed.destroy(heard, patience_s=PATIENCE_S)
-        proofs = [*managed.report.proofs]
-        return list(dict.fromkeys([*proofs, *await program.after_destroy(ref, outputs, os.environ)]))
+        proofs = list(managed.report.proofs)
+        return await program.after_destroy(ref, outputs, os.environ) or proofs
     except MayStillBillError:
         raise
     except RecipeError as error:
@@ -271,24 +264,21 @@ async def _destroyed(ref: StackRef, managed: Managed, program: StackProgram, out
         if not bills:
             raise
         message = f"NOT PROVEN GONE: {bills}: {error.message}"
-        raise MayStillBillError(message, advice=error.advice or f"recipe stack destroy {ref}, again") from error
+        raise MayStillBillError(message, advice=f"recipe stack destroy {ref}, again") from error
 
 
-def _show(wish: Wish, changes: Changes, costs: Sequence[str]) -> None:
+def _show(wish: Wish, changes: Changes, label: str, texts: Sequence[str]) -> None:
     """On the terminal; for --json it is part of the document."""
     out = console(stderr=True) if wish.as_json else console()
-    for line in changes_lines(changes, costs, width_of(out)):
+    for line in changes_lines(changes, label, texts, width_of(out)):
         out.print(line)
 
 
-def _show_up(wish: Wish, program: StackProgram, told: _Told) -> None:
-    if wish.as_json:
-        print_json(asdict(told))
-        return
+def _show_outputs(program: StackProgram, outputs: Mapping[str, Any], notes: Sequence[str]) -> None:
     out = console()
-    for line in outputs_lines(program.told(told.outputs), width_of(out)):
+    for line in outputs_lines(program.told(outputs), width_of(out)):
         out.print(line)
-    for note in told.notes:
+    for note in notes:
         out.print(note)
 
 
@@ -303,15 +293,22 @@ def _plain(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in outputs.items() if name != INPUTS and not isinstance(value, Secret)}
 
 
-async def _agreed(wish: Wish, what: str, question: str = "") -> bool:
+async def _agreed(wish: Wish, managed: Managed, question: str) -> bool:
     """Whether the user, at a terminal, says yes. Raises UsageError where nobody can be asked."""
     if wish.yes:
         return True
-    if not sys.stdin.isatty():
-        advice = "add --yes"
-        raise UsageError(f"nobody can be asked here whether to {what} this", advice=advice)
-    print(f"{question or f'{what} this?'} [y/N] ", end="", file=sys.stderr, flush=True)
-    return (await _typed()).strip().lower() in ("y", "yes")
+    agreed = False
+    try:
+        if not sys.stdin.isatty():
+            raise UsageError("nothing was changed: nobody can be asked here", advice="the same with --yes does it")
+        print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)
+        agreed = (await _typed()).strip().lower() in ("y", "yes")
+    finally:
+        if not agreed:
+            await _forget_if_fresh(managed)
+    if not agreed:
+        print("nothing was changed", file=sys.stderr)
+    return agreed
 
 
 async def _typed() -> str:

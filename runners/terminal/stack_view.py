@@ -15,8 +15,7 @@ from rich.text import Text
 
 from runners.terminal.cells import plain, plain_in
 from runners.terminal.layout import labelled
-from runners.terminal.tables import aligned_table
-from runners.terminal.words import clock_time, plural
+from runners.terminal.words import clock_time
 from stacks.values import Changes, Step
 
 _SIGNS = {"create": "+", "update": "~", "replace": "-/+", "delete": "-"}
@@ -26,8 +25,8 @@ _INNER = frozenset({"UniqueName"})
 """Kinds that cost nothing, and that nobody asked for."""
 
 
-def changes_lines(changes: Changes, costs: Sequence[str], width: int | None) -> Iterator[RenderableType]:
-    """What an update would do, a resource on a line; then what it costs."""
+def changes_lines(changes: Changes, label: str, texts: Sequence[str], width: int | None) -> Iterator[RenderableType]:
+    """What an update would do, a resource on a line; then what comes of it, such as what it costs, behind a label."""
     shown = [step for step in changes.steps if step.op in _SIGNS and step.type not in _INNER]
     kind, name = (max((len(part(step)) for step in shown), default=0) for part in (_kind, _name))
     for step in shown:
@@ -36,11 +35,12 @@ def changes_lines(changes: Changes, costs: Sequence[str], width: int | None) -> 
         why = ", ".join(step.changed) if step.op in ("update", "replace") else ""
         yield Text.assemble(sign, plain(f"{what}   {why}".rstrip()))
     if shown:
-        yield _total(changes)
+        if len(shown) > 1:
+            yield _total(changes)
     else:
         yield "nothing changes"
-    for i, line in enumerate(costs):
-        yield from labelled("costs" if i == 0 else "", plain(line), width)
+    for i, line in enumerate(texts):
+        yield from labelled(label if i == 0 else "", plain(line), width)
 
 
 def _total(changes: Changes) -> str:
@@ -71,29 +71,18 @@ def usual_pairs(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else json.dumps(plain_in(value))) for name, value in outputs.items()]
 
 
-def stacks_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """A stack on a line."""
-    cells = [
-        [
-            row["stack"],
-            "being changed" if row["busy"] else _held(row["resources"]),
-            plain(row["bills"]) or "nothing",
-            moment(row["updated_at"]),
-        ]
-        for row in rows
-    ]
-    yield aligned_table(("stack", "holds", "bills until it is destroyed", "changed (UTC)"), cells)
-
-
-def _held(resources: int | None) -> str:
-    if resources is None:
-        return "?"
-    return plural(resources, "resource") if resources else "nothing"
+def stacks_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterator[RenderableType]:
+    """Each stack with what it bills until it is destroyed, and when it was changed."""
+    indent = max(len(row["stack"]) for row in rows) + 3
+    for row in rows:
+        yield from labelled(plain(row["stack"]), plain(row["bills"]) or "bills nothing", width, indent=indent)
+        changed = "is being changed" if row["busy"] else f"changed {moment(row['updated_at'])}"
+        yield from labelled("", changed, width, indent=indent)
 
 
 def moment(text: str | None) -> str:
     """An ISO moment to the minute, in UTC."""
-    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M}" if text else "never"
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if text else "never"
 
 
 class Happening:

@@ -16,12 +16,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from recipes.errors import UsageError
+from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_json, complete_recipes, forced_codes, load_recipes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="what", metavar="COMMAND", title="commands", required=True)
+    parser.set_defaults(what=None, help=parser.format_help, json=False)
+    commands = parser.add_subparsers(dest="what", metavar="COMMAND", title="commands")
 
     def command(name: str, what: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
@@ -97,6 +98,9 @@ def complete_stacks(prefix: str, **_: object) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.what is None:
+        print(options.help(), end="")
+        return ExitCode.USAGE
     from runners.cli import stacking
 
     ends: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {
