@@ -15,6 +15,7 @@ from rich.text import Text
 from provisioners.journal import Entry
 from recipes.errors import ExitCode, RecipeError
 from recipes.load import LoadedRecipe
+from runners.cli.adopting import Standing, standing
 from runners.cli.budget import month_budget
 from runners.cli.common import console, print_json
 from runners.cli.repeating import carrying, compare_lines, money_line
@@ -78,6 +79,8 @@ class Runs:
         self._repeat, self._fresh = repeat, fresh or repeat > 1
         self._results: dict[int, dict[str, Any]] = {}
         self._refused: list[dict[str, Any]] = []
+        self._standing: dict[int, Standing] = {}
+        """Runs of clients that died, which are gone on with."""
         self._codes: list[tuple[int, int]] = []
         """With the number of the run that each is of: the first that failed gives the exit code."""
         self._sessions: set[Session] = set()
@@ -186,12 +189,13 @@ class Runs:
         kept: dict[int, Plan] = {}
         budget, warnings = self._budget(self._repeat), list[str]()
         for i, one in enumerate(loaded):
-            plan = await make_plan(one, os.environ, forced=self._forced, budget=budget)
+            await self._look_for_standing(i, one)
+            plan = await self._plan(i, one, budget)
             if budget and plan.forecast:
                 budget = budget.after(plan.forecast.total_usd, plan.recipe.limits)
             if plan.no_machine is not None and plan.exit_code == ExitCode.NO_MACHINE:
                 raise plan.no_machine
-            if plan.verdict == "refuse":
+            if plan.verdict == "refuse" and i not in self._standing:
                 self._refused.append(carrying(document_of(plan), self._repeat, self._budget_usd))
                 self._say(*refusal_lines(self._refused[-1], width_of(console(stderr=True))))
             if i < _KEPT_PLANS:
@@ -200,6 +204,20 @@ class Runs:
         if warnings and len(loaded) * self._repeat > 1 and not self._refused:
             self._say(f"warning: {warnings[-1]}")  # the last one's is that of all of them together
         return None if self._refused else kept
+
+    async def _look_for_standing(self, number: int, loaded: LoadedRecipe) -> None:
+        """Whether an earlier run of the recipe is gone on with instead of beginning another."""
+        home = site().home
+        if self._fresh or not (home / "ledger.db").is_file():
+            return
+        taken = [standing.folder.run_id for standing in self._standing.values()]
+        if found := await standing(loaded, Ledger(home), self._say, but=taken):
+            self._standing[number] = found
+
+    async def _plan(self, number: int, loaded: LoadedRecipe, budget: MonthBudget | None) -> Plan:
+        if number in self._standing:
+            return await self._standing[number].plan()
+        return await make_plan(loaded, os.environ, forced=self._forced, budget=budget)
 
     def _budget(self, times: int = 1) -> MonthBudget | None:
         """With what has been spent by now."""
@@ -210,7 +228,7 @@ class Runs:
         for i, one in enumerate(loaded):
             clock = Clock()
             try:
-                plan = await make_plan(one, os.environ, forced=self._forced, budget=self._budget())
+                plan = await self._plan(i, one, self._budget())
                 with following(console(stderr=True)) as listener:
                     await self._run_one(i, plan, clock, listener)
                 self._show_ends(only=i)
@@ -231,7 +249,7 @@ class Runs:
                 try:
                     plan = plans.pop(i, None)
                     if plan is None and not self._stopped:
-                        plan = await make_plan(loaded[i], os.environ, forced=self._forced, budget=self._budget())
+                        plan = await self._plan(i, loaded[i], self._budget())
                     if plan is None or self._stopped:
                         self._codes.append((i, ExitCode.INTERRUPTED))
                         return
@@ -256,6 +274,8 @@ class Runs:
     ) -> None:
         home = site().home
         ledger = Ledger(home)
+        if earlier_run := self._standing.pop(number, None):
+            folder, adopted = earlier_run.folder, await earlier_run.taken_over(plan, self._say)
         if folder is None:
             # Asked before the new run is one of them.
             earlier = ledger.unfinished(plan.recipe.name) if plan.workload.goes_on and not self._fresh else []

@@ -174,10 +174,10 @@ async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[
     journal = _journal()
     latest = journal.of_run(lease.run_id)
     if latest is not None and latest.state == "gone" and latest.proof:
-        return [f"{lease.name}: {latest.proof}"]
+        return [latest.proof]
     match await registry.provisioner(_OWN).destroy(lease):
         case Gone(proof, _):
-            return [f"{lease.name}: {proof}"]
+            return [proof]
         case MayStillBill(reason, command):
             raise MayStillBillError(f"{may_bill(outputs)} is not proven gone: {reason}", advice=command)
 

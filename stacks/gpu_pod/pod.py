@@ -105,8 +105,7 @@ class GpuPodProvider(ResourceProvider):
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Let it go, with proof. Raises with name, price and command where there is none."""
         with self._told():
-            gone = _run(self._keeper(_props).delete(lease_in(_props), patience_s=float(_props.get("release_s") or 60)))
-            report.say(self._mask(gone.proof))
+            _run(self._keeper(_props).delete(lease_in(_props), patience_s=float(_props.get("release_s") or 60)))
 
     def _keeper(self, props: Mapping[str, Any]) -> Keeper:
         return Keeper.of(self._site, str(props["provisioner"]), self._mask)

@@ -6,12 +6,12 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
-from provisioners.contract import Offer
 from provisioners.journal import Entry, Journal
 from provisioners.site import recipe_home
 from recipes.errors import NoMachine, UsageError
 from recipes.load import LoadedRecipe
 from runners import registry
+from runners.cli.adopting import leased_offer
 from runners.cli.common import add_json, add_metrics_port, add_run, watched
 from runners.cli.running import Runs
 from runners.events import Listener
@@ -69,15 +69,5 @@ async def _attach(
             f"{folder.run_id} has no machine to go on with: {seen.message or seen.state}",
             advice=f"recipe down {folder.run_id} proves it; then recipe up goes on from its answers",
         )
-    plan = await make_plan(loaded, os.environ, leased=_offer(folder, entry))
+    plan = await make_plan(loaded, os.environ, leased=leased_offer(folder, entry))
     return await Runs(as_json=options.json, keep=options.keep, watchers=watchers).adopt(plan, folder, entry)
-
-
-def _offer(folder: RunFolder, entry: Entry) -> Offer:
-    """What was leased, as far as the plan tells."""
-    offers = (folder.read_json("plan.json") or {}).get("offers") or []
-    wanted = entry.lease.details.get("offer", offers[0]["id"] if offers else "")
-    known = next((offer for offer in offers if offer["id"] == wanted), offers[0] if offers else None)
-    lease = entry.lease
-    costs = {"price_usd_per_h": lease.price_usd_per_h, "storage_usd_per_h": lease.storage_usd_per_h}
-    return Offer(**{"provider": lease.provider, "id": lease.id or "", **(known or {}), **costs})
