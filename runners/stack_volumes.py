@@ -71,11 +71,11 @@ class StackVolume:
             )
         if hub is None or self.place is None:
             return
-        gb, numbers = f"{hub.bytes / _GB:,.1f} GB", {"bytes": hub.bytes}
+        size, numbers = amount_of(hub.bytes), {"bytes": hub.bytes}
         if held := self.held(hub):
-            message = f"{gb} model on stack {self.ref} since {held.at:%Y-%m-%d}, already paid for: nothing to download"
+            message = f"{size} model on stack {self.ref} since {held.at:%Y-%m-%d}, already paid for: no download"
         else:
-            message = f"{gb} model not on stack {self.ref} yet: this run downloads it, the next ones find it"
+            message = f"{size} model not on stack {self.ref} yet: this run brings it"
         yield Finding(level="ok", code="stack", message=message, numbers=numbers)
 
     def document(self, hub: HubModel | None) -> dict[str, Any]:
@@ -152,8 +152,8 @@ def after_prepare(
     if volume.place is None or host.place(volume.path) != volume.path:
         return None
     if volume.held(hub) and downloaded_bytes:
-        gb = f"{downloaded_bytes / _GB:,.1f} GB"
-        return f"stack {volume.ref} was said to hold {hub.repo}, and did not: {gb} were downloaded again"
+        size = amount_of(downloaded_bytes)
+        return f"stack {volume.ref} was said to hold {hub.repo}, and did not: {size} were downloaded again"
     note_filled(site, volume, hub, run_id, at)
     return None
 
@@ -209,6 +209,11 @@ def held_in(values: Mapping[str, Any]) -> list[Held]:
         with suppress(ValueError, KeyError, TypeError):
             found.append(Held.of(data))
     return found
+
+
+def amount_of(size_bytes: int) -> str:
+    """Bytes of a model for people."""
+    return f"{size_bytes / _GB:,.1f} GB" if size_bytes >= _GB / 10 else f"{size_bytes / 1e6:,.1f} MB"
 
 
 def _mounting(recipe: Recipe, volume: Volume, volume_id: str) -> Recipe:

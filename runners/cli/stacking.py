@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from provisioners.site import site_of
 from recipes.errors import ExitCode, MayStillBillError, RecipeError, UsageError
@@ -24,6 +24,7 @@ from stacks.automation import Managed
 from stacks.reference import StackRef
 from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret
 
+T = TypeVar("T")
 PATIENCE_S = 600.0
 """How long everything of a stack may take to be gone, with proof."""
 
@@ -42,7 +43,7 @@ class Wish:
 async def up(wish: Wish) -> int:
     """Make it so. Returns the exit code."""
     site, program = site_of(os.environ), program_of(wish.ref)
-    async with _heeding_signals(wish.ref):
+    async with _heeding_signals(f"recipe stack up {wish.ref}"):
         with _happening(f"looks at what would change in {wish.ref}").shown() as heard:
             before = await _before(wish.ref)
             inputs = await _inputs(wish, program, before)
@@ -53,7 +54,7 @@ async def up(wish: Wish) -> int:
         if changes.any and not await _agreed(wish, managed, "do this"):
             return ExitCode.DONE
         with _happening(f"makes {wish.ref}").shown() as heard:
-            outputs = await _updated(wish, managed, heard)
+            outputs = await _updated(wish, program, managed, before.values, heard)
             kept.keep(site, wish.ref, outputs, inputs)
             plain = _plain(outputs)
             notes = await program.after_up(wish.ref, inputs, plain, os.environ, heard)
@@ -68,7 +69,7 @@ async def up(wish: Wish) -> int:
 async def preview(wish: Wish) -> int:
     """What `up` would do."""
     program = program_of(wish.ref)
-    async with _heeding_signals(wish.ref):
+    async with _heeding_signals(f"recipe stack up {wish.ref}"):
         with _happening(f"looks at what would change in {wish.ref}").shown() as heard:
             before = await _before(wish.ref)
             inputs = await _inputs(wish, program, before)
@@ -85,12 +86,12 @@ async def preview(wish: Wish) -> int:
 async def destroy(wish: Wish) -> int:
     """Delete everything in it, with proof, and forget it. Raises MayStillBillError if something is not proven gone."""
     site, program = site_of(os.environ), program_of(wish.ref)
-    async with _heeding_signals(wish.ref):
+    async with _heeding_signals(f"recipe stack destroy {wish.ref}"):
         with _happening(f"looks at {wish.ref}").shown() as heard:
             before = await _before(wish.ref)
             managed = await _opened(wish.ref, None)
             changes = await managed.preview_destroy(heard)
-        bills = program.may_bill(before.values)
+        bills = program.may_bill(before.values) if changes.any else ""
         _show(wish, changes, "ends", [bills] if bills else [])
         if changes.any and not await _agreed(wish, managed, "delete this"):
             return ExitCode.DONE
@@ -238,16 +239,26 @@ async def _forget_if_fresh(managed: Managed) -> None:
         await managed.remove()
 
 
-async def _updated(wish: Wish, managed: Managed, heard: Heard) -> Mapping[str, Any]:
-    """The outputs. What was made before a failure is told, since it bills."""
+async def _updated(
+    wish: Wish, program: StackProgram, managed: Managed, before: Mapping[str, Any], heard: Heard
+) -> Mapping[str, Any]:
+    """The outputs. After a failure what was only a means is let go, and what stays is told, since it bills."""
     try:
         return await managed.up(heard, refresh=True)
     except BaseException:
-        for lease in managed.report.created:
-            name = lease.get("name") or lease.get("id") or "something"
+        for name in await _to_its_end(program.after_failure(wish.ref, managed.report.created, before, os.environ)):
             ways = f"recipe stack up {wish.ref} goes on, recipe stack destroy {wish.ref} ends it"
             _remark(f"{name} exists, and bills: {ways}")
         raise
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Letting go is never cut short."""
+    working = asyncio.ensure_future(work)
+    while not working.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({working})
+    return working.result()
 
 
 async def _destroyed(ref: StackRef, managed: Managed, program: StackProgram, outputs: Mapping[str, Any]) -> list[str]:
@@ -333,7 +344,7 @@ def _remark(text: str) -> None:
 
 
 @asynccontextmanager
-async def _heeding_signals(ref: StackRef) -> AsyncIterator[None]:
+async def _heeding_signals(again: str) -> AsyncIterator[None]:
     """The first signal lets Pulumi finish its step and write its state; the second ends it at once."""
     task = asyncio.current_task()
     heard: list[str] = []
@@ -350,7 +361,7 @@ async def _heeding_signals(ref: StackRef) -> AsyncIterator[None]:
         try:
             yield
         except asyncio.CancelledError:
-            advice = f"recipe stack list shows what there is; recipe stack up {ref} goes on"
+            advice = f"recipe stack list shows what there is; {again} goes on"
             raise Interrupted(f"interrupted by {heard[0] if heard else 'a signal'}", advice=advice) from None
 
 

@@ -37,9 +37,10 @@ class _Load:
 def findings(question: Question, offer: Offer) -> Iterator[Finding]:
     """Whether everything that will be written has room. On a machine of one's own it may lie there already."""
     for load in _loads(question, offer):
-        what = f"{load.model_gb:.1f} GB model"
+        parts = [f"{load.model_gb:.1f} GB model"] if load.model_gb or not question.volume_grows_by else []
         if load.engine_gb:
-            what += f" + {load.engine_gb:.1f} GB {question.engine.known_as}"
+            parts.append(f"{load.engine_gb:.1f} GB {question.engine.known_as}")
+        what = " + ".join(parts) or "nothing"
         numbers = {"needed_gb": round(load.needed_gb, 2), "available_gb": round(load.has_gb, 2)}
         if load.needed_gb + _RESERVED_GB <= load.has_gb:
             message = f"{what} of {_where(load, question)}"
@@ -49,7 +50,7 @@ def findings(question: Question, offer: Offer) -> Iterator[Finding]:
         yield Finding(
             level="block" if short and (question.billable or question.downloads) else "warn",
             code=load.name,
-            message=f"{what} {'do' if load.engine_gb else 'does'} not fit the {_where(load, question)}",
+            message=f"{what} {'do' if len(parts) > 1 else 'does'} not fit the {_where(load, question)}",
             suggestion=_remedy(load, question),
             numbers=numbers,
             quote="No space left on device",

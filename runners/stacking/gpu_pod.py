@@ -166,6 +166,13 @@ async def _reach(provisioner: Provisioner, lease: Lease, within_s: float | None,
     await host.close()
 
 
+async def after_failure(
+    ref: StackRef, made: Sequence[Mapping[str, Any]], outputs: Mapping[str, Any], env: Mapping[str, str]
+) -> list[str]:
+    """A pod stays: the next update goes on with it."""
+    return [str(lease.get("name") or lease.get("id")) for lease in made]
+
+
 async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
     """The proof, from the journal or from the provider itself. Raises MayStillBillError without one."""
     if not outputs.get("lease"):

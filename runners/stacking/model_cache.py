@@ -9,6 +9,7 @@ from math import ceil
 from typing import Any, cast
 
 from provisioners.contract import Lease, Offer, Order, Provisioner
+from provisioners.journal import Journal
 from provisioners.naming import owner_name
 from provisioners.preflight import clear
 from provisioners.site import site_of
@@ -22,10 +23,11 @@ from runners import registry
 from runners.boot import fetch_boot
 from runners.environments import environment_name
 from runners.models import HubModel, resolve_model
-from runners.stack_volumes import forget, held_in, noted, place_on
+from runners.stack_volumes import amount_of, forget, held_in, noted, place_on
 from runners.stacking.program import StackOptions
 from runners.terminal.words import plural
 from stacks.kept import outputs_of
+from stacks.model_cache.lifecycle import VOLUME, let_go, tag_of
 from stacks.model_cache.values import Held
 from stacks.orders import Request, pack
 from stacks.reference import StackRef
@@ -74,7 +76,7 @@ async def inputs(
     models = _models(wanted, name, before, options, env, await _brought(ref, before, env))
     engines = {**before.get("engines", {}), **dict(one.engine for one in wanted)}
     asked_region = options.region or str(before.get("asked_region") or "")
-    wishes = [one.recipe.resources for one in wanted]
+    wishes = [one.recipe.resources.model_copy(update={"volumes": ()}) for one in wanted]
     suggested = str(before.get("suggested_region") or "")
     if not asked_region and not suggested:
         suggested = _best(await keeper.places(wishes), wishes, ref).region
@@ -102,8 +104,8 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
     fetched = {step.name for step in changes.steps if step.type == "Model" and step.op in ("create", "replace")}
     to_fill = [one for one in inputs["models"] if one["fill"] and not one.get("noted")]
     if fetched and to_fill:
-        gb = sum(one["bytes"] for one in to_fill) / _GB
-        lines.append(f"{plural(len(fetched), 'download')}, {gb:,.1f} GB: by the cheapest pod in {region}, let go after")
+        size = amount_of(sum(one["bytes"] for one in to_fill))
+        lines.append(f"{plural(len(fetched), 'download')}, {size}: by the cheapest pod in {region}, let go after")
     return lines
 
 
@@ -125,6 +127,19 @@ async def after_up(
 ) -> list[str]:
     """How recipes find it."""
     return [f"a recipe mounts it with volumes: [{{stack: {ref}, path: {_MOUNTED_AT}}}]"]
+
+
+async def after_failure(
+    ref: StackRef, made: Sequence[Mapping[str, Any]], outputs: Mapping[str, Any], env: Mapping[str, str]
+) -> list[str]:
+    """The volume stays, as far as it was made; a machine that was filling it is let go. Raises MayStillBillError."""
+    volumes = [str(one["name"]) for one in made if one.get("kind") == VOLUME]
+    names = {*volumes, *([str(outputs["name"])] if outputs.get("name") else [])}
+    journal = Journal(site_of(env).home / "ledger.db")
+    for entry in journal.open_leases():
+        if any(entry.lease.run_id.startswith(f"{tag_of(name)}-") for name in names):
+            await let_go(registry.provisioner(entry.lease.provider), journal, entry.lease)
+    return volumes
 
 
 def may_bill(outputs: Mapping[str, Any]) -> str:

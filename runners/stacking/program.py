@@ -72,6 +72,16 @@ class StackProgram(Protocol):
         """
         ...
 
+    async def after_failure(
+        self, ref: StackRef, made: Sequence[Mapping[str, Any]], outputs: Mapping[str, Any], env: Mapping[str, str]
+    ) -> list[str]:
+        """Called where an update failed or was interrupted: lets go of what was only a means, with proof.
+
+        `made` is what was made before that, as the report has it; `outputs` are those of before the update. Returns the
+        names of what stays, and bills. Raises MayStillBillError.
+        """
+        ...
+
     def may_bill(self, outputs: Mapping[str, Any]) -> str:
         """What of this stack bills until it is destroyed, with its price, in a few words; "" if nothing does."""
         ...

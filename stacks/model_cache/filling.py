@@ -13,14 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from provisioners.acquire import Acquisition, describe
-from provisioners.contract import BootJob, Gone, Host, Lease, MayStillBill, Offer, Order
+from provisioners.contract import BootJob, Host, Lease, Offer, Order
 from provisioners.naming import lease_name
 from provisioners.preflight import clear
 from provisioners.volumes import StoredVolume
-from recipes.errors import HostCommandFailed, MayStillBillError, NoCapacity, NoMachine, RecipeError
+from recipes.errors import HostCommandFailed, NoCapacity, NoMachine
 from recipes.spec import Resources, Volume
 from stacks import report
-from stacks.model_cache.lifecycle import Cache, tag_of
+from stacks.model_cache.lifecycle import Cache, let_go, tag_of
 from stacks.model_cache.values import Held
 from stacks.orders import lease_data, unpack
 from stacks.unique import STAMP
@@ -124,22 +124,10 @@ class Filling:
 
     async def _let_go(self, lease: Lease | None) -> None:
         """Always, and with proof. Raises MayStillBillError."""
-        if lease is None:
-            return
-        cache = self.cache
-        cache.journal.releasing(lease)
-        try:
-            release = await cache.provisioner.destroy(lease)
-        except RecipeError as error:
-            release = MayStillBill(error.message, cache.provisioner.command_to_end(lease))
-        cache.journal.released(lease, release)
-        if isinstance(release, Gone):
-            report.tell_released(lease.name, cache.mask(release.proof))
-            cache.say(f"{lease.name} is gone: {release.proof}")
-            return
-        price = f" for ${lease.usd_per_h:.2f}/h" if lease.usd_per_h else ""
-        what = f"{lease.name} ({lease.id}) may still bill{price}: {release.reason}"
-        raise MayStillBillError(what, advice=release.command)
+        if lease is not None:
+            gone = await let_go(self.cache.provisioner, self.cache.journal, lease)
+            report.tell_released(lease.name, self.cache.mask(gone.proof))
+            self.cache.say(f"{lease.name} is gone: {gone.proof}")
 
 
 class _Heard:
@@ -169,7 +157,7 @@ class _Heard:
             return
         rate = (progress["bytes"] - self._before) / passed_s / 1e6
         self._told_at, self._before = time.monotonic(), progress["bytes"]
-        done = f"{progress['bytes'] / 1e9:,.1f} of {progress['total'] / 1e9:,.1f} GB"
+        done = f"{progress['bytes'] / 1e6:,.0f} of {progress['total'] / 1e6:,.0f} MB"
         self._cache.say(f"{self._repo}: {done} at {max(0.0, rate):,.0f} MB/s")
 
     def raise_unless_done(self, status: int) -> None:

@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import provisioners.providers
-from provisioners.contract import Gone, MayStillBill, Provisioner, Site
+from provisioners.contract import Gone, Lease, MayStillBill, Provisioner, Site
 from provisioners.journal import Journal
 from provisioners.naming import read_name
 from provisioners.volumes import StoredVolume, VolumeKeeper
-from recipes.errors import MayStillBillError, UsageError
+from recipes.errors import MayStillBillError, RecipeError, UsageError
 from recipes.plugins import load_plugin
 from stacks import report
 
 PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
+VOLUME = "network volume"
+"""The kind of what is told to have been created."""
 _AT_ONCE_S = 20.0
 """A name that is older than this was made by an earlier update, which may have asked for the volume already."""
 
@@ -52,7 +54,7 @@ class Cache:
         if not fresh:
             self.say(f"looks whether an earlier update has made {name} already")
         volume = await self.provisioner.make_volume(name, size_gb, str(wanted["region"]), fresh=fresh)
-        report.tell_created(name, {"id": volume.id, "name": name, "kind": "network volume"})
+        report.tell_created(name, {"id": volume.id, "name": name, "kind": VOLUME})
         if volume.region != wanted["region"]:
             self.say(f"volume {volume.id} was made in {volume.region} by an earlier update, and stays there")
         return volume if volume.size_gb >= size_gb else await self.provisioner.grow_volume(volume.id, size_gb)
@@ -80,12 +82,22 @@ class Cache:
             if said is None or not said.run.startswith(f"{tag}-"):
                 continue
             self.say(f"lets go of {lease.name}, which an interrupted update has left")
-            self.journal.releasing(lease)
-            release = await self.provisioner.destroy(lease)
-            self.journal.released(lease, release)
-            if isinstance(release, MayStillBill):
-                what = f"{lease.name} ({lease.id}) may still bill: {release.reason}"
-                raise MayStillBillError(what, advice=release.command)
+            await let_go(self.provisioner, self.journal, lease)
+
+
+async def let_go(provisioner: Provisioner, journal: Journal, lease: Lease) -> Gone:
+    """End a machine, and write it down. Raises MayStillBillError with name, price and command."""
+    journal.releasing(lease)
+    try:
+        release = await provisioner.destroy(lease)
+    except RecipeError as error:
+        release = MayStillBill(error.message, provisioner.command_to_end(lease))
+    journal.released(lease, release)
+    if isinstance(release, Gone):
+        return release
+    price = f" for ${lease.usd_per_h:.2f}/h" if lease.usd_per_h else ""
+    what = f"{lease.name} ({lease.id}) may still bill{price}: {release.reason}"
+    raise MayStillBillError(what, advice=release.command)
 
 
 def tag_of(volume_name: str) -> str:
