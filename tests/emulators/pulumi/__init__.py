@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 DOUBLE = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
 SCRIPT = """#!{python}
 import sys
 sys.path[0] = {folder!r}

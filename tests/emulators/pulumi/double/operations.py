@@ -100,7 +100,7 @@ class Operation:
         finally:
             steps.settle()
             steps.provider.close()
-        steps.failed |= bool(failed)
+        steps.failed |= bool(failed) and not steps.stopping.is_set()
         deployment.finish()
         return self._end(events, deployment, began)
 
