@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
+from provisioners.contract import Site
 from provisioners.site import site_of
 from recipes.errors import ExitCode, MayStillBillError, RecipeError, UsageError
 from recipes.load import LoadedRecipe
-from runners.cli.common import console, print_json
-from runners.signals import WISH, handled
+from runners.cli.common import print_json
+from runners.cli.stack_screen import Screen
 from runners.stacking.listing import rows_of
 from runners.stacking.program import StackOptions, StackProgram, program_of, pulumi_program
-from runners.terminal.layout import width_of
-from runners.terminal.stack_view import Happening, changes_lines, outputs_lines, stacks_lines
+from runners.terminal.stack_view import stacks_lines
 from stacks import engine, kept
 from stacks.automation import Managed
 from stacks.reference import StackRef
 from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret
 
-T = TypeVar("T")
 PATIENCE_S = 600.0
 """How long everything of a stack may take to be gone, with proof."""
+_BEGIN = (
+    "no stacks yet",
+    "recipe stack up model_cache RECIPE   makes a volume for its model, downloaded once",
+    "recipe stack up gpu_pod RECIPE       makes a pod that stays",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,83 +43,76 @@ class Wish:
 
 async def up(wish: Wish) -> int:
     """Make it so. Returns the exit code."""
-    site, program = site_of(os.environ), program_of(wish.ref)
-    async with _heeding_signals(f"recipe stack up {wish.ref}"):
-        with _happening(f"looks at what would change in {wish.ref}").shown() as heard:
-            before = await _before(wish.ref)
-            inputs = await _inputs(wish, program, before)
-            managed = await _opened(wish.ref, inputs)
-            changes = await _previewed(managed, heard)
-        costs = program.costs(inputs, changes, before.values)
-        _show(wish, changes, "costs", costs)
-        if changes.any and not await _agreed(wish, managed, "do this"):
+    program, screen = program_of(wish.ref), Screen(as_json=wish.as_json)
+    async with screen.heeding_signals(f"recipe stack up {wish.ref}"):
+        seen = await _seen(wish, program, screen)
+        try:
+            agreed = not seen.changes.any or await screen.agreed("do this", yes=wish.yes)
+        except BaseException:
+            await _forget_if_fresh(seen.managed)
+            raise
+        if not agreed:
+            await _forget_if_fresh(seen.managed)
             return ExitCode.DONE
-        with _happening(f"makes {wish.ref}").shown() as heard:
-            outputs = await _updated(wish, program, managed, before.values, heard)
-            kept.keep(site, wish.ref, outputs, inputs)
-            plain = _plain(outputs)
-            notes = await program.after_up(wish.ref, inputs, plain, os.environ, heard)
+        with screen.happening(f"makes {wish.ref}", changing=True) as heard:
+            outputs = await _updated(wish.ref, seen, heard)
+            notes = await program.after_up(wish.ref, seen.inputs, outputs, os.environ, heard)
     if wish.as_json:
-        told = {"stack": str(wish.ref), "changes": _steps(changes), "costs": costs, "outputs": plain, "notes": notes}
-        print_json(told)
+        print_json({**seen.document(wish.ref), "outputs": outputs, "notes": notes})
     else:
-        _show_outputs(program, plain, notes)
+        screen.outputs(program.told(outputs), notes)
     return ExitCode.DONE
 
 
 async def preview(wish: Wish) -> int:
     """What `up` would do."""
-    program = program_of(wish.ref)
-    async with _heeding_signals(f"recipe stack up {wish.ref}"):
-        with _happening(f"looks at what would change in {wish.ref}").shown() as heard:
-            before = await _before(wish.ref)
-            inputs = await _inputs(wish, program, before)
-            managed = await _opened(wish.ref, inputs)
-            changes = await _previewed(managed, heard)
-            await _forget_if_fresh(managed)
-        costs = program.costs(inputs, changes, before.values)
-        _show(wish, changes, "costs", costs)
+    screen = Screen(as_json=wish.as_json)
+    async with screen.heeding_signals(f"recipe stack preview {wish.ref}"):
+        seen = await _seen(wish, program_of(wish.ref), screen)
+        await _forget_if_fresh(seen.managed)
     if wish.as_json:
-        print_json({"stack": str(wish.ref), "changes": _steps(changes), "costs": costs})
+        print_json(seen.document(wish.ref))
     return ExitCode.DONE
 
 
 async def destroy(wish: Wish) -> int:
     """Delete everything in it, with proof, and forget it. Raises MayStillBillError if something is not proven gone."""
-    site, program = site_of(os.environ), program_of(wish.ref)
-    async with _heeding_signals(f"recipe stack destroy {wish.ref}"):
-        with _happening(f"looks at {wish.ref}").shown() as heard:
+    site, program, screen = _site(), program_of(wish.ref), Screen(as_json=wish.as_json)
+    async with screen.heeding_signals(f"recipe stack destroy {wish.ref}"):
+        with screen.happening(f"looks at {wish.ref}") as heard:
             before = await _before(wish.ref)
-            managed = await _opened(wish.ref, None)
+            managed = await _existing(wish.ref)
             changes = await managed.preview_destroy(heard)
         bills = program.may_bill(before.values) if changes.any else ""
-        _show(wish, changes, "ends", [bills] if bills else [])
-        if changes.any and not await _agreed(wish, managed, "delete this"):
+        screen.changes(changes, "ends", [bills] if bills else [])
+        if changes.any and not await screen.agreed("delete this", yes=wish.yes):
             return ExitCode.DONE
-        proofs = await _destroyed(wish.ref, managed, program, before.values)
-        await managed.remove()
+        with screen.happening(f"deletes {wish.ref}", changing=True) as heard:
+            proofs = await _destroyed(wish.ref, managed, program, before.values, heard)
+            await managed.remove()
         kept.forget(site, wish.ref)
     if wish.as_json:
         print_json({"stack": str(wish.ref), "changes": _steps(changes), "proofs": proofs})
     else:
-        out = console()
-        for line in outputs_lines([("gone", proof) for proof in proofs or [f"stack {wish.ref}"]], width_of(out)):
-            out.print(line)
+        screen.outputs([("gone", proof) for proof in proofs or [f"stack {wish.ref}"]])
     return ExitCode.DONE
 
 
 async def outputs(wish: Wish) -> int:
     """What a stack has put out."""
-    found = await _existing(wish.ref)
+    try:
+        found = await kept.outputs_of(_site(), wish.ref)
+    except NoSuchStack as error:
+        raise await _meant(wish.ref, error) from None
     if wish.as_json:
         document = {"stack": str(wish.ref), "at": found.at.isoformat(timespec="seconds"), "source": found.source}
         print_json({**document, "outputs": dict(found.values)})
         return ExitCode.DONE
-    out = console()
-    for line in outputs_lines(program_of(wish.ref).told(found.values), width_of(out)):
-        out.print(line)
+    screen = Screen()
+    told = program_of(wish.ref).told(found.values) if found.values else []
+    screen.outputs(told, [] if told else [f"stack {wish.ref} puts out nothing; recipe stack up {wish.ref} fills it"])
     if found.source == "kept":
-        _remark(f"as last seen on this machine, {found.at:%Y-%m-%d %H:%M} UTC; Pulumi's engine is not on it")
+        screen.remark(f"as last seen on this machine, {found.at:%Y-%m-%d %H:%M} UTC; Pulumi's engine is not on it")
     return ExitCode.DONE
 
 
@@ -131,141 +125,105 @@ async def inputs(wish: Wish, *, new: bool) -> int:
 
 async def unlock(wish: Wish) -> int:
     """Lift whoever's lock."""
-    managed = await _opened(wish.ref, None)
-    print(f"two updates of {wish.ref} at once spoil its state", file=sys.stderr)
-    if not await _agreed(wish, managed, "has the other one ended"):
-        return ExitCode.DONE
-    await managed.unlock()
+    screen = Screen(as_json=wish.as_json)
+    async with screen.heeding_signals(f"recipe stack unlock {wish.ref}"):
+        managed = await _existing(wish.ref)
+        screen.remark(f"two updates of {wish.ref} at once spoil its state")
+        if not await screen.agreed("has the other one ended", yes=wish.yes):
+            return ExitCode.DONE
+        await managed.unlock()
     if wish.as_json:
         print_json({"stack": str(wish.ref), "unlocked": True})
     else:
-        print(f"{wish.ref} is unlocked; recipe stack up {wish.ref} goes on where it was left")
+        screen.print([f"{wish.ref} is unlocked; recipe stack up {wish.ref} goes on where it was left"])
     return ExitCode.DONE
 
 
 async def list_all(as_json: bool) -> int:
     """The stacks there are."""
-    rows, source = await rows_of(site_of(os.environ))
+    rows, source = await rows_of(_site())
     if as_json:
         print_json({"stacks": rows, "source": source})
         return ExitCode.DONE
-    out = console()
-    if not rows:
-        out.print("no stacks yet")
-        out.print("recipe stack up model_cache RECIPE   makes a volume for its model, downloaded once")
-        out.print("recipe stack up gpu_pod RECIPE       makes a pod that stays")
-        return ExitCode.DONE
-    for line in stacks_lines(rows, width_of(out)):
-        out.print(line)
+    screen = Screen()
+    screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
     if source == "kept":
-        _remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
+        screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
     return ExitCode.DONE
 
 
 async def install(as_json: bool) -> int:
     """Get the engine."""
-    site = site_of(os.environ)
+    site, screen, fresh = _site(), Screen(as_json=as_json), False
     try:
-        found, fresh = engine.need(site), False
+        found = engine.need(site)
     except NoEngine:
-        with _happening(f"gets Pulumi's engine {engine.pinned()}").shown():
+        with screen.happening(f"gets Pulumi's engine {engine.pinned()}"):
             found, fresh = await engine.install(site), True
     if as_json:
         print_json({"path": str(found.path), "version": found.version, "installed": fresh})
     else:
-        print(f"Pulumi's engine {found.version}: {found.path}" + ("" if fresh else " (was there already)"))
+        there = "" if fresh else " (was there already)"
+        screen.print([f"Pulumi's engine {found.version}: {found.path}{there}"])
     return ExitCode.DONE
 
 
-async def _before(ref: StackRef) -> kept.Outputs:
-    """What the stack last put out; nothing if it is new. Raises NoEngine: nothing is changed without an engine."""
-    site = site_of(os.environ)
-    engine.need(site)
-    try:
-        found = await kept.outputs_of(site, ref)
-    except NoSuchStack:
-        return kept.Outputs.none()
-    last = kept.kept(site, ref)
-    # A stack that was emptied puts out nothing any more; what it was made of is still known here.
-    return replace(found, inputs=last.inputs) if found.inputs is None and last is not None else found
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What an update would do."""
+
+    managed: Managed
+    inputs: dict[str, Any]
+    changes: Changes
+    costs: list[str]
+
+    def document(self, ref: StackRef) -> dict[str, Any]:
+        """For --json."""
+        return {"stack": str(ref), "changes": _steps(self.changes), "costs": self.costs}
 
 
-async def _existing(ref: StackRef) -> kept.Outputs:
-    """Of a stack that is there. Raises NoSuchStack with what may have been meant."""
-    try:
-        return await kept.outputs_of(site_of(os.environ), ref)
-    except NoSuchStack as error:
-        raise await _meant(ref, error) from None
-
-
-async def _meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
-    from recipes.explain import did_you_mean
-
-    rows, _ = await rows_of(site_of(os.environ), bills=False)
-    names = [row["stack"] for row in rows]
-    hint = did_you_mean(str(ref), names) if names else ""
-    return NoSuchStack(f"stack {ref} does not exist", advice=hint or error.advice)
-
-
-async def _opened(ref: StackRef, inputs: Mapping[str, Any] | None) -> Managed:
-    """The stack; with inputs made if it is new, and with its program."""
-    site = site_of(os.environ)
-    program = None if inputs is None else pulumi_program(ref, inputs)
-    try:
-        return await Managed.open(site, ref.project, ref.name, program, create=inputs is not None)
-    except NoSuchStack as error:
-        raise await _meant(ref, error) from None
-
-
-async def _inputs(wish: Wish, program: StackProgram, before: kept.Outputs) -> dict[str, Any]:
-    if not wish.recipes and before.inputs is None:
-        advice = f"recipe stack up {wish.ref} RECIPE"
-        raise UsageError(f"{wish.ref} was never made, so there is nothing to go on with: name a recipe", advice=advice)
-    options = replace(wish.options, outputs=before.values)
-    return await program.inputs(wish.recipes, wish.ref, options, os.environ, before.inputs)
-
-
-async def _previewed(managed: Managed, heard: Heard) -> Changes:
-    """What would change, as things are now. A stack that was only made to be looked at does not stay."""
-    try:
-        return await managed.preview(heard, refresh=True)
-    except BaseException:
-        await _forget_if_fresh(managed)
-        raise
+async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
+    """Previews, and shows it. Nothing is made, but an empty stack where there was none: see `_forget_if_fresh`."""
+    with screen.happening(f"looks at what would change in {wish.ref}") as heard:
+        before = await _before(wish.ref)
+        inputs = await _inputs(wish, program, before)
+        run = pulumi_program(wish.ref, inputs)
+        managed = await Managed.open(_site(), wish.ref.project, wish.ref.name, run, create=True)
+        try:
+            changes = await managed.preview(heard, refresh=True)
+        except BaseException:
+            await _forget_if_fresh(managed)
+            raise
+    costs = program.costs(inputs, changes, before.values)
+    screen.changes(changes, "costs", costs)
+    return _Seen(managed=managed, inputs=inputs, changes=changes, costs=costs)
 
 
 async def _forget_if_fresh(managed: Managed) -> None:
+    """A stack that was only made to be looked at does not stay."""
     if managed.fresh:
         await managed.remove()
 
 
-async def _updated(
-    wish: Wish, program: StackProgram, managed: Managed, before: Mapping[str, Any], heard: Heard
-) -> Mapping[str, Any]:
-    """The outputs. After a failure what was only a means is let go, and what stays is told, since it bills."""
+async def _updated(ref: StackRef, seen: _Seen, heard: Heard) -> dict[str, Any]:
+    """The outputs without secrets, which are kept here as well. What was made before a failure is told: it bills."""
     try:
-        return await managed.up(heard, refresh=True)
+        outputs = await seen.managed.up(heard, refresh=True)
     except BaseException:
-        for name in await _to_its_end(program.after_failure(wish.ref, managed.report.created, before, os.environ)):
-            ways = f"recipe stack up {wish.ref} goes on, recipe stack destroy {wish.ref} ends it"
-            _remark(f"{name} exists, and bills: {ways}")
+        for lease in seen.managed.report.created:
+            name = lease.get("name") or lease.get("id") or "something"
+            heard(f"{name} exists, and bills; recipe stack up {ref} goes on, recipe stack destroy {ref} ends it")
         raise
+    kept.keep(_site(), ref, outputs, seen.inputs)
+    return {name: value for name, value in outputs.items() if name != INPUTS and not isinstance(value, Secret)}
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Letting go is never cut short."""
-    working = asyncio.ensure_future(work)
-    while not working.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({working})
-    return working.result()
-
-
-async def _destroyed(ref: StackRef, managed: Managed, program: StackProgram, outputs: Mapping[str, Any]) -> list[str]:
-    """The proofs."""
+async def _destroyed(
+    ref: StackRef, managed: Managed, program: StackProgram, outputs: Mapping[str, Any], heard: Heard
+) -> list[str]:
+    """The proofs. Raises MayStillBillError if there is none for something that bills."""
     try:
-        with _happening(f"deletes {ref}").shown() as heard:
-            await managed.destroy(heard, patience_s=PATIENCE_S)
+        await managed.destroy(heard, patience_s=PATIENCE_S)
         proofs = list(managed.report.proofs)
         return await program.after_destroy(ref, outputs, os.environ) or proofs
     except MayStillBillError:
@@ -278,19 +236,42 @@ async def _destroyed(ref: StackRef, managed: Managed, program: StackProgram, out
         raise MayStillBillError(message, advice=f"recipe stack destroy {ref}, again") from error
 
 
-def _show(wish: Wish, changes: Changes, label: str, texts: Sequence[str]) -> None:
-    """On the terminal; for --json it is part of the document."""
-    out = console(stderr=True) if wish.as_json else console()
-    for line in changes_lines(changes, label, texts, width_of(out)):
-        out.print(line)
+async def _before(ref: StackRef) -> kept.Outputs:
+    """What the stack last put out; nothing if it is new. Raises NoEngine: nothing is changed without an engine."""
+    engine.need(_site())
+    try:
+        found = await kept.outputs_of(_site(), ref)
+    except NoSuchStack:
+        return kept.Outputs.none()
+    last = kept.kept(_site(), ref)
+    # A stack that was emptied puts out nothing any more; what it was made of is still known here.
+    return replace(found, inputs=last.inputs) if found.inputs is None and last is not None else found
 
 
-def _show_outputs(program: StackProgram, outputs: Mapping[str, Any], notes: Sequence[str]) -> None:
-    out = console()
-    for line in outputs_lines(program.told(outputs), width_of(out)):
-        out.print(line)
-    for note in notes:
-        out.print(note)
+async def _existing(ref: StackRef) -> Managed:
+    """A stack that is there. Raises NoSuchStack with what may have been meant."""
+    try:
+        return await Managed.open(_site(), ref.project, ref.name, create=False)
+    except NoSuchStack as error:
+        raise await _meant(ref, error) from None
+
+
+async def _meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
+    """The same, with a stack that is there and has almost this name."""
+    from recipes.explain import did_you_mean
+
+    rows, _ = await rows_of(_site(), bills=False)
+    hint = did_you_mean(str(ref), [row["stack"] for row in rows]) if rows else ""
+    return NoSuchStack(f"stack {ref} does not exist", advice=hint or error.advice)
+
+
+async def _inputs(wish: Wish, program: StackProgram, before: kept.Outputs) -> dict[str, Any]:
+    """What the Pulumi program is run with. Raises UsageError where neither a recipe nor an update before says it."""
+    if not wish.recipes and before.inputs is None:
+        message = f"stack {wish.ref} was never made, so there is nothing to go on with"
+        raise UsageError(message, advice=f"name a recipe: recipe stack up {wish.ref} RECIPE")
+    options = replace(wish.options, outputs=before.values)
+    return await program.inputs(wish.recipes, wish.ref, options, os.environ, before.inputs)
 
 
 def _steps(changes: Changes) -> list[dict[str, Any]]:
@@ -299,73 +280,5 @@ def _steps(changes: Changes) -> list[dict[str, Any]]:
     return [{**step, "changed": list(step["changed"])} for step in found]
 
 
-def _plain(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Without secrets, and without what only `up` itself reads."""
-    return {name: value for name, value in outputs.items() if name != INPUTS and not isinstance(value, Secret)}
-
-
-async def _agreed(wish: Wish, managed: Managed, question: str) -> bool:
-    """Whether the user, at a terminal, says yes. Raises UsageError where nobody can be asked."""
-    if wish.yes:
-        return True
-    agreed = False
-    try:
-        if not sys.stdin.isatty():
-            raise UsageError("nothing was changed: nobody can be asked here", advice="the same with --yes does it")
-        print(f"{question}? [y/N] ", end="", file=sys.stderr, flush=True)
-        agreed = (await _typed()).strip().lower() in ("y", "yes")
-    finally:
-        if not agreed:
-            await _forget_if_fresh(managed)
-    if not agreed:
-        print("nothing was changed", file=sys.stderr)
-    return agreed
-
-
-async def _typed() -> str:
-    """A line from the terminal; a signal while waiting is heard at once."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    number = sys.stdin.fileno()
-    loop.add_reader(number, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(number)
-    return os.read(number, 1024).decode(errors="replace")
-
-
-def _happening(what: str) -> Happening:
-    return Happening(console(stderr=True), what)
-
-
-def _remark(text: str) -> None:
-    console(stderr=True).print(text)
-
-
-@asynccontextmanager
-async def _heeding_signals(again: str) -> AsyncIterator[None]:
-    """The first signal lets Pulumi finish its step and write its state; the second ends it at once."""
-    task = asyncio.current_task()
-    heard: list[str] = []
-
-    def on_signal(name: str) -> None:
-        if name == WISH.name or task is None:
-            return
-        heard.append(name)
-        if len(heard) == 1:
-            _remark("stops after the running step; once more: now")
-        task.cancel()
-
-    with handled(on_signal):
-        try:
-            yield
-        except asyncio.CancelledError:
-            advice = f"recipe stack list shows what there is; {again} goes on"
-            raise Interrupted(f"interrupted by {heard[0] if heard else 'a signal'}", advice=advice) from None
-
-
-class Interrupted(RecipeError):
-    """By a signal."""
-
-    exit_code = ExitCode.INTERRUPTED
+def _site() -> Site:
+    return site_of(os.environ)

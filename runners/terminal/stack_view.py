@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.text import Text
 
 from runners.terminal.cells import plain, plain_in
-from runners.terminal.layout import labelled
+from runners.terminal.layout import labelled, width_of
 from runners.terminal.words import clock_time
 from stacks.values import Changes, Step
 
@@ -75,7 +75,8 @@ def stacks_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterat
     """Each stack with what it bills until it is destroyed, and when it was changed."""
     indent = max(len(row["stack"]) for row in rows) + 3
     for row in rows:
-        yield from labelled(plain(row["stack"]), plain(row["bills"]) or "bills nothing", width, indent=indent)
+        bills = plain(row["bills"]) or ("holds nothing" if row["resources"] == 0 else "bills nothing")
+        yield from labelled(plain(row["stack"]), bills, width, indent=indent)
         changed = "is being changed" if row["busy"] else f"changed {moment(row['updated_at'])}"
         yield from labelled("", changed, width, indent=indent)
 
@@ -97,7 +98,8 @@ class Happening:
 
     def __call__(self, line: str) -> None:
         with suppress(OSError):
-            self._console.print(Text(f"  {self._time():<7}{plain(line)}"))
+            for text in labelled(f"  {self._time()}", plain(line), width_of(self._console), indent=9):
+                self._console.print(text)
 
     def _time(self) -> str:
         seconds = time.monotonic() - self._begun_s
