@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Bench:
 
     folder: Path
     env: dict[str, str]
+    stacks: dict[str, automation.Stack] = field(default_factory=dict)
 
     @classmethod
     def make(cls, folder: Path, env: dict[str, str]) -> Bench:
@@ -41,7 +42,10 @@ class Bench:
         return Path(self.env["THINGS_WORLD"])
 
     def stack(self, program: Program, name: str = "main") -> automation.Stack:
-        return automation.create_or_select_stack(name, "proj", program, opts=self.options)
+        if name not in self.stacks:
+            self.stacks[name] = automation.create_or_select_stack(name, "proj", program, opts=self.options)
+        self.stacks[name].workspace.program = program
+        return self.stacks[name]
 
     @property
     def options(self) -> automation.LocalWorkspaceOptions:

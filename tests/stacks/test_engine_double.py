@@ -54,6 +54,7 @@ def no_things() -> None:
 def test_a_stack_is_made_left_alone_changed_replaced_and_destroyed(bench: Bench) -> None:
     made = bench.up(two())
     assert bench.told() == ["create a", "create b"]
+    assert f"made {bench.kept()['b']['id']}" in made.stdout, "what a provider prints is heard"
     assert made.summary.resource_changes == {"create": 3}
     assert made.outputs["address"].value == f"{bench.kept()['b']['id']}.example"
 
@@ -251,7 +252,12 @@ def test_a_signal_lets_the_running_step_end_and_begins_no_other(bench: Bench) ->
     assert "pending_operations" not in bench.state()
 
 
-def test_an_engine_that_is_killed_takes_its_provider_with_it(bench: Bench) -> None:
+@pytest.mark.parametrize("left", [False, True])
+def test_an_engine_that_is_killed_takes_its_provider_with_it_or_leaves_it(
+    bench: Bench, left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if left:
+        monkeypatch.setenv("PULUMI_DOUBLE_LEAVES_PROVIDER", "1")
     gate = pipe(bench.folder, "gate")
     stack = bench.stack(lambda: Thing("a", waits=str(gate)) and None)
     with ThreadPoolExecutor(1) as pool:
@@ -261,8 +267,13 @@ def test_an_engine_that_is_killed_takes_its_provider_with_it(bench: Bench) -> No
         (provider,) = engine.children()
         engine.kill()
         running.result(30)
-        eventually(lambda: not provider.is_running() or provider.status() == psutil.STATUS_ZOMBIE, what="its end")
-    assert bench.things() == []
+    if left:
+        gate.write_text("go")
+        eventually(lambda: bench.things() == ["a"], what="the end of the create")
+        provider.kill()
+    eventually(lambda: not provider.is_running() or provider.status() == psutil.STATUS_ZOMBIE, what="its end")
+    assert bench.things() == (["a"] if left else [])
+    assert [one["type"] for one in bench.state()["pending_operations"]] == ["creating"]
 
 
 def test_of_two_engines_on_a_stack_one_is_refused_and_other_stacks_go_on(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import pytest
 DOUBLE = Path(__file__).parent
 ROOT = Path(__file__).parents[3]
 SCRIPT = """#!{python}
+import os
 import sys
+os.environ.setdefault("PULUMI_DOUBLE_VERSION", {version!r})
 sys.path[0] = {folder!r}
 from double.main import main
 sys.exit(main(sys.argv[1:]))
@@ -25,8 +28,18 @@ def pulumi_on_path(folder: Path, env: Mapping[str, str] | None = None) -> dict[s
 
     The state lies in `folder`/state, the passphrase is "open sesame". A test may leave out or replace any of it.
     """
+    return _environment(folder, env, install_double(folder))
+
+
+def real_pulumi_on_path(folder: Path) -> dict[str, str]:
+    """The same with the real command; only for tests that `needs_real_pulumi` marks."""
+    command = real_pulumi()
+    assert command is not None
+    return _environment(folder, None, Path(command).parent)
+
+
+def _environment(folder: Path, env: Mapping[str, str] | None, programs: Path) -> dict[str, str]:
     inherited = {k: v for k, v in (os.environ if env is None else env).items() if not k.startswith("PULUMI_")}
-    programs = install_double(folder)
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
     return {
@@ -46,7 +59,7 @@ def install_double(folder: Path) -> Path:
     programs = folder / "bin"
     programs.mkdir(parents=True, exist_ok=True)
     command = programs / "pulumi"
-    command.write_text(SCRIPT.format(python=sys.executable, folder=str(DOUBLE)))
+    command.write_text(SCRIPT.format(python=sys.executable, folder=str(DOUBLE), version=version("pulumi")))
     command.chmod(0o755)
     return programs
 
@@ -66,7 +79,11 @@ needs_real_pulumi = pytest.mark.skipif(
 @pytest.fixture
 def pulumi_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The double on this process's PATH, for pulumi.automation in the test's own process."""
-    env = pulumi_on_path(tmp_path / "pulumi")
+    return live_in(pulumi_on_path(tmp_path / "pulumi"), monkeypatch)
+
+
+def live_in(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Makes it this process's environment, until the test ends."""
     for name in [name for name in os.environ if name.startswith("PULUMI_")]:
         monkeypatch.delenv(name)
     for name, value in env.items():

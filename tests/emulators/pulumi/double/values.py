@@ -39,7 +39,7 @@ def revealed(value: Value) -> Value:
 
 def masked(value: Value) -> Value:
     """What people may see."""
-    return walk(value, lambda part: "[secret]" if is_secret(part) else part)
+    return walk(value, lambda part: "[secret]" if is_secret(part) else "[unknown]" if part == UNKNOWN else part)
 
 
 def plain_outputs(value: Value) -> Value:
