@@ -14,6 +14,8 @@ from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
 STAMP = "%Y%m%d-%H%M%S"
+_made: set[str] = set()
+"""The ends of the names that this process has made: nobody can have asked for anything under one of them before."""
 
 
 class UniqueNameProvider(ResourceProvider):
@@ -26,6 +28,7 @@ class UniqueNameProvider(ResourceProvider):
         lasts_s = props.get("lasts_s")
         deadline = "" if lasts_s is None else (now + timedelta(seconds=lasts_s)).isoformat(timespec="seconds")
         stamp = now.strftime(STAMP)
+        _made.add(f"{stamp}-{suffix}")
         made = {"stamp": stamp, "suffix": suffix, "made_at": now.isoformat(timespec="seconds"), "deadline": deadline}
         return CreateResult(f"{stamp}-{suffix}", {**_plain(props), **made})
 
@@ -67,6 +70,11 @@ class UniqueName(Resource, module="recipe", name="UniqueName"):
         unknown = {"stamp": None, "suffix": None, "made_at": None, "deadline": None}
         props: dict[str, Any] = {"keepers": dict(keepers), **({} if lasts_s is None else {"lasts_s": lasts_s})}
         super().__init__(UniqueNameProvider(), name, {**props, **unknown}, opts)
+
+
+def made_here(name: str) -> bool:
+    """Whether this process, and so this update, has made the unique end of the name."""
+    return any(name.endswith(end) for end in _made)
 
 
 def _plain(props: Mapping[str, Any]) -> dict[str, Any]:

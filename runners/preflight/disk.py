@@ -40,7 +40,7 @@ def findings(question: Question, offer: Offer) -> Iterator[Finding]:
         parts = [f"{load.model_gb:.1f} GB model"] if load.model_gb or not question.volume_grows_by else []
         if load.engine_gb:
             parts.append(f"{load.engine_gb:.1f} GB {question.engine.known_as}")
-        what = " + ".join(parts) or "nothing"
+        what = " + ".join(parts)
         numbers = {"needed_gb": round(load.needed_gb, 2), "available_gb": round(load.has_gb, 2)}
         if load.needed_gb + _RESERVED_GB <= load.has_gb:
             message = f"{what} of {_where(load, question)}"
@@ -78,7 +78,7 @@ def _loads(question: Question, offer: Offer) -> Iterator[_Load]:
     volume = next(iter(question.recipe.resources.volumes), None)
     on_volume = volume is not None and _lies_on(question.recipe.model.path, volume)
     has_gb = volume.size / _GB if volume is not None and volume.size is not None else question.volume_free_gb
-    if has_gb is not None:
+    if has_gb is not None and not (question.volume_grows_by and not (model_gb or engine_gb)):
         yield _Load("volume", has_gb, model_gb if on_volume else 0.0, engine_gb, "resources.volumes")
     asked = question.recipe.resources.disk_size if question.billable else None
     disk_gib = asked / GIB if asked else offer.disk_gib

@@ -167,7 +167,7 @@ async def _reach(provisioner: Provisioner, lease: Lease, within_s: float | None,
 
 
 async def after_failure(
-    ref: StackRef, made: Sequence[Mapping[str, Any]], outputs: Mapping[str, Any], env: Mapping[str, str]
+    ref: StackRef, made: Sequence[Mapping[str, Any]], outputs: Mapping[str, Any], env: Mapping[str, str], heard: Heard
 ) -> list[str]:
     """A pod stays: the next update goes on with it."""
     return [str(lease.get("name") or lease.get("id")) for lease in made]

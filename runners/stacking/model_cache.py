@@ -130,7 +130,11 @@ async def after_up(
 
 
 async def after_failure(
-    ref: StackRef, made: Sequence[Mapping[str, Any]], outputs: Mapping[str, Any], env: Mapping[str, str]
+    ref: StackRef,
+    made: Sequence[Mapping[str, Any]],
+    outputs: Mapping[str, Any],
+    env: Mapping[str, str],
+    heard: Heard,
 ) -> list[str]:
     """The volume stays, as far as it was made; a machine that was filling it is let go. Raises MayStillBillError."""
     volumes = [str(one["name"]) for one in made if one.get("kind") == VOLUME]
@@ -138,7 +142,8 @@ async def after_failure(
     journal = Journal(site_of(env).home / "ledger.db")
     for entry in journal.open_leases():
         if any(entry.lease.run_id.startswith(f"{tag_of(name)}-") for name in names):
-            await let_go(registry.provisioner(entry.lease.provider), journal, entry.lease)
+            gone = await let_go(registry.provisioner(entry.lease.provider), journal, entry.lease)
+            heard(f"{entry.lease.name} is gone: {gone.proof}")
     return volumes
 
 
@@ -331,7 +336,5 @@ def _source() -> str:
 
 
 def _line(held: Held) -> str:
-    where = "" if held.place == "." else f" in {held.place}"
-    return (
-        f"{held.repo} @ {held.commit[:7]}, {held.bytes / _GB:,.1f} GB{where}; {held.by}, {held.at:%Y-%m-%d %H:%M} UTC"
-    )
+    when = f"{held.at:%Y-%m-%d %H:%M} UTC"
+    return f"{held.repo} @ {held.commit[:7]}, {amount_of(held.bytes)}, since {when} ({held.by})"

@@ -73,7 +73,12 @@ class StackProgram(Protocol):
         ...
 
     async def after_failure(
-        self, ref: StackRef, made: Sequence[Mapping[str, Any]], outputs: Mapping[str, Any], env: Mapping[str, str]
+        self,
+        ref: StackRef,
+        made: Sequence[Mapping[str, Any]],
+        outputs: Mapping[str, Any],
+        env: Mapping[str, str],
+        heard: Heard,
     ) -> list[str]:
         """Called where an update failed or was interrupted: lets go of what was only a means, with proof.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import provisioners.providers
@@ -19,8 +18,8 @@ from stacks import report
 PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
 VOLUME = "network volume"
 """The kind of what is told to have been created."""
-_AT_ONCE_S = 20.0
-"""A name that is older than this was made by an earlier update, which may have asked for the volume already."""
+_deleted: set[str] = set()
+"""The names of volumes that this process has deleted, with proof."""
 
 
 class Keeping(Provisioner, VolumeKeeper, Protocol):
@@ -47,10 +46,12 @@ class Cache:
     def say(self, text: str) -> None:
         report.say(self.mask(text))
 
-    async def make(self, wanted: Mapping[str, Any]) -> StoredVolume:
-        """The volume of this unique name: found, or else made, and at least as large as it is to be."""
-        name, size_gb, made_at = str(wanted["unique_name"]), int(wanted["size_gb"]), str(wanted.get("made_at") or "")
-        fresh = bool(made_at) and (datetime.now(UTC) - datetime.fromisoformat(made_at)).total_seconds() < _AT_ONCE_S
+    async def make(self, wanted: Mapping[str, Any], *, fresh: bool) -> StoredVolume:
+        """The volume of this unique name: found, or else made, and at least as large as it is to be.
+
+        `fresh`: this update has made the name, so nobody can have asked for the volume before.
+        """
+        name, size_gb = str(wanted["unique_name"]), int(wanted["size_gb"])
         if not fresh:
             self.say(f"looks whether an earlier update has made {name} already")
         volume = await self.provisioner.make_volume(name, size_gb, str(wanted["region"]), fresh=fresh)
@@ -63,7 +64,7 @@ class Cache:
         """The same volume at its new size; another one, empty, if somebody has deleted it."""
         volume = await self.provisioner.find_volume(volume_id)
         if volume is None:
-            return await self.make({**wanted, "made_at": ""})
+            return await self.make(wanted, fresh=False)
         return await self.provisioner.grow_volume(volume_id, int(wanted["size_gb"]))
 
     async def delete(self, volume_id: str, name: str, owner: str, *, patience_s: float = 60.0) -> Gone:
@@ -73,7 +74,18 @@ class Cache:
         if isinstance(release, MayStillBill):
             raise MayStillBillError(f"{name} ({volume_id}) may still bill: {release.reason}", advice=release.command)
         report.tell_released(name, self.mask(release.proof))
+        _deleted.add(name)
         return release
+
+    async def delete_unnamed(self, name: str, owner: str) -> None:
+        """The same for a volume of this name that nobody may ever have heard of; a moment ago deleted is enough."""
+        if name in _deleted:
+            return
+        await self.end_fillers(tag_of(name), owner)
+        release = await self.provisioner.delete_volume(None, name)
+        if isinstance(release, MayStillBill):
+            raise MayStillBillError(f"{name} may exist, and bill: {release.reason}", advice=release.command)
+        self.say(release.proof)
 
     async def end_fillers(self, tag: str, owner: str) -> None:
         """Let go of machines that an interrupted update has left. Raises MayStillBillError."""

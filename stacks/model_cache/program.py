@@ -10,7 +10,7 @@ from pulumi import Output, ResourceOptions
 
 from stacks.model_cache.download import ModelDownload
 from stacks.model_cache.values import Held, merged
-from stacks.model_cache.volume import CacheVolume
+from stacks.model_cache.volume import CacheVolume, VolumeName
 from stacks.unique import UniqueName
 
 _LONGEST = 60
@@ -22,17 +22,16 @@ def run(inputs: Mapping[str, Any]) -> None:
     stack = str(inputs["stack"])
     unique = UniqueName("name", keepers={"stack": stack})
     name = Output.all(unique.stamp, unique.suffix).apply(lambda made: _named(stack, *made))
+    common = {"provisioner": inputs["provisioner"], "owner": inputs["owner"]}
+    named = VolumeName("volume-name", unique_name=name, **common)
     volume = CacheVolume(
         "volume",
-        provisioner=inputs["provisioner"],
-        owner=inputs["owner"],
-        unique_name=name,
-        made_at=unique.made_at,
+        unique_name=named.unique_name,
+        **common,
         size_gb=inputs["size_gb"],
         asked_region=inputs["asked_region"],
         suggested_region=inputs["suggested_region"],
     )
-    common = {"provisioner": inputs["provisioner"], "owner": inputs["owner"]}
     fetched = [
         ModelDownload(
             f"{model['repo']}@{model['commit'][:12]}:{model['place']}".replace("/", "."),

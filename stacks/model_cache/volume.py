@@ -28,6 +28,7 @@ from recipes.errors import RecipeError, UsageError
 from stacks import report
 from stacks.masks import mask_of
 from stacks.model_cache.lifecycle import Cache
+from stacks.unique import made_here
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class VolumeProvider(CacheProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         with self._told():
             cache = self._cache(props)
-            volume = _run(cache.make(props))
+            volume = _run(cache.make(props, fresh=made_here(str(props["unique_name"]))))
             return CreateResult(volume.name, _outs(props, volume, cache))
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -116,6 +117,41 @@ class VolumeProvider(CacheProvider):
             cache.say(gone.proof)
 
 
+class VolumeNameProvider(CacheProvider):
+    """Makes nothing; what bears the name is deleted with it, also where Pulumi's state knows of no such volume."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        name = str(props["unique_name"])
+        return CreateResult(name, {key: value for key, value in props.items() if not key.startswith("__")})
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        replaces = ["unique_name"] if _olds["unique_name"] != _news.get("unique_name") else []
+        return DiffResult(changes=bool(replaces), replaces=replaces)
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """An update that died may have made a volume without being able to say so."""
+        with self._told():
+            _run(self._cache(_props).delete_unnamed(str(_props["unique_name"]), str(_props["owner"])))
+
+
+class VolumeName(Resource, module="recipe", name="VolumeName"):
+    """The name of a volume, in the state before the volume is asked for."""
+
+    unique_name: Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        provisioner: str,
+        owner: str,
+        unique_name: Input[str],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        props = {"provisioner": provisioner, "owner": owner, "unique_name": unique_name}
+        super().__init__(VolumeNameProvider(), name, props, opts)
+
+
 class CacheVolume(Resource, module="recipe", name="Volume"):
     """A network volume."""
 
@@ -132,21 +168,16 @@ class CacheVolume(Resource, module="recipe", name="Volume"):
         provisioner: str,
         owner: str,
         unique_name: Input[str],
-        made_at: Input[str],
         size_gb: int,
         asked_region: str,
         suggested_region: str,
         opts: ResourceOptions | None = None,
     ) -> None:
-        """`asked_region` may be empty: then a new one is made in the suggested region, and another stays where it is.
-
-        `made_at`: since when the unique name exists, ISO 8601.
-        """
+        """`asked_region` may be empty: then a new one is made in the suggested region, any other stays where it is."""
         props: dict[str, Any] = {
             "provisioner": provisioner,
             "owner": owner,
             "unique_name": unique_name,
-            "made_at": made_at,
             "size_gb": size_gb,
             "asked_region": asked_region,
             "suggested_region": suggested_region,
