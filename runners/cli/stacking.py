@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from provisioners.contract import Site
 from provisioners.site import site_of
@@ -21,6 +23,7 @@ from stacks.automation import Managed
 from stacks.reference import StackRef
 from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret
 
+T = TypeVar("T")
 PATIENCE_S = 600.0
 """How long everything of a stack may take to be gone, with proof."""
 _BEGIN = (
@@ -55,7 +58,7 @@ async def up(wish: Wish) -> int:
             await _forget_if_fresh(seen.managed)
             return ExitCode.DONE
         with screen.happening(f"makes {wish.ref}", changing=True) as heard:
-            outputs = await _updated(wish.ref, seen, heard)
+            outputs = await _updated(wish, program, seen, heard)
             notes = await program.after_up(wish.ref, seen.inputs, outputs, os.environ, heard)
     if wish.as_json:
         print_json({**seen.document(wish.ref), "outputs": outputs, "notes": notes})
@@ -173,6 +176,8 @@ class _Seen:
     """What an update would do."""
 
     managed: Managed
+    outputs: Mapping[str, Any]
+    """Of before."""
     inputs: dict[str, Any]
     changes: Changes
     costs: list[str]
@@ -196,7 +201,7 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
             raise
     costs = program.costs(inputs, changes, before.values)
     screen.changes(changes, "costs", costs)
-    return _Seen(managed=managed, inputs=inputs, changes=changes, costs=costs)
+    return _Seen(managed=managed, outputs=before.values, inputs=inputs, changes=changes, costs=costs)
 
 
 async def _forget_if_fresh(managed: Managed) -> None:
@@ -205,17 +210,30 @@ async def _forget_if_fresh(managed: Managed) -> None:
         await managed.remove()
 
 
-async def _updated(ref: StackRef, seen: _Seen, heard: Heard) -> dict[str, Any]:
-    """The outputs without secrets, which are kept here as well. What was made before a failure is told: it bills."""
+async def _updated(wish: Wish, program: StackProgram, seen: _Seen, heard: Heard) -> dict[str, Any]:
+    """The outputs without secrets, which are kept here as well.
+
+    After a failure what was only a means is let go, and what stays is told: it bills.
+    """
+    ref, managed = wish.ref, seen.managed
     try:
-        outputs = await seen.managed.up(heard, refresh=True)
+        outputs = await managed.up(heard, refresh=True)
     except BaseException:
-        for lease in seen.managed.report.created:
-            name = lease.get("name") or lease.get("id") or "something"
+        made = managed.report.created
+        for name in await _to_its_end(program.after_failure(ref, made, seen.outputs, os.environ, heard)):
             heard(f"{name} exists, and bills; recipe stack up {ref} goes on, recipe stack destroy {ref} ends it")
         raise
     kept.keep(_site(), ref, outputs, seen.inputs)
     return {name: value for name, value in outputs.items() if name != INPUTS and not isinstance(value, Secret)}
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Letting go is never cut short."""
+    working = asyncio.ensure_future(work)
+    while not working.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({working})
+    return working.result()
 
 
 async def _destroyed(
