@@ -53,9 +53,8 @@ class Standing:
         try:
             lease = await plan.provisioner.create(replace(order, lease=lease), clear(plan.findings))
         except RecipeError as error:
-            say(
-                f"warning: {lease.name} is gone on with, though {plan.provisioner.name} says: {plan.mask(error.message)}"
-            )
+            why = plan.mask(error.message)
+            say(f"warning: {lease.name} is gone on with, though {plan.provisioner.name} says: {why}")
             return self.entry
         except asyncio.CancelledError:
             await _let_go(self.entry, Ledger(self.folder.path.parents[1]), say)
