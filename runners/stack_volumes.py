@@ -58,7 +58,8 @@ class StackVolume:
         """The model, if it is known to lie there."""
         if hub is None or self.place is None:
             return None
-        return next((held for held in self.holds if held.is_of(hub.repo, hub.commit, self.place)), None)
+        wanted = (hub.repo, hub.commit, files_of(hub), self.place)
+        return next((held for held in self.holds if held.key == wanted), None)
 
     def findings(self, hub: HubModel | None) -> Iterator[Finding]:
         """Whether the download is paid for already."""
@@ -162,8 +163,16 @@ def note_filled(site: Site, volume: StackVolume, hub: HubModel, run_id: str, at:
     """Write down that a run has brought its model onto the volume. A disk that is full stops nothing."""
     if volume.place is None or volume.held(hub):
         return
-    held = Held(repo=hub.repo, commit=hub.commit, bytes=hub.bytes, place=volume.place, by=run_id, at=at)
-    key = hashlib.sha256(f"{held.repo}@{held.commit}:{held.place}".encode()).hexdigest()[:16]
+    held = Held(
+        repo=hub.repo,
+        commit=hub.commit,
+        files=files_of(hub),
+        bytes=hub.bytes,
+        place=volume.place,
+        by=run_id,
+        at=at,
+    )
+    key = hashlib.sha256("\n".join(held.key).encode()).hexdigest()[:16]
     path = _notes(site, volume.id) / f"{key}.json"
     part = path.with_name(f".{secrets.token_hex(8)}")
     with suppress(OSError):
@@ -209,6 +218,12 @@ def held_in(values: Mapping[str, Any]) -> list[Held]:
         with suppress(ValueError, KeyError, TypeError):
             found.append(Held.of(data))
     return found
+
+
+def files_of(hub: HubModel) -> str:
+    """A digest of the files that are fetched: of one repository, engines load different ones."""
+    told = sorted((file.name, file.bytes) for file in hub.files)
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def amount_of(size_bytes: int) -> str:

@@ -23,7 +23,7 @@ from runners import registry
 from runners.boot import fetch_boot
 from runners.environments import environment_name
 from runners.models import HubModel, resolve_model
-from runners.stack_volumes import amount_of, forget, held_in, noted, place_on
+from runners.stack_volumes import amount_of, files_of, forget, held_in, noted, place_on
 from runners.stacking.program import StackOptions
 from runners.terminal.words import plural
 from stacks.kept import outputs_of
@@ -85,7 +85,7 @@ async def inputs(
         "provisioner": name,
         "owner": owner_name(env),
         "size_gb": _size_gb(models, engines, options, before, keeper),
-        "asked_size_gb": options.size_gb or before.get("asked_size_gb"),
+        "asked_size_gb": max(options.size_gb or 0, int(before.get("asked_size_gb") or 0)),
         "asked_region": asked_region,
         "suggested_region": suggested or asked_region,
         "models": models,
@@ -202,7 +202,7 @@ async def _wanted(loaded: LoadedRecipe, ref: StackRef) -> _Wanted:
         other = f"stack {volumes[0].stack}" if volumes[0].stack else f"volume {volumes[0].name}"
         raise UsageError(
             f"recipe {recipe.name} mounts {other}, not stack {ref}",
-            advice=f"write volumes: [{{stack: {ref}, path: …}}]",
+            advice=f"write volumes: [{{stack: {ref}, path: {_MOUNTED_AT}}}]",
         )
     model = await in_thread(resolve_model, recipe, engine)
     if model.hub is None:
@@ -242,7 +242,7 @@ def _models(
     for model in found.values():
         if options.fill and model["order"]:
             model["fill"] = True
-    return sorted(found.values(), key=lambda model: (model["repo"], model["commit"], model["place"]))
+    return sorted(found.values(), key=_key)
 
 
 async def _brought(ref: StackRef, before: Mapping[str, Any], env: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -273,6 +273,7 @@ def _model(one: _Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, 
     return {
         "repo": one.hub.repo,
         "commit": one.hub.commit,
+        "files": files_of(one.hub),
         "bytes": one.hub.bytes,
         "place": place,
         "order": pack(Request.of(order, clear(()))),
@@ -283,12 +284,12 @@ def _model(one: _Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, 
 
 def _unasked(held: Mapping[str, Any]) -> dict[str, Any]:
     """A model that a run has brought, and that no recipe of this stack names."""
-    told = {key: held[key] for key in ("repo", "commit", "bytes", "place")}
+    told = {key: held[key] for key in ("repo", "commit", "files", "bytes", "place")}
     return {**told, "order": "", "secrets": [], "lasts_s": 0.0, "fill": False}
 
 
-def _key(model: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(model["repo"]), str(model["commit"]), str(model["place"])
+def _key(model: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return str(model["repo"]), str(model["commit"]), str(model["files"]), str(model["place"])
 
 
 def _size_gb(
@@ -304,7 +305,7 @@ def _size_gb(
     with_room = ceil(((bytes_gb + sum(engines.values())) * (1 + _SPARE) + _BESIDES_GB) / _STEP_GB) * _STEP_GB
     asked_gb = options.size_gb
     if asked_gb is not None and asked_gb < needed_gb:
-        what = f"the models take {bytes_gb:,.1f} GB, and engines {sum(engines.values()):,.1f} GB"
+        what = f"the models take {amount_of(round(bytes_gb * _GB))}, and engines {sum(engines.values()):,.1f} GB"
         raise UsageError(f"--size {asked_gb}GB is too small: {what}", advice=f"--size {with_room}GB, or leave it out")
     size_gb = max(keeper.smallest_gb, asked_gb or max(with_room, int(before.get("asked_size_gb") or 0)))
     if size_gb > keeper.largest_gb:

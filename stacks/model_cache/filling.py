@@ -72,6 +72,7 @@ class Filling:
         return Held(
             repo=str(props["repo"]),
             commit=str(props["commit"]),
+            files=str(props["files"]),
             bytes=int(props["bytes"]),
             place=str(props["place"]),
             by=f"{lease.run_id} on {told}",

@@ -14,7 +14,7 @@ from stacks.model_cache.volume import CacheVolume, VolumeName
 from stacks.unique import UniqueName
 
 _LONGEST = 60
-_MODEL = ("repo", "commit", "bytes", "place", "order", "secrets", "lasts_s", "noted")
+_MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "lasts_s", "noted")
 
 
 def run(inputs: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ def run(inputs: Mapping[str, Any]) -> None:
     )
     fetched = [
         ModelDownload(
-            f"{model['repo']}@{model['commit'][:12]}:{model['place']}".replace("/", "."),
+            _resource(model),
             volume_id=volume.volume_id,
             opts=ResourceOptions(depends_on=[volume]),
             **common,
@@ -50,6 +50,12 @@ def run(inputs: Mapping[str, Any]) -> None:
     for output in ("size_gb", "region", "usd_per_month"):
         pulumi.export(output, getattr(volume, output))
     pulumi.export("holds", holds)
+
+
+def _resource(model: Mapping[str, Any]) -> str:
+    """What Pulumi calls it; never the same for two models of a cache."""
+    name = f"{model['repo']}@{model['commit'][:7]} {model['files'][:6]} {model['place']}"
+    return name.replace("/", ".").removesuffix(" .").replace(" ", "-")
 
 
 def _named(stack: str, stamp: str, suffix: str) -> str:

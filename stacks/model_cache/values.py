@@ -14,6 +14,8 @@ class Held:
 
     repo: str
     commit: str
+    files: str
+    """Which of the repository's files, as a digest: engines load different ones."""
     bytes: int
     place: str
     """The folder of the Hub's library, from where the volume is mounted on: ".", or a path below."""
@@ -27,6 +29,7 @@ class Held:
         return cls(
             repo=str(data["repo"]),
             commit=str(data["commit"]),
+            files=str(data["files"]),
             bytes=int(data["bytes"]),
             place=str(data["place"]),
             by=str(data["by"]),
@@ -37,13 +40,15 @@ class Held:
         """As JSON has it."""
         return {**asdict(self), "at": self.at.isoformat(timespec="seconds")}
 
-    def is_of(self, repo: str, commit: str, place: str) -> bool:
-        return (self.repo, self.commit, self.place) == (repo, commit, place)
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What makes it this model."""
+        return self.repo, self.commit, self.files, self.place
 
 
 def merged(*several: Held) -> list[Held]:
     """Each model once, as it was brought first."""
-    found: dict[tuple[str, str, str], Held] = {}
+    found: dict[tuple[str, str, str, str], Held] = {}
     for one in sorted(several, key=lambda held: held.at):
-        found.setdefault((one.repo, one.commit, one.place), one)
+        found.setdefault(one.key, one)
     return list(found.values())
