@@ -358,6 +358,7 @@ def test_a_plain_project_runs_with_its_configuration(bench: Bench) -> None:
     assert broken.returncode == 1
     assert "error: Program failed with an unhandled exception:" in broken.stdout
     assert "ValueError: the program is wrong" in broken.stdout
+    assert "unhandled error occurred" not in broken.stdout
     assert bench("destroy", "--yes").returncode == 0
     assert bench.things() == []
 

@@ -94,13 +94,12 @@ class Operation:
         steps = deployment.steps
         events.prelude({key: str(value) for key, value in masked(self.config).items()})
         try:
-            failed = self._act(deployment)
+            self._act(deployment)
         except UpdateFailed:
-            failed = ""
+            pass
         finally:
             steps.settle()
             steps.provider.close()
-        steps.failed |= bool(failed) and not steps.stopping.is_set()
         deployment.finish()
         return self._end(events, deployment, began)
 
@@ -110,8 +109,7 @@ class Operation:
         steps = Steps(snapshot, provider, events, self.dry_run, self.options.continue_on_error)
         return Deployment(self.stack, steps, self.config, self.options.replace)
 
-    def _act(self, deployment: Deployment) -> str:
-        """What went wrong with the program, or ""."""
+    def _act(self, deployment: Deployment) -> None:
         steps = deployment.steps
         woken = threading.Event()
         self._on_signals(steps, woken)
@@ -123,18 +121,20 @@ class Operation:
             self._warn_of_pending(steps)
         if self.kind == "destroy":
             deployment.delete_the_rest()
-        if self.kind in ("refresh", "destroy"):
-            return ""
-        return self._run_program(deployment, woken)
+        if self.kind in ("up", "preview"):
+            self._run_program(deployment, woken)
 
-    def _run_program(self, deployment: Deployment, woken: threading.Event) -> str:
+    def _run_program(self, deployment: Deployment, woken: threading.Event) -> None:
         monitor, log = Monitor(deployment), EngineLog(deployment.steps)
         told = self.options
         program = Program(self.project, monitor, log, self.config, told.parallel, told.client)
-        failed = program.run(woken)
-        if not failed:
+        ended = program.run(woken)
+        if ended.well:
             monitor.finish()
-        return failed
+        elif not deployment.steps.ended:
+            deployment.steps.failed = True
+            if ended.text:
+                deployment.steps.events.diagnostic("error", ended.text)
 
     def _warn_of_pending(self, steps: Steps) -> None:
         pending = steps.snapshot.pending

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
+from .children import end, start
 from .monitor import EngineLog, Monitor, serve
 from .project import Project
 from .values import Properties, is_secret, revealed
 from .wire import OPTIONS, grpc, language_pb2, language_pb2_grpc, said
 
+UNHANDLED = "an unhandled error occurred"
+ALREADY_TOLD = 32
+"""The executor's exit code after an exception that it has shown."""
 EXECUTOR = Path(__file__).parent / "executor.py"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended, and what is to be said of it if it was not well."""
+
+    well: bool
+    text: str = ""
 
 
 @dataclass
@@ -28,31 +39,34 @@ class Program:
     config: Properties
     parallel: int
     client: str | None
+    _process: subprocess.Popen[bytes] | None = None
 
-    def run(self, woken: Event) -> str:
-        """Runs it to its end, or until an operation is stopped. Returns what went wrong, or ""."""
+    def run(self, woken: Event) -> Ended:
+        """Runs it to its end, or until the operation is stopped."""
         server, address = serve(self.monitor, self.log)
-        answer: list[str] = []
+        endings: list[Ended] = []
 
         def wait() -> None:
-            answer.append(self._served(address) if self.client else self._plain(address))
+            endings.append(self._served(address) if self.client else self._plain(address))
             woken.set()
 
         Thread(target=wait, daemon=True).start()
         woken.wait()
         self.monitor.deployment.steps.settle()
-        if not answer:
-            self._stopped(woken, answer)
+        if not endings:
+            self._stop(woken, endings)
         server.stop(0)
-        return answer[0] if answer else ""
+        return endings[0] if endings else Ended(well=False)
 
-    def _stopped(self, woken: Event, answer: list[str]) -> None:
+    def _stop(self, woken: Event, endings: list[Ended]) -> None:
         """After a signal the program has a moment to end by itself: the monitor answers nothing any more."""
         woken.clear()
-        if not answer:
+        if not endings:
             woken.wait(1.0)
+        if self._process is not None:
+            end(self._process)
 
-    def _served(self, address: str) -> str:
+    def _served(self, address: str) -> Ended:
         deployment = self.monitor.deployment
         channel = grpc.insecure_channel(self.client, options=OPTIONS)
         request = language_pb2.RunRequest(
@@ -71,10 +85,10 @@ class Program:
         try:
             answer = language_pb2_grpc.LanguageRuntimeStub(channel).Run(request)
         except grpc.RpcError as error:
-            return f"an unhandled error occurred: program exited: {said(error)}"
-        return str(answer.error)
+            return Ended(well=False, text=said(error))
+        return Ended(well=not answer.error, text=f"{UNHANDLED}: {answer.error}")
 
-    def _plain(self, address: str) -> str:
+    def _plain(self, address: str) -> Ended:
         deployment = self.monitor.deployment
         told = {
             "project": deployment.stack.project,
@@ -89,16 +103,12 @@ class Program:
             "PULUMI_CONFIG": json.dumps(self._texts()),
             "PULUMI_CONFIG_SECRET_KEYS": json.dumps(self._secret_keys()),
         }
-        python = os.environ.get("PULUMI_PYTHON_CMD") or "python3"
-        ended = subprocess.Popen(
-            [python, "-u", str(EXECUTOR), json.dumps(told)],
-            cwd=told["folder"],
-            env={**os.environ, **keys},
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stdout,
-            process_group=0,
-        ).wait()
-        return "" if ended == 0 else f"Program exited with non-zero exit code: {ended}"
+        arguments = [str(EXECUTOR), json.dumps(told)]
+        self._process = start(arguments, Path(told["folder"]), keys, stdout=sys.stdout)
+        code = self._process.wait()
+        if code == ALREADY_TOLD:
+            return Ended(well=False)
+        return Ended(well=code == 0, text=f"{UNHANDLED}: program exited with non-zero exit code: {code}")
 
     def _texts(self) -> dict[str, str]:
         return {key: str(value) for key, value in revealed(self.config).items()}

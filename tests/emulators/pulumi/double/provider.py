@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, Any
 
+from .children import end, start
 from .values import Properties, changed_keys, revealed, secret_keys, secret_like
 from .wire import OPTIONS, from_struct, grpc, provider_pb2, provider_pb2_grpc, said, to_struct
-
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
-_STARTER = ThreadPoolExecutor(1)
-"""Lives as long as the engine: PR_SET_PDEATHSIG counts the thread that starts a process as its parent."""
 
 
 class ProviderFailed(Exception):
@@ -108,8 +99,7 @@ class DynamicProvider:
 
     def close(self) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            end(self._process)
             for listener in self._listeners:
                 listener.join(1)
 
@@ -122,7 +112,7 @@ class DynamicProvider:
     def _started(self) -> Any:
         with self._lock:
             if self._stub is None:
-                self._process, port = _STARTER.submit(self._start).result()
+                self._process, port = self._start()
                 channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS)
                 stub = provider_pb2_grpc.ResourceProviderStub(channel)
                 stub.Configure(provider_pb2.ConfigureRequest(args=_struct(dict(self.config)), acceptSecrets=True))
@@ -130,27 +120,19 @@ class DynamicProvider:
             return self._stub
 
     def _start(self) -> tuple[subprocess.Popen[bytes], int]:
-        python = os.environ.get("PULUMI_PYTHON_CMD") or "python3"
-        process = subprocess.Popen(
-            [python, "-u", "-m", "pulumi.dynamic", "127.0.0.1:0"],
-            cwd=self.folder,
-            env={
-                **os.environ,
-                "PULUMI_PROJECT": self.project,
-                "PULUMI_CONFIG": json.dumps(revealed(dict(self.config))),
-            },
-            stdin=subprocess.DEVNULL,
+        process = start(
+            ["-m", "pulumi.dynamic", "127.0.0.1:0"],
+            self.folder,
+            {"PULUMI_PROJECT": self.project, "PULUMI_CONFIG": json.dumps(revealed(dict(self.config)))},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,
-            preexec_fn=None if os.environ.get("PULUMI_DOUBLE_LEAVES_PROVIDER") else _ends_with_its_engine,
         )
         assert process.stdout is not None
         assert process.stderr is not None
         self._listen(process.stderr, "info#err")
         line = process.stdout.readline()
         if not line.strip().isdigit():
-            process.kill()
+            end(process)
             raise ProviderFailed(f"could not read plugin [pulumi-resource-pulumi-python] stdout: {line!r}")
         self._listen(process.stdout, "info")
         return process, int(line)
@@ -163,12 +145,6 @@ class DynamicProvider:
         thread = Thread(target=listen, daemon=True)
         thread.start()
         self._listeners.append(thread)
-
-
-def _ends_with_its_engine() -> None:
-    """In the child: be killed when the engine ends, however it ends."""
-    if sys.platform == "linux":
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _named(urn: str) -> dict[str, str]:
