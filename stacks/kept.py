@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from provisioners.contract import Site
 from provisioners.threads import in_thread
@@ -30,13 +30,6 @@ class Outputs:
     at: datetime
     """When they were had from Pulumi."""
     source: Literal["pulumi", "kept"]
-    inputs: Mapping[str, Any] | None = None
-    """What the program was run with; None if nobody has kept it."""
-
-    @classmethod
-    def none(cls) -> Self:
-        """Of a stack that nobody has made."""
-        return cls(values={}, at=datetime.now(UTC), source="pulumi")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,26 +90,47 @@ async def outputs_of(site: Site, ref: StackRef) -> Outputs:
 
     Imports nothing of Pulumi. Raises NoSuchStack if there is none, and what `backend_of` raises.
     """
-    backend = backend_of(site)
     try:
-        engine = await in_thread(need, site)
+        told = await _asked(site, ref)
     except NoEngine:
         before = kept(site, ref)
         if before is None:
             raise
-        return Outputs(values=before.values, at=before.at, source="kept", inputs=before.inputs)
+        return Outputs(values=before.values, at=before.at, source="kept")
+    plain = {name: value for name, value in told.items() if name != INPUTS and value != HIDDEN}
+    return Outputs(values=plain, at=datetime.now(UTC), source="pulumi")
+
+
+async def inputs_of(site: Site, ref: StackRef) -> Mapping[str, Any] | None:
+    """What the stack's program was last run with: as the stack has it, else as it was last seen here.
+
+    None if nobody knows, or if there is no such stack. A stack that was emptied puts out nothing any more. Raises
+    NoEngine.
+    """
+    try:
+        told = (await _asked(site, ref, "--show-secrets")).get(INPUTS)
+    except NoSuchStack:
+        return None
+    if isinstance(told, str):
+        found: dict[str, Any] = json.loads(told)
+        return found
+    before = kept(site, ref)
+    return before.inputs if before is not None else None
+
+
+async def _asked(site: Site, ref: StackRef, *how: str) -> dict[str, Any]:
+    """What the engine says that the stack puts out. Raises NoEngine, NoSuchStack, StackFailed."""
+    backend = backend_of(site)
+    engine = await in_thread(need, site)
     env, folder = engine_env(site, backend), work_dir(site, ref.project, ASKING)
-    code, out, err = await ask(engine, ["stack", "output", "--json", "--stack", ref.name], cwd=folder, env=env)
+    code, out, err = await ask(engine, ["stack", "output", "--json", *how, "--stack", ref.name], cwd=folder, env=env)
     if code and "no stack named" in err:
         raise no_such_stack(ref)
     if code:
         message = f"pulumi stack output of {ref}: {mask_of(env)(err.strip()) or f'exit {code}'}"
         raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached")
-    told = json.loads(out)
-    inputs = told.pop(INPUTS, None)
-    plain = {name: value for name, value in told.items() if value != HIDDEN}
-    parsed = json.loads(inputs) if isinstance(inputs, str) else None
-    return Outputs(values=plain, at=datetime.now(UTC), source="pulumi", inputs=parsed)
+    told: dict[str, Any] = json.loads(out)
+    return told
 
 
 def no_such_stack(ref: StackRef) -> NoSuchStack:

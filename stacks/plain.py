@@ -18,9 +18,12 @@ from stacks.values import INPUTS
 
 
 def run(program: str, inputs: Mapping[str, Any]) -> None:
-    """The program `stacks.<program>.program.run` with these inputs, which are kept among the stack's outputs."""
+    """The program `stacks.<program>.program.run` with these inputs, which are kept among the stack's outputs.
+
+    As a secret: nobody wants to see them whenever outputs are shown.
+    """
     importlib.import_module(f"stacks.{program}.program").run(inputs)
-    pulumi.export(INPUTS, json.dumps(inputs, sort_keys=True))
+    pulumi.export(INPUTS, pulumi.Output.secret(json.dumps(inputs, sort_keys=True)))
 
 
 def main(program: str) -> None:
@@ -43,6 +46,7 @@ def _inputs(ref: StackRef, words: Sequence[str]) -> dict[str, Any]:
     argv = [sys.executable, "-m", "runners.cli", "stack", "inputs", str(ref), *words, *new, "--json"]
     ended = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if ended.returncode:
-        raise pulumi.RunError(ended.stderr.strip() or f"recipe stack inputs ended with {ended.returncode}")
+        said = ended.stderr.strip().removeprefix("error: ")
+        raise pulumi.RunError(said or f"recipe stack inputs ended with {ended.returncode}")
     found: dict[str, Any] = json.loads(ended.stdout)
     return found

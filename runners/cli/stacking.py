@@ -86,12 +86,12 @@ async def destroy(wish: Wish) -> int:
             before = await _before(wish.ref)
             managed = await _existing(wish.ref)
             changes = await managed.preview_destroy(heard)
-        bills = program.may_bill(before.values) if changes.any else ""
+        bills = program.may_bill(before) if changes.any else ""
         screen.changes(changes, "ends", [bills] if bills else [])
         if changes.any and not await screen.agreed("delete this", yes=wish.yes):
             return ExitCode.DONE
         with screen.happening(f"deletes {wish.ref}", changing=True) as heard:
-            proofs = await _destroyed(wish.ref, managed, program, before.values, heard)
+            proofs = await _destroyed(wish.ref, managed, program, before, heard)
             await managed.remove()
         kept.forget(site, wish.ref)
     if wish.as_json:
@@ -121,8 +121,8 @@ async def outputs(wish: Wish) -> int:
 
 async def inputs(wish: Wish, *, new: bool) -> int:
     """What a stack's program is run with."""
-    before = kept.Outputs.none() if new else await _before(wish.ref)
-    print_json(await _inputs(wish, program_of(wish.ref), before))
+    before = {} if new else await _before(wish.ref)
+    print_json(await _inputs(wish, program_of(wish.ref), before, new=new))
     return ExitCode.DONE
 
 
@@ -199,9 +199,9 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
         except BaseException:
             await _forget_if_fresh(managed)
             raise
-    costs = program.costs(inputs, changes, before.values)
+    costs = program.costs(inputs, changes, before)
     screen.changes(changes, "costs", costs)
-    return _Seen(managed=managed, outputs=before.values, inputs=inputs, changes=changes, costs=costs)
+    return _Seen(managed=managed, outputs=before, inputs=inputs, changes=changes, costs=costs)
 
 
 async def _forget_if_fresh(managed: Managed) -> None:
@@ -254,16 +254,13 @@ async def _destroyed(
         raise MayStillBillError(message, advice=f"recipe stack destroy {ref}, again") from error
 
 
-async def _before(ref: StackRef) -> kept.Outputs:
-    """What the stack last put out; nothing if it is new. Raises NoEngine: nothing is changed without an engine."""
+async def _before(ref: StackRef) -> Mapping[str, Any]:
+    """What the stack puts out; nothing if it is new. Raises NoEngine: nothing is changed without an engine."""
     engine.need(_site())
     try:
-        found = await kept.outputs_of(_site(), ref)
+        return (await kept.outputs_of(_site(), ref)).values
     except NoSuchStack:
-        return kept.Outputs.none()
-    last = kept.kept(_site(), ref)
-    # A stack that was emptied puts out nothing any more; what it was made of is still known here.
-    return replace(found, inputs=last.inputs) if found.inputs is None and last is not None else found
+        return {}
 
 
 async def _existing(ref: StackRef) -> Managed:
@@ -283,13 +280,16 @@ async def _meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
     return NoSuchStack(f"stack {ref} does not exist", advice=hint or error.advice)
 
 
-async def _inputs(wish: Wish, program: StackProgram, before: kept.Outputs) -> dict[str, Any]:
+async def _inputs(
+    wish: Wish, program: StackProgram, outputs: Mapping[str, Any], *, new: bool = False
+) -> dict[str, Any]:
     """What the Pulumi program is run with. Raises UsageError where neither a recipe nor an update before says it."""
-    if not wish.recipes and before.inputs is None:
+    before = None if new else await kept.inputs_of(_site(), wish.ref)
+    if not wish.recipes and before is None:
         message = f"stack {wish.ref} was never made, so there is nothing to go on with"
         raise UsageError(message, advice=f"name a recipe: recipe stack up {wish.ref} RECIPE")
-    options = replace(wish.options, outputs=before.values)
-    return await program.inputs(wish.recipes, wish.ref, options, os.environ, before.inputs)
+    options = replace(wish.options, outputs=outputs)
+    return await program.inputs(wish.recipes, wish.ref, options, os.environ, before)
 
 
 def _steps(changes: Changes) -> list[dict[str, Any]]:
