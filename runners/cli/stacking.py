@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 from provisioners.contract import Site
@@ -121,8 +121,7 @@ async def outputs(wish: Wish) -> int:
 
 async def inputs(wish: Wish, *, new: bool) -> int:
     """What a stack's program is run with."""
-    before = {} if new else await _before(wish.ref)
-    print_json(await _inputs(wish, program_of(wish.ref), before, new=new))
+    print_json(await _inputs(wish, program_of(wish.ref), new=new))
     return ExitCode.DONE
 
 
@@ -191,7 +190,7 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
     """Previews, and shows it. Nothing is made, but an empty stack where there was none: see `_forget_if_fresh`."""
     with screen.happening(f"looks at what would change in {wish.ref}") as heard:
         before = await _before(wish.ref)
-        inputs = await _inputs(wish, program, before)
+        inputs = await _inputs(wish, program)
         run = pulumi_program(wish.ref, inputs)
         managed = await Managed.open(_site(), wish.ref.project, wish.ref.name, run, create=True)
         try:
@@ -280,16 +279,13 @@ async def _meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
     return NoSuchStack(f"stack {ref} does not exist", advice=hint or error.advice)
 
 
-async def _inputs(
-    wish: Wish, program: StackProgram, outputs: Mapping[str, Any], *, new: bool = False
-) -> dict[str, Any]:
+async def _inputs(wish: Wish, program: StackProgram, *, new: bool = False) -> dict[str, Any]:
     """What the Pulumi program is run with. Raises UsageError where neither a recipe nor an update before says it."""
     before = None if new else await kept.inputs_of(_site(), wish.ref)
     if not wish.recipes and before is None:
         message = f"stack {wish.ref} was never made, so there is nothing to go on with"
         raise UsageError(message, advice=f"name a recipe: recipe stack up {wish.ref} RECIPE")
-    options = replace(wish.options, outputs=outputs)
-    return await program.inputs(wish.recipes, wish.ref, options, os.environ, before)
+    return await program.inputs(wish.recipes, wish.ref, wish.options, os.environ, before)
 
 
 def _steps(changes: Changes) -> list[dict[str, Any]]:

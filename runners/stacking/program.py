@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from recipes.load import LoadedRecipe
@@ -25,8 +25,6 @@ class StackOptions:
     fill: bool = False
     forced: tuple[str, ...] = ()
     """Checks that may fail."""
-    outputs: Mapping[str, Any] = field(default_factory=dict)
-    """What the stack puts out now; nothing if it is new."""
 
 
 class StackProgram(Protocol):
