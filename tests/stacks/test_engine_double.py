@@ -18,7 +18,7 @@ from pulumi import automation
 from tests.conftest import eventually
 from tests.emulators.pulumi import DOUBLE, ROOT
 from tests.stacks.bench import Bench, everything_below, failure, pipe
-from tests.stacks.things import Thing
+from tests.stacks.dynamic_things import Thing
 
 pytestmark = [
     pytest.mark.real,
@@ -323,7 +323,7 @@ def test_a_delete_that_fails_keeps_it_in_the_state(bench: Bench) -> None:
 
 PLAIN = """
 import pulumi
-from tests.stacks.things import Thing
+from tests.stacks.dynamic_things import Thing
 config = pulumi.Config()
 thing = Thing("a", size=config.require_int("size"), key=config.require_secret("key"))
 pulumi.export("address", thing.address)

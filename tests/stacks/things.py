@@ -1,101 +1,86 @@
-"""Dynamic resources for tests: things are files in a folder, and every call is written down.
-
-What the tests want of a thing stands in its inputs: `fails` and `dies` make its creation go wrong, `waits` is a named
-pipe that it reads before it exists.
-"""
+"""A resource that does what a test says, in Pulumi's own provider process, and a program that makes it."""
 
 from __future__ import annotations
 
-import json
 import os
-import uuid
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import (
-    CheckFailure,
-    CheckResult,
-    ConfigureRequest,
-    CreateResult,
-    DiffResult,
-    ReadResult,
-    Resource,
-    ResourceProvider,
-    UpdateResult,
-)
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-Properties = dict[str, Any]
+import recipes.errors
+from recipes.errors import RecipeError
+from stacks import report
+
+SECRET = "hush-hush-hush"
 
 
 class ThingProvider(ResourceProvider):
-    """A thing of another `kind` is another thing; of another `size`, the same one, changed."""
+    """`does`: fail:CLASS, say:TEXT, break. `at`: a folder; a call is written to its ledger, and waits at its gate."""
 
-    def configure(self, req: ConfigureRequest) -> None:
-        self.world = Path(os.environ["THINGS_WORLD"])
-        self.colour = req.config.get("colour")
+    serialize_as_secret_always = False
 
-    def check(self, _olds: Properties, news: Properties) -> CheckResult:
-        self._called("check", news)
-        wrong = [CheckFailure("size", "it is below zero")] if str(news.get("size")).startswith("-") else []
-        return CheckResult({"place": _olds.get("place", "here"), **news}, wrong)
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        does, at = props["does"], Path(props["at"])
+        _note(at, f"create {props['text']}")
+        _wait_at(at / "gate")
+        what, _, more = does.partition(":")
+        if what == "say":
+            report.say(more)
+        if what == "break":
+            raise RuntimeError(f"broken {props['token']}")
+        if what == "fail":
+            kind: type[RecipeError] = getattr(recipes.errors, more)
+            error = kind(f"no more of it for {SECRET}", advice="try another")
+            report.tell_failed(error)
+            raise error
+        report.tell_created(props["text"], {"name": props["text"], "id": "1"})
+        return CreateResult("thing-1", {"text": props["text"], "token": props["token"], "at": props["at"]})
 
-    def diff(self, _id: str, _olds: Properties, _news: Properties) -> DiffResult:
-        self._called("diff", _news)
-        if _olds.get("kind") != _news.get("kind"):
-            return DiffResult(changes=True, replaces=["kind"], delete_before_replace=bool(_news.get("alone")))
-        return DiffResult()
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        replaces = ["text"] if _news["text"].startswith("new") and _olds["text"] != _news["text"] else []
+        return DiffResult(changes=_olds["text"] != _news["text"], replaces=replaces, delete_before_replace=True)
 
-    def create(self, props: Properties) -> CreateResult:
-        self._called("create", props)
-        if pipe := props.get("waits"):
-            Path(pipe).read_text()
-        if props.get("dies"):
-            os._exit(3)
-        if props.get("fails"):
-            raise RuntimeError(f"no room for {props['name']}")
-        identity = f"{props['name']}-{uuid.uuid4().hex[:6]}"
-        (self.world / identity).write_text(json.dumps({"size": props.get("size")}))
-        print(f"made {identity}")
-        return CreateResult(identity, self._outputs(props, identity))
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        _note(Path(_news["at"]), f"update {_news['text']}")
+        return UpdateResult({"text": _news["text"], "token": _news["token"], "at": _news["at"]})
 
-    def read(self, id_: str, props: Properties) -> ReadResult:
-        self._called("read", props)
-        if not (self.world / id_).exists():
-            return ReadResult("", {})
-        size = json.loads((self.world / id_).read_text())["size"]
-        return ReadResult(id_, {**props, "size": size}, {**_inputs(props), "size": size})
-
-    def update(self, _id: str, _olds: Properties, _news: Properties) -> UpdateResult:
-        self._called("update", _news)
-        (self.world / _id).write_text(json.dumps({"size": _news.get("size")}))
-        return UpdateResult(self._outputs(_news, _id))
-
-    def delete(self, _id: str, _props: Properties) -> None:
-        self._called("delete", _props)
-        if _props.get("stays"):
-            raise RuntimeError(f"{_id} does not want to go")
-        (self.world / _id).unlink(missing_ok=True)
-
-    def _outputs(self, props: Properties, identity: str) -> Properties:
-        return {**props, "address": f"{identity}.example", "token": f"token-of-{props['name']}", "colour": self.colour}
-
-    def _called(self, what: str, props: Properties) -> None:
-        shown = {key: value for key, value in props.items() if key != "__provider"}
-        with (self.world / "calls").open("a") as calls:
-            calls.write(json.dumps([what, shown], default=str) + "\n")
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        _note(Path(_props["at"]), f"delete {_props['text']}")
+        _wait_at(Path(_props["at"]) / "gate")
+        report.tell_released(_props["text"], "looked for twice")
 
 
-class Thing(Resource):
-    address: pulumi.Output[str]
+class Thing(Resource, module="recipe", name="Thing"):
+    text: pulumi.Output[str]
     token: pulumi.Output[str]
-    size: pulumi.Output[int]
-    colour: pulumi.Output[str]
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None, **props: Any) -> None:
-        known = {"address": None, "token": None, "colour": None, "size": None, **props, "name": name}
-        super().__init__(ThingProvider(), name, known, opts)
+    def __init__(self, name: str, text: str, at: Path, does: str) -> None:
+        token = pulumi.Output.secret(SECRET)
+        super().__init__(ThingProvider(), name, {"text": text, "at": str(at), "does": does, "token": token})
 
 
-def _inputs(props: Properties) -> Properties:
-    return {key: value for key, value in props.items() if key not in ("address", "token", "colour")}
+def program(at: Path, text: str = "a", does: str = "") -> Callable[[], None]:
+    """Makes one, and puts out its text and its secret."""
+
+    def run() -> None:
+        thing = Thing("thing", text, at, does)
+        pulumi.export("text", thing.text)
+        pulumi.export("token", thing.token)
+        pulumi.export("sizes", {"gb": 200})
+
+    return run
+
+
+def _note(at: Path, line: str) -> None:
+    with (at / "ledger").open("a") as file:
+        file.write(f"{line} {os.getpid()}\n")
+
+
+def _wait_at(gate: Path) -> None:
+    """As long as there is one."""
+    while gate.exists():
+        time.sleep(0.01)
