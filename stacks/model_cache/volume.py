@@ -45,6 +45,10 @@ class CacheProvider(ResourceProvider):
     _site: Site
     _mask: Mask
 
+    def __reduce__(self) -> tuple[type[CacheProvider], tuple[()]]:
+        """The name of its class: nothing that was configured travels."""
+        return type(self), ()
+
     def configure(self, req: ConfigureRequest) -> None:
         """Where things lie, and with which key: from the environment, in the process that needs it."""
         env = dict(os.environ)

@@ -58,9 +58,37 @@ class RunPod:
         requests: dict[str, list[str]] = self._ask("ledger")["create_outcomes"]
         return requests
 
+    def volumes(self) -> list[dict[str, Any]]:
+        """Every network volume that ever was."""
+        found: list[dict[str, Any]] = self._ask("ledger")["volumes"]
+        return found
+
+    def volume_creates(self) -> dict[str, list[str]]:
+        """How each request for a volume was answered, by the name that it asked for."""
+        requests: dict[str, list[str]] = self._ask("ledger")["volume_outcomes"]
+        return requests
+
+    @property
+    def billing_volumes(self) -> list[str]:
+        return [volume["id"] for volume in self.volumes() if volume["billing"]]
+
     @property
     def billing(self) -> list[str]:
         return [pod["name"] for pod in self.ledger() if pod["billing"]]
+
+    def order_pod(self, name: str, volume_id: str) -> None:
+        """A pod that mounts a volume, as somebody else would ask for it."""
+        body = {
+            "name": name,
+            "image": "image",
+            "gpu": {"id": "NVIDIA A40", "count": 1},
+            "cloud": "SECURE",
+            "disk": 20,
+            "ports": ["22/tcp"],
+            "args": "sleep 1000",
+            "mounts": {"network": [{"volumeId": volume_id, "path": "/workspace"}]},
+        }
+        self._send(f"{self.url}/pods", body)
 
     def inject(self, **faults: Any) -> None:
         self._ask("faults", faults)
@@ -76,8 +104,11 @@ class RunPod:
         return {pod["id"]: self._ask(f"pods/{pod['id']}")["processes"] for pod in self.ledger() if not pod["gone"]}
 
     def _ask(self, page: str, body: dict[str, Any] | None = None) -> Any:
+        return self._send(self.url.removesuffix("/v2") + f"/rehearsal/{page}", body)
+
+    def _send(self, address: str, body: dict[str, Any] | None) -> Any:
         request = urllib.request.Request(
-            self.url.removesuffix("/v2") + f"/rehearsal/{page}",
+            address,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
         )
