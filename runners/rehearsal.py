@@ -43,6 +43,9 @@ def overrides(loaded: LoadedRecipe) -> list[str]:
         found.append(f"resources.accelerators={_ACCELERATORS}")
     if recipe.resources.use_spot:
         found.append("resources.use_spot=false")
+    if any(volume.stack or volume.name for volume in recipe.resources.volumes):
+        own = ", ".join(f"{{path: {json.dumps(volume.path)}, size: 10GB}}" for volume in recipe.resources.volumes)
+        found.append(f"resources.volumes=[{own}]")  # what lies on the real account is not there
     return found
 
 

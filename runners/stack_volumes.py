@@ -18,11 +18,12 @@ from provisioners.volumes import VolumeKeeper
 from recipes.errors import NoMachine, RecipeError, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe, Volume
+from runners import registry
 from runners.models import HubModel
 from stacks.kept import Outputs, outputs_of
 from stacks.model_cache.values import Held, merged
 from stacks.reference import StackRef
-from stacks.values import NoSuchStack
+from stacks.values import NoEngine, NoSuchStack
 
 _GB = 10**9
 _OWN_CACHE = ".recipe-cache/huggingface"
@@ -111,7 +112,8 @@ async def resolved(
         return loaded, None
     ref = StackRef.parse(volume.stack)
     makes = loaded.command.replace("recipe up", f"recipe stack up {ref}", 1)
-    if not hasattr(provisioner, "find_volume"):
+    keeper = keeper_of(provisioner)
+    if keeper is None:
         raise NoStackVolume(
             f"resources.volumes: stack {ref} keeps a network volume, and provisioner {provisioner.name} mounts none",
             advice="write provisioner: runpod, or leave the volume out",
@@ -120,13 +122,18 @@ async def resolved(
         outputs = await outputs_of(site, ref)
     except NoSuchStack as error:
         raise NoStackVolume(f"resources.volumes: {error.message}", advice=f"make it: {makes}") from error
+    except NoEngine as error:
+        advice = (
+            f"recipe stack install gets it; or name the volume itself: volumes: [{{name: ID, path: {volume.path}}}]"
+        )
+        raise NoStackVolume(f"stack {ref} cannot be looked up: {error.message}", advice=advice) from error
     except RecipeError as error:
         raise NoStackVolume(f"stack {ref} cannot be asked: {error.message}", advice=error.advice) from error
     if not outputs.values.get("volume_id"):
         raise NoStackVolume(f"stack {ref} has no volume yet: its update did not get so far", advice=f"go on: {makes}")
     found = _of(ref, outputs, place_on(recipe, volume), site, path=volume.path, grows_by=makes)
     with suppress(NoMachine):  # then the offers say what is wrong
-        now = await cast(VolumeKeeper, provisioner).find_volume(found.id)
+        now = await keeper.find_volume(found.id)
         if now is None:
             raise NoStackVolume(
                 f"the volume {found.id} of stack {ref} is not there any more: somebody deleted it",
@@ -134,6 +141,13 @@ async def resolved(
             )
         found = replace(found, size_gb=now.size_gb, region=now.region)
     return replace(loaded, recipe=_mounting(recipe, volume, found.id)), found
+
+
+def keeper_of(provisioner: Provisioner) -> VolumeKeeper | None:
+    """Who keeps the volumes that its machines mount; None if they mount none that outlive them."""
+    underlying = getattr(provisioner, "underlying", None)
+    keeper = registry.provisioner(underlying) if underlying else provisioner
+    return cast(VolumeKeeper, keeper) if hasattr(keeper, "make_volume") else None
 
 
 def place_on(recipe: Recipe, volume: Volume) -> str | None:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, cast
+from typing import Any
 
-from provisioners.contract import Lease, Offer, Order, Provisioner
+from provisioners.contract import Lease, Offer, Order
 from provisioners.journal import Journal
 from provisioners.naming import owner_name
 from provisioners.preflight import clear
@@ -23,7 +23,7 @@ from runners import registry
 from runners.boot import fetch_boot
 from runners.environments import environment_name
 from runners.models import HubModel, resolve_model
-from runners.stack_volumes import amount_of, files_of, forget, held_in, noted, place_on
+from runners.stack_volumes import amount_of, files_of, forget, held_in, keeper_of, noted, place_on
 from runners.stacking.program import StackOptions
 from runners.terminal.words import plural
 from stacks.kept import outputs_of
@@ -40,8 +40,6 @@ _MOUNTED_AT = "/workspace"
 """Where RunPod mounts volumes, for a recipe that does not say."""
 _SLOWEST_BYTES_PER_S, _LONGEST_S, _START_S = 5e6, 24 * 3600.0, 1800.0
 """For how long a machine may fill the volume: downloads of 1 to 3 MB/s were seen, hundreds are usual."""
-_UNDERLYING = {"pulumi": "runpod"}
-"""Whose volumes a provisioner's machines mount, where they are another's."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[
 def _keeper(recipes: Sequence[LoadedRecipe], before: Mapping[str, Any]) -> tuple[VolumeKeeper, str]:
     """Who keeps the volume: one provisioner for all of the recipes. Raises UsageError."""
     asked = [loaded.recipe.resources.provisioner for loaded in recipes]
-    names = {_UNDERLYING.get(name, name) for name in (*asked, *([before["provisioner"]] if before else ()))}
+    names = {_underlying(name) for name in (*asked, *([before["provisioner"]] if before else ()))}
     if len(names) > 1:
         raise UsageError(
             f"one volume cannot be mounted by machines of {' and '.join(sorted(names))}",
@@ -182,14 +180,19 @@ def _keeper(recipes: Sequence[LoadedRecipe], before: Mapping[str, Any]) -> tuple
     return _keeper_named(name), name
 
 
+def _underlying(name: str) -> str:
+    """The provisioner whose volumes its machines mount."""
+    return str(getattr(registry.provisioner(name), "underlying", name))
+
+
 def _keeper_named(name: str) -> VolumeKeeper:
-    provisioner: Provisioner = registry.provisioner(name)
-    if not hasattr(provisioner, "make_volume"):
+    keeper = keeper_of(registry.provisioner(name))
+    if keeper is None:
         raise UsageError(
             f"provisioner {name} has no network volumes",
             advice="name a recipe with provisioner: runpod, or --set resources.provisioner=runpod",
         )
-    return cast(VolumeKeeper, provisioner)
+    return keeper
 
 
 async def _wanted(loaded: LoadedRecipe, ref: StackRef) -> _Wanted:
