@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -122,7 +122,7 @@ class Parser(argparse.ArgumentParser):
         hint = ""
         if message.startswith("unrecognized arguments: "):
             word = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-            hint = did_you_mean(word, [option for action in self._actions for option in action.option_strings])
+            hint = did_you_mean(word, list(_options(self)))
             hint = hint if hint.startswith("did you mean") else ""
         elif found := re.search(r"invalid choice: '(.+)' \(choose from (.+)\)", message):
             hint = did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
@@ -134,6 +134,15 @@ class Parser(argparse.ArgumentParser):
 
             print(json.dumps({"error": {"message": message, "advice": hint, "exit_code": 2}}))
         sys.exit(2)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """A command's options, and those of the commands below it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _options(below)
 
 
 def parser_for(command: str) -> Parser:

@@ -1,0 +1,362 @@
+"""recipe stack as a user types it: what it shows, what it asks, how it ends; over the engine double."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runners.cli.stacking
+import runners.stacking.listing
+from recipes.errors import MayStillBillError
+from runners.cli.run import run_command
+from runners.stacking import program as programs
+from stacks import kept
+from stacks.reference import StackRef
+from stacks.values import Changes
+from tests.conftest import Command, eventually
+from tests.emulators.pulumi import pulumi_engine
+from tests.stacks import things
+
+__all__ = ["pulumi_engine"]
+pytestmark = pytest.mark.filterwarnings("ignore:Error in event stream")  # of the SDK, where an engine ends early
+ROOT = Path(__file__).parents[2]
+real = pytest.mark.real
+WAY_OUT = "next:  recipe stack install gets it; provisioner: runpod needs none of it"
+
+
+class Things:
+    """A stack program whose resource does what a test says."""
+
+    def __init__(self, at: Path) -> None:
+        self.at, self.text, self.does = at, "a", ""
+        self.failed: list[list[Mapping[str, Any]]] = []
+
+    async def inputs(self, recipes: Sequence[Any], ref: Any, options: Any, env: Any, before: Any) -> dict[str, Any]:
+        if recipes:
+            return {"text": self.text, "does": self.does, "recipe": recipes[0].recipe.name, "size_gb": options.size_gb}
+        return dict(before)
+
+    def costs(self, inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[str]:
+        return ["$14.00/month for 200 GB"] if changes.any else []
+
+    def told(self, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return [("thing", str(outputs["text"]))]
+
+    async def after_up(self, ref: Any, inputs: Any, outputs: Any, env: Any, heard: Any) -> list[str]:
+        return [f"{outputs['text']} can be used"]
+
+    async def after_failure(self, ref: Any, made: Any, outputs: Any, env: Any, heard: Any) -> list[str]:
+        self.failed.append(list(made))
+        return [one["name"] for one in made]
+
+    def may_bill(self, outputs: Mapping[str, Any]) -> str:
+        return f"thing {outputs['text']} at $3.61/h" if outputs else ""
+
+    async def after_destroy(self, ref: Any, outputs: Any, env: Any) -> list[str]:
+        return []
+
+    def ledger(self) -> list[str]:
+        found = (self.at / "ledger").read_text().splitlines() if (self.at / "ledger").exists() else []
+        return [line.rpartition(" ")[0] for line in found]
+
+
+@pytest.fixture
+def stack(pulumi_engine: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Things:
+    """`recipe stack … gpu_pod` with things in the pod's place, in this process."""
+    made = Things(tmp_path)
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RECIPE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RUNPOD_API_KEY", things.SECRET)
+    monkeypatch.chdir(tmp_path)
+
+    def pulumi_program(ref: StackRef, inputs: Mapping[str, Any]) -> Callable[[], None]:
+        import pulumi
+
+        def run() -> None:
+            things.program(tmp_path, inputs["text"], inputs["does"])()
+            pulumi.export("recipe_inputs", pulumi.Output.secret(json.dumps(inputs)))
+
+        return run
+
+    monkeypatch.setattr(runners.cli.stacking, "program_of", lambda ref: made)
+    monkeypatch.setattr(runners.stacking.listing, "program_of", lambda ref: made)
+    monkeypatch.setattr(runners.cli.stacking, "pulumi_program", pulumi_program)
+    return made
+
+
+Ended = tuple[int, str, str]
+
+
+@pytest.fixture
+def typed(stack: Things, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Runs a command line; returns the exit code and what was written."""
+
+    def run(*words: str) -> Ended:
+        code = run_command("stack", words)
+        written = capsys.readouterr()
+        return code, written.out, written.err
+
+    return run
+
+
+@real
+def test_a_stack_from_up_to_destroy(stack: Things, typed: Callable[..., Ended]) -> None:
+    code, out, _ = typed("list")
+    assert (code, out.splitlines()[0]) == (0, "no stacks yet")
+    assert "recipe stack up model_cache RECIPE" in out
+
+    code, out, _ = typed("preview", "gpu_pod", "local-smoke")
+    assert code == 0
+    assert out.splitlines() == ["+   create   Thing   thing", "costs     $14.00/month for 200 GB"]
+    assert typed("list")[1].splitlines()[0] == "no stacks yet", "a look leaves nothing"
+    assert stack.ledger() == []
+
+    code, out, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    assert code == 0, err
+    assert out.splitlines()[-2:] == ["thing   a", "a can be used"]
+    assert "makes Thing thing" in err
+
+    code, out, _ = typed("up", "gpu_pod")
+    assert (code, out.splitlines()[0]) == (0, "nothing changes")
+    code, out, _ = typed("list")
+    assert out.splitlines()[0] == "gpu_pod   thing a at $3.61/h"
+    code, out, _ = typed("outputs", "gpu_pod")
+    assert out == "thing   a\n"
+    code, out, _ = typed("inputs", "gpu_pod", "--json")
+    assert json.loads(out) == {"text": "a", "does": "", "recipe": "local-smoke", "size_gb": None}
+
+    code, out, _ = typed("destroy", "gpu_pod", "--yes")
+    assert code == 0
+    assert out.splitlines() == [
+        "-   delete   Thing   thing",
+        "ends      thing a at $3.61/h",
+        "gone   looked for twice",
+    ]
+    assert typed("list")[1].splitlines()[0] == "no stacks yet"
+    assert stack.ledger() == ["create a", "delete a"]
+
+
+@real
+def test_json_is_one_document(stack: Things, typed: Callable[..., Ended]) -> None:
+    _, out, _ = typed("up", "gpu_pod", "local-smoke", "--yes", "--json")
+    document = json.loads(out)
+    assert [(step["op"], step["type"]) for step in document["changes"]] == [("create", "Thing")]
+    assert (document["stack"], document["costs"]) == ("gpu_pod", ["$14.00/month for 200 GB"])
+    assert document["outputs"] == {"text": "a", "sizes": {"gb": 200}}, "neither secrets nor what only recipe reads"
+    assert things.SECRET not in out
+    assert json.loads(typed("outputs", "gpu_pod", "--json")[1])["source"] == "pulumi"
+    (row,) = json.loads(typed("list", "--json")[1])["stacks"]
+    assert (row["stack"], row["bills"], row["busy"]) == ("gpu_pod", "thing a at $3.61/h", False)
+    assert json.loads(typed("destroy", "gpu_pod", "--yes", "--json")[1])["proofs"] == ["looked for twice"]
+
+
+@real
+def test_nothing_is_changed_where_nobody_can_be_asked(stack: Things, typed: Callable[..., Ended]) -> None:
+    code, out, err = typed("up", "gpu_pod", "local-smoke")
+    assert code == 2
+    assert "+   create   Thing   thing" in out
+    assert "nothing was changed: nobody can be asked here" in err
+    assert "--yes" in err
+    assert stack.ledger() == []
+    assert typed("list")[1].splitlines()[0] == "no stacks yet"
+
+
+@real
+@pytest.mark.parametrize(("answer", "made"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_the_question_at_a_terminal(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, answer: str, made: bool
+) -> None:
+    ours, its = os.openpty()
+    with open(its, closefd=True) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        os.write(ours, answer.encode())
+        code, _, err = typed("up", "gpu_pod", "local-smoke")
+    os.close(ours)
+    assert code == 0
+    assert "do this? [y/N]" in err
+    assert ("nothing was changed" in err) is not made
+    assert stack.ledger() == (["create a"] if made else [])
+
+
+@real
+def test_a_failure_is_what_it_is_and_what_stays_is_told(stack: Things, typed: Callable[..., Ended]) -> None:
+    stack.does = "fail:NoCapacity"
+    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    assert code == 4
+    assert err.splitlines()[-2:] == ["error: no more of it for ***", "next:  try another"]
+    assert stack.failed == [[]]
+
+
+@real
+def test_a_signal_lets_the_step_end_and_says_what_bills(stack: Things, typed: Callable[..., Ended]) -> None:
+    gate = stack.at / "gate"
+    gate.touch()
+
+    def interrupt() -> None:
+        eventually(lambda: stack.ledger() == ["create a"])
+        os.kill(os.getpid(), signal.SIGTERM)
+        gate.unlink()
+
+    other = threading.Thread(target=interrupt)
+    other.start()
+    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    other.join()
+    assert code == 130
+    assert "stops after the running step" in err
+    assert "a exists, and bills" in err
+    assert "error: interrupted by SIGTERM before it was done" in err
+    assert [one["name"] for one in stack.failed[0]] == ["a"]
+    assert typed("up", "gpu_pod", "local-smoke", "--yes")[0] == 0
+    assert stack.ledger() == ["create a"], "what the interrupted update made is gone on with"
+
+
+@real
+def test_what_is_not_proven_gone_is_told_with_its_price(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    (stack.at / "gate").touch()
+    monkeypatch.setattr(runners.cli.stacking, "PATIENCE_S", 1.0)
+    code, _, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 9
+    assert "NOT PROVEN GONE: thing a at $3.61/h" in err
+    assert "next:  recipe stack destroy gpu_pod, again" in err
+    (stack.at / "gate").unlink()
+
+    async def still_there(*_: object) -> list[str]:
+        raise MayStillBillError("volume x is still there", advice="recipe stack destroy gpu_pod")
+
+    monkeypatch.setattr(stack, "after_destroy", still_there)
+    assert typed("destroy", "gpu_pod", "--yes")[0] == 9
+    assert typed("list")[1].splitlines()[0].startswith("gpu_pod"), "it is forgotten only with the proof"
+
+
+@real
+def test_a_stack_that_is_not_there(stack: Things, typed: Callable[..., Ended]) -> None:
+    for command in ("destroy", "outputs", "unlock"):
+        code, _, err = typed(command, "gpu_pod")
+        assert (code, err.splitlines()[0]) == (2, "error: stack gpu_pod does not exist")
+    typed("up", "gpu_pod/anna", "local-smoke", "--yes")
+    assert "next:  did you mean gpu_pod/anna?" in typed("destroy", "gpu_pod/ana", "--yes")[2]
+    code, _, err = typed("up", "gpu_pod")
+    assert code == 2
+    assert "name a recipe: recipe stack up gpu_pod RECIPE" in err
+
+
+@real
+def test_without_the_engine_what_was_seen_here_is_told(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    code, out, err = typed("list")
+    assert (code, out.splitlines()[0]) == (0, "gpu_pod   thing a at $3.61/h")
+    assert "as last seen on this machine" in err
+    code, out, err = typed("outputs", "gpu_pod")
+    assert (code, out) == (0, "thing   a\n")
+    assert "as last seen on this machine" in err
+    assert typed("destroy", "gpu_pod", "--yes")[0] == 4
+
+
+@real
+def test_a_lock_of_another_machine_is_lifted_when_somebody_says_so(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    monkeypatch.setenv("PULUMI_DOUBLE_DIE", "before-update")
+    stack.text = "b"
+    assert typed("up", "gpu_pod", "local-smoke", "--yes")[0] == 4
+    monkeypatch.delenv("PULUMI_DOUBLE_DIE")
+    (lock,) = (stack.at / "home" / "pulumi" / "state").rglob("locks/**/*.json")
+    held = json.loads(lock.read_text())
+    lock.write_text(json.dumps({**held, "hostname": "elsewhere"}))
+    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    assert code == 4
+    assert "gpu_pod is being changed by" in err
+    assert "recipe stack unlock gpu_pod" in err
+    assert typed("unlock", "gpu_pod")[0] == 2, "not unasked"
+    assert typed("unlock", "gpu_pod", "--yes")[0] == 0
+    assert typed("up", "gpu_pod", "local-smoke", "--yes")[0] == 0
+
+
+def plainly(recipe: Command, *words: str) -> subprocess.CompletedProcess[str]:
+    """Where there is no engine."""
+    return recipe("stack", *words, env={"PATH": "/usr/bin:/bin"})
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("up", "gpu_pod", "local-smoke"), ("outputs", "model_cache"), ("destroy", "gpu_pod")]
+)
+def test_without_an_engine_there_is_one_sentence(recipe: Command, words: tuple[str, ...]) -> None:
+    ended = plainly(recipe, *words)
+    assert ended.returncode == 4
+    assert ended.stderr.splitlines() == ["error: Pulumi's engine is not on this machine", WAY_OUT]
+
+
+def test_install_without_a_network_says_so(recipe: Command) -> None:
+    nowhere = {"PATH": "/usr/bin:/bin", "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    ended = recipe("stack", "install", env=nowhere)
+    assert ended.returncode == 4
+    what, way_out = ended.stderr.splitlines()
+    assert what.startswith("error: Pulumi's engine ")
+    assert "get.pulumi.com did not answer" in what
+    assert way_out.endswith("provisioner: runpod needs none of it")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("up", "model_cach", "local-smoke"), "did you mean model_cache?"),
+        (("up", "gpu_pod/a b", "local-smoke"), "'a b' is no name of a stack"),
+        (("up", "model_cache", "local-smoke", "--size", "20QB"), "20QB: not a size"),
+        (("up", "model_cache", "local-smoke", "--size", "0GB"), "no volume is that small"),
+        (("destory", "gpu_pod"), "did you mean destroy?"),
+        (("up", "gpu_pod", "local-smoke", "--fil"), "did you mean --fill?"),
+        (("up",), "the following arguments are required: STACK"),
+    ],
+)
+def test_wrong_words(recipe: Command, words: tuple[str, ...], told: str) -> None:
+    ended = plainly(recipe, *words)
+    assert ended.returncode == 2
+    assert told in ended.stderr
+
+
+def test_the_command_alone_shows_its_help(recipe: Command) -> None:
+    ended = plainly(recipe)
+    assert ended.returncode == 2
+    assert "recipe stack up model_cache RECIPE" in ended.stdout
+    assert plainly(recipe, "up", "--help").returncode == 0
+
+
+def test_every_program_has_its_side_here() -> None:
+    wanted = [name for name in vars(programs.StackProgram) if not name.startswith("_")]
+    for program in ("gpu_pod", "model_cache"):
+        module = programs.program_of(StackRef(program))
+        assert [name for name in wanted if not callable(getattr(module, name, None))] == []
+
+
+def test_nothing_is_kept_of_another_backend(tmp_path: Path) -> None:
+    from provisioners.site import site_of
+
+    ours = site_of({"RECIPE_HOME": str(tmp_path)})
+    theirs = site_of(
+        {"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": "s3://them?region=x", "PULUMI_CONFIG_PASSPHRASE": "x"}
+    )
+    ref = StackRef("gpu_pod")
+    kept.keep(ours, ref, {"a": 1}, {"text": "b"})
+    found = kept.kept(ours, ref)
+    assert found is not None
+    assert (found.values, found.inputs) == ({"a": 1}, {"text": "b"})
+    assert kept.kept(theirs, ref) is None
+    kept.forget(ours, ref)
+    assert kept.kept(ours, ref) is None
