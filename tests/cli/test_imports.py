@@ -5,19 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.emulators.pulumi import pulumi_on_path
 from tests.emulators.slots import SlotsDouble, slots_double
 from tests.emulators.slots_engine import MODEL
 
 ROOT = Path(__file__).parents[2]
 TOKENIZER = ROOT / "recipes" / "models" / "lead" / "tokenizer.json"
 FOREIGN = {
-    *("pulumi", "runpod", "openai", "huggingface_hub", "fabric", "paramiko", "aiohttp", "httpx", "transformers"),
+    *(
+        "pulumi",
+        "grpc",
+        "runpod",
+        "openai",
+        "huggingface_hub",
+        "fabric",
+        "paramiko",
+        "aiohttp",
+        "httpx",
+        "transformers",
+    ),
     *("plotly", "pynvml", "prometheus_client", "mlflow", "wandb", "pyarrow"),
 }
 """What no plain run needs."""
@@ -34,11 +46,13 @@ def double() -> Iterator[SlotsDouble]:
         yield found
 
 
-def imported(folder: Path, *arguments: str) -> set[str]:
+def imported(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> set[str]:
     """By a command, run to its end."""
-    code = "import sys, json; from runners.cli import main; code = main(sys.argv[1:]); "
+    code = "import sys, json; from runners.cli import main\n"
+    code += "try: code = main(sys.argv[1:])\nexcept SystemExit as end: code = end.code\n"
     code += "print('\\n' + json.dumps([code, *sys.modules]))"
-    env = {"PATH": "/usr/bin:/bin", "RECIPE_HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "cache")}
+    places = {"RECIPE_HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "cache")}
+    env = {"PATH": "/usr/bin:/bin", **places, **(env or {})}
     argv = [sys.executable, "-c", code, *arguments]
     ended = subprocess.run(argv, cwd=folder, env={**env, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert ended.stdout, ended.stderr
@@ -67,3 +81,17 @@ def test_who_watches_imports_nothing_of_what_makes_a_run(tmp_path: Path) -> None
     assert not found & (
         FOREIGN | {"pydantic", "yaml", "asyncio", "jinja2", "rich.live", "runners.plan", "recipes.spec"}
     )
+
+
+def test_help_imports_nothing_but_the_command(tmp_path: Path) -> None:
+    for words in (["--help"], ["stack", "--help"]):
+        found = imported(tmp_path, *words)
+        assert not found & (FOREIGN | OTHERS | {"pydantic", "yaml", "asyncio", "stacks.automation"})
+
+
+@pytest.mark.real
+def test_who_only_asks_for_stacks_does_without_pulumis_sdk(tmp_path: Path) -> None:
+    engine = pulumi_on_path(tmp_path / "pulumi")
+    found = imported(tmp_path, "stack", "list", env={"PATH": engine["PATH"]})
+    assert "stacks.automation" in found
+    assert not found & {"pulumi", "grpc"}

@@ -26,7 +26,10 @@ from tests.emulators.pulumi import pulumi_engine
 from tests.stacks import things
 
 __all__ = ["pulumi_engine"]
-pytestmark = pytest.mark.filterwarnings("ignore:Error in event stream")  # of the SDK, where an engine ends early
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Error in event stream"),  # of the SDK, where an engine ends early
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # of its programs, then
+]
 ROOT = Path(__file__).parents[2]
 real = pytest.mark.real
 WAY_OUT = "next:  recipe stack install gets it; provisioner: runpod needs none of it"
