@@ -1,0 +1,191 @@
+"""What resource providers tell beside Pulumi, and what the engine's process is given."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import recipes.errors
+from provisioners.site import site_of
+from recipes.errors import ExitCode, MayStillBillError, NoCapacity, RecipeError, UsageError
+from stacks import report
+from stacks.backend import backend_of, engine_env, shown, work_dir
+from stacks.locks import Holder, holders
+from stacks.report import Report, error_of
+from stacks.values import StackFailed
+
+ERRORS = [
+    kind
+    for kind in vars(recipes.errors).values()
+    if isinstance(kind, type) and issubclass(kind, RecipeError) and kind is not recipes.errors.InvalidRecipe
+]
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    monkeypatch.setenv(report.VARIABLE, str(tmp_path / "report"))
+    return Report(tmp_path / "report")
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_comes_out_as_what_it_is(told: Report, kind: type[RecipeError]) -> None:
+    report.tell_failed(kind("the reason", advice="the way out"))
+    told.hear()
+    error = told.error
+    assert type(error) is kind
+    assert error is not None
+    assert (error.message, error.advice, error.exit_code) == ("the reason", "the way out", kind.exit_code)
+
+
+def test_a_strangers_error_is_a_failed_stack(told: Report) -> None:
+    report.tell_failed(ValueError("x < 1"))
+    told.hear()
+    assert isinstance(told.error, StackFailed)
+    assert told.error.message == "ValueError: x < 1"
+    assert type(error_of({"error": "Exception"})) is StackFailed
+    assert type(error_of({"error": "annotations"})) is StackFailed
+
+
+def test_the_gravest_error_is_told(told: Report) -> None:
+    report.tell_failed(NoCapacity("none left"))
+    report.tell_failed(MayStillBillError("pod x may still bill"))
+    told.hear()
+    assert told.error is not None
+    assert told.error.exit_code == ExitCode.STILL_BILLING
+
+
+def test_what_is_told_by_several_at_once_is_heard_line_by_line(told: Report) -> None:
+    threads = [threading.Thread(target=lambda n=n: [report.say(f"{n} {'x' * 3000}") for _ in range(50)]) for n in "abc"]
+    heard: list[str] = []
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        told.hear(heard.append)
+    told.hear(heard.append)
+    assert sorted(line[0] for line in heard) == sorted("abc" * 50)
+    assert {len(line) for line in heard} == {3002}
+
+
+def test_a_torn_line_waits_and_a_foreign_one_is_passed_over(tmp_path: Path) -> None:
+    path, heard = tmp_path / "report", list[str]()
+    told = Report(path)
+    told.hear(heard.append)
+    path.write_text('not JSON\n[1]\n{"kind": "says", "text": "a"}\n{"kind": "says",')
+    told.hear(heard.append)
+    with path.open("a") as file:
+        file.write(' "text": "b"}\n')
+    told.hear(heard.append)
+    assert heard == ["a", "b"]
+
+
+def test_no_secret_is_told(told: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = 'quoted "and" \\slashed'
+    monkeypatch.setenv("RUNPOD_API_KEY", secret)
+    monkeypatch.setenv("SOME_TOKEN", "tok-tok-tok")
+    report.tell_failed(ValueError(f"401 for {secret}"))
+    report.tell_created("pod", {"name": "pod", "env": {"A": "tok-tok-tok"}})
+    written = (tmp_path / "report").read_text()
+    assert "slashed" not in written
+    assert "tok-tok" not in written
+    told.hear()
+    assert told.created == [{"name": "pod", "env": {"A": "***"}}]
+    assert oct((tmp_path / "report").stat().st_mode & 0o777) == "0o600"
+
+
+def test_without_a_listener_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(report.VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    report.say("hello")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_engine_finds_recipes_python_and_no_other(tmp_path: Path) -> None:
+    misleading = {"VIRTUAL_ENV": "/other", "PULUMI_RUNTIME_VIRTUALENV": "/other", "PULUMI_STACK": "prod"}
+    site = site_of({"PATH": "/bin", "RECIPE_HOME": str(tmp_path), **misleading, report.VARIABLE: "/elsewhere"})
+    env = engine_env(site, backend_of(site))
+    assert not set(misleading) & set(env)
+    assert report.VARIABLE not in env
+    assert env["PULUMI_PYTHON_CMD"] == sys.executable
+    assert env["RECIPE_HOME"] == str(tmp_path)
+    assert env["PULUMI_BACKEND_URL"] == f"file://{tmp_path}/pulumi/state"
+    passphrase = Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"])
+    assert passphrase.stat().st_mode & 0o777 == 0o600
+    assert len(passphrase.read_text()) >= 32
+    assert backend_of(site).env["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(passphrase)
+
+
+def test_the_passphrase_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def look() -> None:
+        env = backend_of(site_of({"RECIPE_HOME": str(tmp_path)})).env
+        seen.append(Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text())
+
+    threads = [threading.Thread(target=look) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 16
+    assert len(set(seen)) == 1
+    assert sorted(path.name for path in (tmp_path / "pulumi").iterdir()) == ["passphrase", "state"]
+
+
+def test_a_passphrase_of_the_users_is_used(tmp_path: Path) -> None:
+    site = site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_CONFIG_PASSPHRASE": "mine"})
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in engine_env(site, backend_of(site))
+    assert not (tmp_path / "pulumi" / "passphrase").exists()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket?region=x", "file:///team", "gs://bucket"])
+def test_a_shared_backend_without_a_passphrase_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        backend_of(site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": url}))
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" in refused.value.advice
+    assert "?" not in refused.value.message
+
+
+def test_pulumis_own_service_needs_no_passphrase(tmp_path: Path) -> None:
+    site = site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": "https://api.pulumi.com"})
+    assert not backend_of(site).own
+
+
+def test_a_backends_url_is_shown_without_what_may_be_secret() -> None:
+    assert shown("postgres://me:secret@host/db?sslkey=x") == "postgres://***@host/db"
+
+
+def test_a_work_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = work_dir(site_of({"RECIPE_HOME": str(tmp_path)}), "recipe-gpu-pod", "main")
+    assert (folder / "Pulumi.yaml").read_text().startswith("name: recipe-gpu-pod\nruntime: python\n")
+    assert (tmp_path / "pulumi").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in folder.iterdir()] == ["Pulumi.yaml"]
+
+
+def lock(pid: int, since: datetime, host: str = socket.gethostname()) -> Holder:
+    (found,) = holders(
+        "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
+        f"lock file with `pulumi cancel`.\n  s3://b?x/.pulumi/locks/organization/p/s/ec3a6b52.json: created by "
+        f"ana@{host} (pid {pid}) at {since.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
+    )
+    return found
+
+
+def test_whose_lock_it_is_and_whether_he_lives() -> None:
+    now = datetime.now(UTC)
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait()
+    assert not lock(os.getpid(), now).is_dead
+    assert lock(ended.pid, now).is_dead
+    assert not lock(ended.pid, now, "elsewhere").is_dead, "of another machine's nobody knows here"
+    assert lock(os.getpid(), now - timedelta(days=400)).is_dead, "its number went to another process"
+    assert str(lock(7, datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC), "box")) == (
+        "ana@box (process 7) since 2026-05-04 03:02:01 UTC"
+    )
+    assert holders("something else") == []
