@@ -86,7 +86,7 @@ def test_who_watches_imports_nothing_of_what_makes_a_run(tmp_path: Path) -> None
 def test_help_imports_nothing_but_the_command(tmp_path: Path) -> None:
     for words in (["--help"], ["stack", "--help"]):
         found = imported(tmp_path, *words)
-        assert not found & (FOREIGN | OTHERS | {"pydantic", "yaml", "asyncio", "stacks.automation"})
+        assert not found & (FOREIGN | OTHERS | {"pydantic", "yaml", "stacks.automation"})
 
 
 @pytest.mark.real
