@@ -1,0 +1,182 @@
+"""What a cache is asked to be: its size from what the recipes download, its place from where their GPUs are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipes.errors import NoCapacity, UsageError
+from recipes.load import LoadedRecipe, load
+from runners import registry
+from runners.stacking import model_cache
+from runners.stacking.program import StackOptions
+from stacks.orders import unpack
+from stacks.reference import StackRef
+from stacks.values import Changes, Step
+from tests.emulators.hub import Beginning, Hub, hub_emulator
+from tests.emulators.runpod import RunPod, emulated
+
+pytestmark = pytest.mark.real
+MAIN = StackRef("model_cache")
+LEAD = Path(__file__).parents[3] / "recipes" / "models" / "lead"
+TOKEN = "hf_opens-the-gate-5e1c"
+BYTES = 137_900_000_000
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunPod, Hub]]:
+    with emulated(tmp_path_factory.mktemp("runpod")) as runpod, hub_emulator() as hub:
+        lead = {path.name: path.read_bytes() for path in LEAD.iterdir() if path.is_file()}
+        hub.push("me/lead", lead)
+        hub.push("me/large", {"large.gguf": Beginning(lead["lead.gguf"][:200_000], BYTES)})
+        hub.let_in(TOKEN)
+        yield runpod, hub
+
+
+@pytest.fixture(autouse=True)
+def client(world: tuple[RunPod, Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPod]:
+    runpod, hub = world
+    env = {**runpod.env, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
+    for name, value in {**env, "RECIPE_HOME": str(tmp_path / "home"), "RECIPE_OWNER": "ana"}.items():
+        monkeypatch.setenv(name, value)
+    yield runpod
+    runpod.inject(no_capacity_gpus=[])
+    assert (runpod.volumes(), runpod.ledger()) == ([], []), "nothing is made by looking"
+
+
+def recipe_of(folder: Path, repo: str = "me/lead", accelerators: str = "A40:1", **changes: Any) -> LoadedRecipe:
+    data = {
+        "name": repo.replace("/", "-"),
+        "resources": {
+            "provisioner": "runpod",
+            "accelerators": accelerators,
+            "cloud": "secure",
+            "volumes": [{"stack": "model_cache", "path": "/workspace"}],
+        },
+        "secrets": ["HF_TOKEN"],
+        "model": {"repo": repo, "path": "/workspace"},
+        "engine": {"name": "llamacpp"},
+        "workload": {"name": "load", "traffic": {"concurrency": [1], "synthetic": {"input_tokens": 16}}},
+    }
+    for path, value in changes.items():
+        place: Any = data
+        *way, last = path.split("__")
+        for step in way:
+            place = place[step]
+        place[last] = value
+    file = folder / f"{data['name']}.yaml"
+    file.write_text(json.dumps(data))
+    (loaded,) = load(str(file), plugins=registry.installed(), cwd=folder)
+    return loaded
+
+
+def inputs(
+    *recipes: LoadedRecipe, ref: StackRef = MAIN, before: dict[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
+    return asyncio.run(model_cache.inputs(recipes, ref, StackOptions(**options), os.environ, before))
+
+
+def test_the_size_is_that_of_the_model_and_the_engine_with_room(tmp_path: Path) -> None:
+    found = inputs(recipe_of(tmp_path, "me/large"))
+    (engine_gb,) = found["engines"].values()
+    assert found["models"][0]["bytes"] == BYTES
+    assert BYTES / 1e9 + engine_gb + 5 < found["size_gb"] <= (BYTES / 1e9 + engine_gb) * 1.05 + 15
+    assert found["size_gb"] % 10 == 0
+
+
+def test_a_small_model_gets_the_smallest_volume_there_is(tmp_path: Path) -> None:
+    assert inputs(recipe_of(tmp_path))["size_gb"] == 10
+
+
+def test_two_recipes_share_a_cache_and_what_it_held_stays_counted(tmp_path: Path) -> None:
+    first = inputs(recipe_of(tmp_path, "me/large"))
+    both = inputs(recipe_of(tmp_path, "me/large"), recipe_of(tmp_path))
+    assert [model["repo"] for model in both["models"]] == ["me/large", "me/lead"]
+    assert len(both["engines"]) == 1, "the same engine is installed once"
+    assert both["size_gb"] >= first["size_gb"]
+
+
+def test_the_place_is_where_the_gpus_of_all_recipes_are(tmp_path: Path, client: RunPod) -> None:
+    assert inputs(recipe_of(tmp_path, accelerators="A100-80GB:2"))["suggested_region"] == "US-KS-2"
+    both = inputs(recipe_of(tmp_path), recipe_of(tmp_path, "me/large", "L4:1"))
+    assert both["suggested_region"] == "EU-RO-1"
+    client.inject(no_capacity_gpus=["NVIDIA L4"])
+    with pytest.raises(NoCapacity, match="no data centre that keeps volumes has all of L4:1 in stock") as refused:
+        inputs(recipe_of(tmp_path, accelerators="L4:1"))
+    assert "--region" in refused.value.advice
+    assert inputs(recipe_of(tmp_path, accelerators="L4:1"), region="EU-RO-1")["asked_region"] == "EU-RO-1"
+
+
+def test_a_fallback_may_be_where_the_first_choice_is_not(tmp_path: Path) -> None:
+    found = recipe_of(tmp_path, accelerators="H200:1", resources__any_of=[{"accelerators": "A40:1"}])
+    assert inputs(found)["suggested_region"] in ("US-KS-2", "EU-RO-1")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size_gb": 100}, "--size 100GB is too small: the models take 137.9 GB"),
+        ({"size_gb": 5000}, r"5,000 GB is more than a network volume can have \(4,096 GB\)"),
+        ({"forced": ("disk",)}, "no check stands in the way"),
+    ],
+)
+def test_a_wrong_wish_is_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        inputs(recipe_of(tmp_path, "me/large"), **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"resources__volumes": [{"stack": "model_cache/b", "path": "/workspace"}]}, "mounts stack model_cache/b"),
+        ({"resources__volumes": [{"name": "v1", "path": "/workspace"}]}, "mounts volume v1"),
+        ({"model": {"builtin": "lead"}}, "downloads no model"),
+        ({"model__path": "/elsewhere"}, "outside of the volume at /workspace"),
+        ({"resources": {"provisioner": "local"}}, "provisioner local has no network volumes"),
+    ],
+)
+def test_a_recipe_that_would_not_use_it_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        inputs(recipe_of(tmp_path, **changes))
+
+
+def test_without_a_recipe_there_must_be_something_to_go_on_with() -> None:
+    with pytest.raises(UsageError, match="nobody has said what model_cache is to hold"):
+        inputs()
+
+
+def test_a_recipe_without_a_volume_may_be_named_and_its_model_goes_into_the_machines_own_cache(tmp_path: Path) -> None:
+    found = inputs(recipe_of(tmp_path, resources__volumes=[], model={"repo": "me/lead"}))
+    assert found["models"][0]["place"] == ".recipe-cache/huggingface"
+
+
+def test_of_secrets_only_the_names_travel(tmp_path: Path) -> None:
+    found = inputs(recipe_of(tmp_path), fill=True)
+    (model,) = found["models"]
+    order = unpack(model["order"]).order
+    assert (model["fill"], model["secrets"]) == (True, ["HF_TOKEN"])
+    assert list(order.boot.env) == ["HF_ENDPOINT"]
+    assert TOKEN not in json.dumps(found) + json.dumps(dict(order.boot.files))
+    assert [job.name for job in order.boot.jobs] == ["fetch"]
+
+
+def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
+    found = inputs(recipe_of(tmp_path, "me/large"), fill=True, size_gb=200)
+    changes = Changes((Step(op="create", type="Volume", name="volume"), Step(op="create", type="Model", name="m")))
+    first, second = model_cache.costs(found, changes, {})
+    assert first.startswith("$14.00/month for 200 GB in EU-RO-1, until it is destroyed (RunPod's prices of 2026-")
+    assert second == "1 download, 137.9 GB: by the cheapest pod in EU-RO-1, let go after"
+    grown = model_cache.costs(found, Changes(), {"size_gb": 50, "region": "EU-RO-1"})
+    assert grown[1] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
+
+
+def test_what_bills_is_said_with_its_price() -> None:
+    outputs = {"volume_id": "v1", "size_gb": 200.0, "region": "EU-RO-1", "usd_per_month": 14.0}
+    assert model_cache.may_bill(outputs) == "volume v1, 200 GB in EU-RO-1 for $14.00/month"
+    assert model_cache.may_bill({}) == ""
