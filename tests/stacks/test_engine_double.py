@@ -363,6 +363,16 @@ def test_a_plain_project_runs_with_its_configuration(bench: Bench) -> None:
     assert bench.things() == []
 
 
+def test_another_folder_and_the_same_state(bench: Bench) -> None:
+    bench.up(two())
+    elsewhere = Bench(bench.folder / "elsewhere", bench.env)
+    elsewhere.work.mkdir(parents=True)
+    (elsewhere.work / "Pulumi.yaml").write_text("name: proj\nruntime: python\n")
+    assert elsewhere("config", "set", "key", "--secret", "x", "--stack", "main").returncode == 0
+    elsewhere.stack(two()).destroy()
+    assert bench.things() == []
+
+
 def test_stacks_are_made_listed_and_removed(bench: Bench) -> None:
     stack = bench.stack(two())
     with pytest.raises(automation.StackAlreadyExistsError):

@@ -34,7 +34,8 @@ def get(context: Context, options: Namespace) -> None:
 
 
 def set(context: Context, options: Namespace) -> None:  # noqa: A001
-    value = sys.stdin.read().strip() if options.value is None else options.value
+    given = [options.value] if options.value is not None else options.rest
+    value = given[0] if given else sys.stdin.read().strip()
     _change(context, options, {options.key: (value, options.secret)})
 
 

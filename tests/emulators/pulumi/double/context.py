@@ -50,17 +50,24 @@ class Context:
         return stack
 
     def crypter(self, stack: StackName) -> Crypter:
-        """With the salt of the stack's settings, else of its state, else a new one, which is kept in the settings."""
+        """The configuration's: the salt is the settings', else the state's, else a new one, and is kept."""
         project = self.project if self.project and self.project.name == stack.project else None
         settings = project.stack_settings(stack) if project else {}
         if salt := settings.get("encryptionsalt"):
             return Crypter(salt).check()
-        latest = self.backend.load(stack) if self.backend.exists(stack) else None
-        salt = ((latest or {}).get("secrets_providers") or {}).get("state", {}).get("salt")
-        crypter = Crypter(salt).check() if salt else Crypter.new()
+        crypter = self._of_state(stack) or Crypter.new()
         if project:
             project.save_stack_settings(stack, {"encryptionsalt": crypter.state, **settings})
         return crypter
+
+    def state_crypter(self, stack: StackName) -> Crypter:
+        """The state's own, which need not be that of the settings: another folder may have made the state."""
+        return self._of_state(stack) or self.crypter(stack)
+
+    def _of_state(self, stack: StackName) -> Crypter | None:
+        latest = self.backend.load(stack) or {}
+        salt = (latest.get("secrets_providers") or {}).get("state", {}).get("salt")
+        return Crypter(salt).check() if salt else None
 
     def config(self, stack: StackName, crypter: Crypter) -> Properties:
         """The stack's configuration, secrets marked as such."""

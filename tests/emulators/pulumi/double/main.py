@@ -18,7 +18,11 @@ DEFAULTS: dict[str, Any] = {"stack": None, "cwd": None, "json": False, "yes": Fa
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = Namespace(**{**DEFAULTS, **vars(_parser().parse_args(arguments))})
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    options = Namespace(**{**DEFAULTS, **vars(known), "rest": [word for word in rest if word != "--"]})
+    if options.rest and vars(options).get("action") != "set":
+        parser.error(f"unknown arguments: {' '.join(options.rest)}")
     if options.cwd:
         os.chdir(options.cwd)
     try:
@@ -64,7 +68,7 @@ def _parser() -> ArgumentParser:
     _config(config.add_subparsers(dest="action"), common)
     plugins = commands.add_parser("plugin", parents=[common]).add_subparsers(dest="action")
     for name in ("ls", "install", "rm"):
-        plugins.add_parser(name, parents=[common]).add_argument("rest", nargs="*")
+        plugins.add_parser(name, parents=[common]).add_argument("what", nargs="*")
     return parser
 
 

@@ -104,7 +104,9 @@ class Operation:
         return self._end(events, deployment, began)
 
     def _deployment(self, events: Events) -> Deployment:
-        snapshot = Snapshot.load(self.context.backend, self.stack, self.crypter, writes=not self.dry_run)
+        snapshot = Snapshot.load(
+            self.context.backend, self.stack, self.context.state_crypter(self.stack), writes=not self.dry_run
+        )
         provider = DynamicProvider(self.project.folder, self.stack.project, self.config, events.diagnostic)
         steps = Steps(snapshot, provider, events, self.dry_run, self.options.continue_on_error)
         return Deployment(self.stack, steps, self.config, self.options.replace)

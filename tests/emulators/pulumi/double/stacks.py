@@ -92,8 +92,8 @@ def output(context: Context, options: Namespace) -> None:
     stack = context.stack(options.stack)
     entries = (context.backend.load(stack) or {}).get("resources") or []
     outputs = next((one.get("outputs") or {} for one in entries if one["type"] == STACK_TYPE), {})
-    if options.show_secrets:
-        outputs = revealed(context.crypter(stack).opened(outputs))
+    if options.show_secrets and outputs:
+        outputs = revealed(context.state_crypter(stack).opened(outputs))
     shown = masked(outputs)
     if options.name:
         if options.name not in shown:
@@ -114,7 +114,7 @@ def export(context: Context, options: Namespace) -> None:
         "manifest": {"time": "0001-01-01T00:00:00Z", "magic": "", "version": ""}
     }
     if options.show_secrets:
-        deployment = walk(context.crypter(stack).opened(deployment), _plaintext)
+        deployment = walk(context.state_crypter(stack).opened(deployment), _plaintext)
     text = json.dumps({"version": 3, "deployment": deployment}, indent=4)
     if options.file:
         Path(options.file).write_text(text)
