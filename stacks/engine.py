@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 from provisioners.contract import Site
@@ -24,6 +25,7 @@ OLDEST = (3, 200)
 """The oldest engine that is used: as the SDK's oldest."""
 NEEDS_NONE = "provisioner: runpod needs none of it"
 INSTALL_S = 600.0
+_VERSION = re.compile(r"(\d+)\.(\d+)\.\d+(?:-[\w.-]+)?(?:\+[\w.-]+)?")
 _ANSWER_S = 20.0
 _VERSION_S = 30.0
 _INSTALLER = (
@@ -42,7 +44,7 @@ class Engine:
 
 def pinned() -> str:
     """The version that `install` gets: the SDK's own."""
-    return version("pulumi")
+    return metadata.version("pulumi")
 
 
 def own_root(site: Site) -> Path:
@@ -83,11 +85,11 @@ def _version_of(path: Path, _changed_ns: int, _size: int) -> str:
             f"{path} does not work: {_last_line(said)}", advice=f"recipe stack install; {NEEDS_NONE}"
         ) from error
     said = answer.stdout.strip().removeprefix("v")
-    numbers = said.split("-")[0].split(".")
-    if len(numbers) < 2 or not all(number.isdigit() for number in numbers[:2]):
+    version = _VERSION.fullmatch(said)
+    if version is None:
         advice = f"see whether it is Pulumi's; {NEEDS_NONE}"
         raise NoEngine(f"{path} says no version, but {_last_line(said)!r}", advice=advice)
-    found = (int(numbers[0]), int(numbers[1]))
+    found = (int(version[1]), int(version[2]))
     if found < OLDEST:
         message = f"Pulumi's engine {path} is {said}, older than {'.'.join(map(str, OLDEST))}"
         raise NoEngine(message, advice=f"upgrade it, or take it off PATH and run recipe stack install; {NEEDS_NONE}")

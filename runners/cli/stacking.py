@@ -56,6 +56,8 @@ async def up(wish: Wish) -> int:
             raise
         if not agreed:
             await _forget_if_fresh(seen.managed)
+            if wish.as_json:
+                print_json(seen.document(wish.ref))
             return ExitCode.DONE
         with screen.happening(f"makes {wish.ref}", changing=True) as heard:
             outputs = await _updated(wish, program, seen, heard)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.text import Text
 
-from runners.terminal.cells import plain, plain_in
+from runners.terminal.cells import plain
 from runners.terminal.layout import labelled, width_of
 from runners.terminal.words import clock_time
 from stacks.values import Changes, Step
@@ -64,11 +63,6 @@ def outputs_lines(told: Iterable[tuple[str, str]], width: int | None) -> Iterato
     indent = max((len(name) for name, _ in pairs), default=0) + 3
     for name, value in pairs:
         yield from labelled(plain(name), plain(value), width, indent=indent)
-
-
-def usual_pairs(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Outputs of which their program says nothing of its own."""
-    return [(name, value if isinstance(value, str) else json.dumps(plain_in(value))) for name, value in outputs.items()]
 
 
 def stacks_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterator[RenderableType]:

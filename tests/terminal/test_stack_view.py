@@ -1,0 +1,91 @@
+"""Stacks as people read them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from runners.terminal.stack_view import Happening, changes_lines, outputs_lines, stacks_lines
+from stacks.events import bare, kind_of, last_error
+from stacks.values import Changes, Step
+
+
+def shown(lines: object, width: int = 60) -> list[str]:
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, markup=False, emoji=False)
+    for line in lines:  # type: ignore[attr-defined]
+        console.print(line)
+    return out.getvalue().splitlines()
+
+
+def step(op: str, type_: str = "Volume", name: str = "cache", *changed: str) -> Step:
+    return Step(op=op, type=type_, name=name, changed=changed)
+
+
+def test_changes_stand_below_each_other_with_their_sign_and_reason() -> None:
+    steps = (
+        step("create", "Model", "me/lead"),
+        step("update", "Volume", "cache", "size_gb"),
+        step("replace", "GpuPod", "pod", "image", "wanted"),
+        step("delete", "Model", "old"),
+        step("same", "Model", "kept"),
+        step("create", "UniqueName", "name"),
+    )
+    assert shown(changes_lines(Changes(steps), "costs", ["$14.00/month", "and more"], 60)) == [
+        "+   create   Model    me/lead",
+        "~   update   Volume   cache     size_gb",
+        "-/+ replace  GpuPod   pod       image, wanted",
+        "-   delete   Model    old",
+        "1 to create, 1 to change, 1 to replace, 1 to delete, 1 ",
+        "unchanged",
+        "costs     $14.00/month",
+        "          and more",
+    ]
+
+
+@pytest.mark.parametrize("steps", [(), (step("same"),), (step("read"), step("same", "UniqueName"))])
+def test_nothing_changes(steps: tuple[Step, ...]) -> None:
+    assert shown(changes_lines(Changes(steps), "costs", [], 60)) == ["nothing changes"]
+    assert not Changes(steps).any
+
+
+def test_names_of_strangers_obey_nobody() -> None:
+    (line,) = shown(changes_lines(Changes((step("create", "Model", "me\x1b[2J"),)), "costs", [], 60))
+    assert line == "+   create   Model   me\\x1b[2J"
+
+
+def test_outputs_and_stacks_wrap_under_themselves() -> None:
+    told = [("volume", "k3j9 (recipe-cache-main-20261121)"), ("size", "200 GB in EU-RO-1")]
+    assert shown(outputs_lines(told, 40), 40) == [
+        "volume   k3j9",
+        "         (recipe-cache-main-20261121)",
+        "size     200 GB in EU-RO-1",
+    ]
+    rows = [
+        {"stack": "gpu_pod", "bills": "pod x at $3.61/h", "resources": 3, "busy": True, "updated_at": None},
+        {"stack": "model_cache", "bills": "", "resources": 0, "busy": False, "updated_at": "2026-11-21T16:12:00+01:00"},
+    ]
+    assert shown(stacks_lines(rows, 60)) == [
+        "gpu_pod       pod x at $3.61/h",
+        "              is being changed",
+        "model_cache   holds nothing",
+        "              changed 2026-11-21 15:12 UTC",
+    ]
+
+
+def test_what_happens_is_plain_lines_in_a_pipe() -> None:
+    out = io.StringIO()
+    with Happening(Console(file=out, width=60), "makes model_cache").shown() as heard:
+        heard("makes Volume cache")
+        heard("two\nlines")
+    assert out.getvalue() == "  0:00   makes Volume cache\n  0:00   two\\nlines\n"
+
+
+def test_what_the_engine_says_is_made_readable() -> None:
+    assert kind_of("pulumi-python:dynamic/recipe:Volume") == "Volume"
+    assert kind_of("pulumi:pulumi:Stack") == "Stack"
+    assert bare("<{%fg 9%}>error: <{%reset%}>\x1b[31mno\x1b[0m") == "error: no"
+    assert last_error(["Traceback:\n  File x\nValueError: too small\n", "update failed"]) == "ValueError: too small"
+    assert last_error(["", "\n"]) == ""
