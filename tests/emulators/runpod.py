@@ -90,6 +90,10 @@ class RunPod:
         }
         self._send(f"{self.url}/pods", body)
 
+    def delete_volume(self, volume_id: str) -> None:
+        """As somebody would by hand."""
+        self._send(f"{self.url}/network-volumes/{volume_id}", None, method="DELETE")
+
     def inject(self, **faults: Any) -> None:
         self._ask("faults", faults)
 
@@ -106,9 +110,10 @@ class RunPod:
     def _ask(self, page: str, body: dict[str, Any] | None = None) -> Any:
         return self._send(self.url.removesuffix("/v2") + f"/rehearsal/{page}", body)
 
-    def _send(self, address: str, body: dict[str, Any] | None) -> Any:
+    def _send(self, address: str, body: dict[str, Any] | None, *, method: str | None = None) -> Any:
         request = urllib.request.Request(
             address,
+            method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
         )
