@@ -23,6 +23,8 @@ _MISLEADING = ("VIRTUAL_ENV", "PULUMI_RUNTIME_VIRTUALENV", "PULUMI_STACK", "PULU
 ASKING = "_"
 """In a stack's place: the folder from which a project's stacks are asked after. No stack has this name."""
 
+WRONG_PASSPHRASE = "incorrect passphrase"  # noqa: S105 (what the engine says)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
@@ -53,6 +55,12 @@ def backend_of(site: Site) -> Backend:
             message, advice=f"export {_PASSPHRASE_FILE}=… (a file), or {_PASSPHRASE}=…; all of a team use the same"
         )
     return Backend(url=url, own=False, env={_URL: url})
+
+
+def wrong_passphrase(stack: str) -> UsageError:
+    """For WRONG_PASSPHRASE."""
+    message = f"stack {stack} was encrypted with another passphrase than the one that is set here"
+    return UsageError(message, advice=f"export {_PASSPHRASE_FILE}=…, or {_PASSPHRASE}=…, as whoever made it has it")
 
 
 def shown(url: str) -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from provisioners.contract import Site
 from provisioners.threads import in_thread
-from recipes.errors import RecipeError, UsageError
+from recipes.errors import RecipeError
 from stacks import locks
-from stacks.backend import pulumi_home
+from stacks.backend import WRONG_PASSPHRASE, pulumi_home, wrong_passphrase
 from stacks.log import Log
 from stacks.report import VARIABLE, Report
 from stacks.values import Heard, NoSuchStack, StackBusy, StackFailed
@@ -116,19 +116,14 @@ class Driver:
             return StackBusy(f"stack {self._stack} is being changed by {by}", advice=advice)
         if report.error is not None:
             return report.error
-        if self._is_passphrase(said):
-            message = f"stack {self._stack} was encrypted with another passphrase"
-            return UsageError(message, advice="export PULUMI_CONFIG_PASSPHRASE_FILE=… as whoever made it has it")
+        if WRONG_PASSPHRASE in said:
+            return wrong_passphrase(self._stack)
         code = self.command.last.code if self.command.last is not None else 0
         reason = last_error(errors) or last_error([_error_of(said)])
         if code < 0:
             reason = f"Pulumi's engine was ended by signal {-code}"
         reason = self.log.masked(reason or f"{type(error).__name__}: {error}")
         return StackFailed(f"pulumi {what} of {self._stack}: {reason}", advice=f"all that it said: {self.log.path}")
-
-    @staticmethod
-    def _is_passphrase(said: str) -> bool:
-        return "incorrect passphrase" in said
 
     @contextmanager
     def _reported(self) -> Iterator[Report]:

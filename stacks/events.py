@@ -65,8 +65,7 @@ class Steps:
             return
         op = str(getattr(metadata.op, "value", metadata.op))
         before = self._steps.get(metadata.urn)
-        keys = {*(metadata.diffs or ()), *(metadata.detailed_diff or ()), *(metadata.keys or ())}
-        changed = tuple(sorted(key for key in keys if not key.startswith("__")))
+        changed = _changed(metadata)
         self._steps[metadata.urn] = Step(
             op="replace" if before is not None and before.op == "replace" else _OPS.get(op, op),
             type=kind_of(metadata.type),
@@ -117,6 +116,15 @@ def kind_of(type_: str) -> str:
 def name_of(urn: str) -> str:
     """The resource's own name at the end of its URN."""
     return urn.rpartition("::")[2]
+
+
+def _changed(metadata: StepEventMetadata) -> tuple[str, ...]:
+    """The inputs that differ: as the provider says, else as their values do. A dynamic provider need not say it."""
+    keys = {*(metadata.diffs or ()), *(metadata.detailed_diff or ()), *(metadata.keys or ())}
+    if not keys and metadata.old is not None and metadata.new is not None:
+        old, new = metadata.old.inputs or {}, metadata.new.inputs or {}
+        keys = {key for key in {*old, *new} if old.get(key) != new.get(key)}
+    return tuple(sorted(key for key in keys if not key.startswith("__")))
 
 
 def _is_engines(type_: str) -> bool:
