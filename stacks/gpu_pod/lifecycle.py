@@ -19,11 +19,10 @@ from stacks import report
 from stacks.orders import Request, lease_data, lease_of
 
 PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
+_USABLE = ("starting", "running")
 _ENDED = ("stopped", "failed", "gone")
 _LISTED_S = 60.0
 """So long after it was asked for a machine may be in no list."""
-_AT_ONCE_S = 20.0
-"""A name that is older than this was made by an earlier update, which may have asked for the machine already."""
 _LOOK_EVERY_S = 2.0
 
 
@@ -64,6 +63,9 @@ class Keeper:
     async def _standing(self, lease: Lease, made_at: datetime | None) -> Lease | None:
         """The pod of this name that an earlier update asked for. One that cannot be used is let go."""
         entry = self._entry(lease)
+        ours = entry.lease if entry is not None and entry.open else None
+        if ours is not None and ours.id and (await self.provisioner.observe(ours)).state in _USABLE:
+            return ours
         waits_until = self._listed_by(entry, made_at)
         told = False
         while True:
@@ -79,7 +81,7 @@ class Keeper:
             return None
         state = (await self.provisioner.observe(found[0])).state
         if len(found) == 1 and state not in _ENDED:
-            return _completed(entry.lease if entry and entry.open else replace(lease, price_usd_per_h=None), found[0])
+            return _completed(ours or replace(lease, price_usd_per_h=None), found[0])
         release = await self.provisioner.destroy(replace(lease, id=found[0].id))
         if isinstance(release, MayStillBill):
             raise Unsettled(f"{lease.name} is there and cannot be used: {release.reason}", advice=release.command)
@@ -92,11 +94,9 @@ class Keeper:
     def _listed_by(self, entry: Entry | None, made_at: datetime | None) -> datetime:
         """Until when a pod may appear in the lists; a time that has gone if nobody can have asked for it."""
         now = datetime.now(UTC)
-        if made_at is None or (entry is None and (now - made_at).total_seconds() < _AT_ONCE_S):
+        if made_at is None or (entry is not None and not entry.open):
             return now
-        asked = made_at if entry is None else entry.asked_at
-        is_known = entry is not None and (not entry.open or entry.lease.id is not None)
-        return now if asked is None or is_known else asked + timedelta(seconds=_LISTED_S)
+        return ((entry.asked_at if entry else None) or made_at) + timedelta(seconds=_LISTED_S)
 
     async def observe(self, lease: Lease) -> Observed:
         """What the provider says of it now."""

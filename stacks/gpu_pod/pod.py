@@ -29,6 +29,7 @@ from stacks import report
 from stacks.gpu_pod.lifecycle import Keeper, lease_in
 from stacks.masks import mask_of
 from stacks.orders import lease_data, unpack
+from stacks.unique import made_here
 
 T = TypeVar("T")
 _REPLACES = ("run", "wanted", "provisioner")
@@ -68,7 +69,8 @@ class GpuPodProvider(ResourceProvider):
             deadline = datetime.fromisoformat(props["deadline"]) if props.get("deadline") else None
             lease = replace(request.order.lease, run_id=run_id, name=name, deadline=deadline)
             lease = replace(lease, details={**lease.details, **(props.get("details") or {})})
-            made_at = datetime.fromisoformat(props["made_at"]) if props.get("made_at") else None
+            is_new = not props.get("made_at") or made_here(run_id)
+            made_at = None if is_new else datetime.fromisoformat(props["made_at"])
             request = request.with_lease(lease)
             retry_s = request.order.resources.retry
             keeper = self._keeper(props)

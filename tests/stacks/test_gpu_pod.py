@@ -89,7 +89,6 @@ async def _asked() -> dict[str, Any]:
         "unique_name": lease_name("ana", run, deadline),
         "run": run,
         "deadline": deadline.isoformat(),
-        "made_at": now.isoformat(),
         "order": pack(Request.of(order, Clearance(()), offers)),
         "wanted": {"accelerators": "A100-80GB:1"},
         "max_price": 5.0,
@@ -107,6 +106,11 @@ def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulumi]:
             monkeypatch.setenv(name, value)
         yield Pulumi(runpod, tmp_path / "home", tmp_path / "report")
         assert runpod.billing == []
+
+
+def earlier() -> str:
+    """When a name was made that an earlier update may have asked for."""
+    return (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
 
 
 def delete(pulumi: Pulumi, outs: Mapping[str, Any]) -> None:
@@ -146,13 +150,15 @@ def test_the_provider_that_a_state_keeps_is_a_name_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("lag_s", [0, 4])
-def test_a_second_create_after_a_crash_finds_the_first_pod(pulumi: Pulumi, lag_s: float) -> None:
+@pytest.mark.parametrize("known", ["nothing", "its id"])
+def test_a_second_create_after_a_crash_finds_the_first_pod(pulumi: Pulumi, lag_s: float, known: str) -> None:
     pulumi.runpod.inject(list_lag_new_s=lag_s)
     lost = pulumi.create()  # and the state was never written
     entry = pulumi.journal.of_run(pulumi.props["run"])
     assert entry is not None
-    pulumi.journal.intend(replace(entry.lease, id=None))  # nor what it was called
-    found = pulumi.create()
+    if known == "nothing":
+        pulumi.journal.intend(replace(entry.lease, id=None))
+    found = pulumi.create(made_at=earlier())
     assert found["lease"]["id"] == lost["lease"]["id"]
     assert pulumi.runpod.creates() == {pulumi.props["unique_name"]: [found["lease"]["id"]]}
     delete(pulumi, found)
@@ -161,7 +167,7 @@ def test_a_second_create_after_a_crash_finds_the_first_pod(pulumi: Pulumi, lag_s
 def test_the_same_from_another_computer(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lost = pulumi.create()
     monkeypatch.setenv("RECIPE_HOME", str(tmp_path / "elsewhere"))
-    found = pulumi.create()
+    found = pulumi.create(made_at=earlier())
     assert found["lease"]["id"] == lost["lease"]["id"]
     assert found["lease"]["price_usd_per_h"] == pytest.approx(lost["lease"]["price_usd_per_h"])
     delete(pulumi, found)
