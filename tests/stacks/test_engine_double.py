@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pulumi import automation
 
 from tests.conftest import eventually
 from tests.emulators.pulumi import DOUBLE, ROOT
-from tests.stacks.bench import Bench, everything_below, failure, pipe
+from tests.stacks.bench import Bench, everything_below, failure, let_go, pipe
 from tests.stacks.dynamic_things import Thing
 
 pytestmark = [
@@ -244,7 +245,7 @@ def test_a_signal_lets_the_running_step_end_and_begins_no_other(bench: Bench) ->
         (engine,) = engines_of(bench)
         engine.send_signal(signal.SIGINT)
         eventually(lambda: "^C received; cancelling." in "\n".join(lines), what="the engine's word")
-        gate.write_text("go")
+        let_go(gate)
         said = running.result(30)
     assert "error: update canceled" in said
     assert list(bench.kept()) == ["a"]
@@ -268,7 +269,7 @@ def test_an_engine_that_is_killed_takes_its_provider_with_it_or_leaves_it(
         engine.kill()
         running.result(30)
     if left:
-        gate.write_text("go")
+        let_go(gate)
         eventually(lambda: bench.things() == ["a"], what="the end of the create")
         provider.kill()
     eventually(lambda: not provider.is_running() or provider.status() == psutil.STATUS_ZOMBIE, what="its end")
@@ -285,7 +286,7 @@ def test_of_two_engines_on_a_stack_one_is_refused_and_other_stacks_go_on(bench: 
             bench.up(no_things)
         others = [pool.submit(bench.up, lambda name=name: Thing(name) and None, name) for name in ("x", "y")]
         assert [one.result(60).summary.result for one in others] == ["succeeded"] * 2
-        gate.write_text("go")
+        let_go(gate)
         assert first.result(60).summary.result == "succeeded"
     assert bench.things() == ["a", "x", "y"]
 
@@ -410,6 +411,10 @@ def test_cheap_commands_load_no_grpc() -> None:
 
 
 def engines_of(bench: Bench) -> list[psutil.Process]:
-    """The engines that run an operation."""
-    command = str(Path(bench.env["PATH"].split(":")[0]) / "pulumi")
-    return [one for one in psutil.process_iter(["cmdline"]) if command in (one.info["cmdline"] or [])]
+    """The engines that run an operation in the bench's folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd() == str(bench.work) and "--exec-kind" in process.cmdline():
+                found.append(process)
+    return found
