@@ -20,7 +20,7 @@ from runners.machine import Client, Machine
 from runners.masking import Mask
 from runners.outcome import masked, release_row
 from runners.run_folder import DRIVER_BEGUN
-from stacks.holding import Place, holder_of
+from stacks.holding import Place, holder_of, is_minded
 
 
 def journalled(ledger: Ledger) -> list[Machine]:
@@ -30,7 +30,8 @@ def journalled(ledger: Ledger) -> list[Machine]:
 
 def _machine(entry: Entry, ledger: Ledger) -> Machine:
     run = ledger.run(entry.lease.run_id)
-    client: Client = "running" if run and run["status"] == "running" else "gone"
+    lives = (run and run["status"] == "running") or is_minded(entry.lease)
+    client: Client = "running" if lives else "gone"
     driver = (ledger.path.parent / "runs" / entry.lease.run_id / DRIVER_BEGUN).exists()
     until = gone_since(entry.lease) if client == "gone" else None
     return Machine(

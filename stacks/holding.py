@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+
+import psutil
 
 from provisioners.contract import Lease
 from stacks.reference import StackRef
 
 _STACK = "stack"
 _HELD = "held"
+_MINDED = "minded_by"
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,20 @@ def holder_of(lease: Lease, now: datetime) -> str | None:
     said = lease.details.get(_HELD)
     over = lease.deadline is not None and lease.deadline <= now
     return str(said) if said and not over else None
+
+
+def minded(lease: Lease) -> Lease:
+    """The same, used by this process for as long as it lives."""
+    return replace(lease, details={**lease.details, _MINDED: [os.getpid(), psutil.Process().create_time()]})
+
+
+def is_minded(lease: Lease) -> bool:
+    """Whether the process of this machine that uses it lives."""
+    said = lease.details.get(_MINDED)
+    if not said:
+        return False
+    pid, since = said
+    try:
+        return bool(psutil.Process(int(pid)).create_time() == since)
+    except (psutil.Error, ValueError):
+        return False

@@ -20,6 +20,7 @@ from provisioners.volumes import StoredVolume
 from recipes.errors import HostCommandFailed, NoCapacity, NoMachine
 from recipes.spec import Resources, Volume
 from stacks import report
+from stacks.holding import minded
 from stacks.model_cache.lifecycle import Cache, let_go, tag_of
 from stacks.model_cache.values import Held
 from stacks.orders import lease_data, unpack
@@ -85,19 +86,14 @@ class Filling:
         packed = unpack(str(props["order"])).order
         run_id = f"{tag_of(self.volume.name)}-{now.strftime(STAMP)}-{secrets.token_hex(2)}"
         deadline = now + timedelta(seconds=float(props["lasts_s"]))
+        provider, name = str(props["provisioner"]), lease_name(str(props["owner"]), run_id, deadline)
         (mounted,) = packed.resources.volumes
         resources = _changed(packed.resources, Volume(path=mounted.path, name=self.volume.id))
         found = {name: self.env[name] for name in props["secrets"] if name in self.env}
         return replace(
             packed,
             offer=offer,
-            lease=replace(
-                packed.lease,
-                provider=str(props["provisioner"]),
-                name=lease_name(str(props["owner"]), run_id, deadline),
-                run_id=run_id,
-                deadline=deadline,
-            ),
+            lease=minded(replace(packed.lease, provider=provider, name=name, run_id=run_id, deadline=deadline)),
             resources=resources,
             boot=replace(packed.boot, env={**packed.boot.env, **found}),
         )

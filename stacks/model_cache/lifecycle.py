@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import provisioners.providers
 from provisioners.contract import Gone, Lease, MayStillBill, Provisioner, Site
 from provisioners.journal import Journal
-from provisioners.naming import read_name
+from provisioners.naming import owner_name, read_name
 from provisioners.volumes import StoredVolume, VolumeKeeper
 from recipes.errors import MayStillBillError, RecipeError, UsageError
 from recipes.plugins import load_plugin
@@ -32,6 +32,8 @@ class Cache:
 
     provisioner: Keeping
     journal: Journal
+    here: str
+    """The owner of what is rented from here."""
     mask: Callable[[str], str] = str
 
     @classmethod
@@ -41,7 +43,7 @@ class Cache:
         if not hasattr(made, "make_volume"):
             raise UsageError(f"provisioner {provisioner} has no network volumes", advice="runpod has")
         site.home.mkdir(parents=True, exist_ok=True)
-        return cls(made, Journal(site.home / "ledger.db", mask), mask)
+        return cls(made, Journal(site.home / "ledger.db", mask), owner_name(site.env), mask)
 
     def say(self, text: str) -> None:
         report.say(self.mask(text))
@@ -89,7 +91,7 @@ class Cache:
 
     async def end_fillers(self, tag: str, owner: str) -> None:
         """Let go of machines that an interrupted update has left. Raises MayStillBillError."""
-        for lease in await self.provisioner.owned(owner):
+        for lease in [lease for who in {owner, self.here} for lease in await self.provisioner.owned(who)]:
             said = read_name(lease.name)
             if said is None or not said.run.startswith(f"{tag}-"):
                 continue

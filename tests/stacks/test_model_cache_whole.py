@@ -208,6 +208,7 @@ def test_interrupted_while_it_is_filled_the_machine_is_let_go(world: World, wait
     world.runpod.inject(provisioning_s=120)
     process = world.recipe.start("stack", "up", "model_cache", "--fill", "--yes", env=world.env)
     wait_until(lambda: world.runpod.billing, what="the machine that fills it")
+    assert "nothing of ana's is billing" in world("reap", "--yes").stdout, "somebody minds it"
     status, out, err = send(process, signal.SIGINT)
     assert status == 130, out + err
     assert world.runpod.billing == []
