@@ -57,9 +57,13 @@ class Command(PulumiCommand):
         """As the parent's. Raises Interrupted once `interrupt` was called, unless a command is running already."""
         process = self._begin(args, cwd, additional_env)
         said: dict[str, list[str]] = {"out": [], "err": []}
+        hidden = "--show-secrets" in args
         readers = [
-            threading.Thread(target=self._read, args=(stream, heard, said[name]), daemon=True)
-            for name, stream, heard in (("out", process.stdout, on_output), ("err", process.stderr, on_error))
+            threading.Thread(target=self._read, args=(stream, heard, said[name], logs), daemon=True)
+            for name, stream, heard, logs in (
+                ("out", process.stdout, on_output, not hidden),
+                ("err", process.stderr, on_error, True),
+            )
         ]
         for reader in readers:
             reader.start()
@@ -97,10 +101,11 @@ class Command(PulumiCommand):
             )
             return self._process
 
-    def _read(self, stream: IO[str], heard: Output | None, said: list[str]) -> None:
+    def _read(self, stream: IO[str], heard: Output | None, said: list[str], logs: bool) -> None:
         for line in stream:
             stripped = line.rstrip()
-            self._log(stripped)
+            if logs:
+                self._log(stripped)
             said.append(stripped)
             if heard is not None:
                 heard(stripped)

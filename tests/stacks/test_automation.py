@@ -107,6 +107,15 @@ def test_no_secret_stays_anywhere(site: Site, tmp_path: Path) -> None:
     assert (site.home / "pulumi" / "passphrase").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_secret_that_only_the_stack_knows_stays_nowhere(site: Site, tmp_path: Path) -> None:
+    unaware = site_of({name: value for name, value in site.env.items() if name != "RUNPOD_API_KEY"})
+    outputs = asyncio.run(_up(unaware, program(tmp_path)))
+    assert outputs["token"] == Secret(SECRET)
+    files = [path for path in site.home.rglob("*") if path.is_file()]
+    assert log_of(site, PROJECT, "main") in files
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
 async def _up(site: Site, run: Callable[[], None], name: str = "main") -> dict[str, object]:
     managed = await opened(site, run, name)
     return dict(await managed.up())
