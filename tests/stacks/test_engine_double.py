@@ -202,6 +202,13 @@ def test_an_input_that_the_provider_refuses_is_told(bench: Bench) -> None:
     assert bench.told() == []
 
 
+def test_what_the_double_does_not_know_it_refuses(bench: Bench) -> None:
+    said = failure(bench.stack(lambda: Thing("a", pulumi.ResourceOptions(import_="a-1")) and None))
+    assert "error: the double knows no importId" in said
+    assert bench("up", "--yes", "--target", "a").returncode == 2
+    assert bench.told() == []
+
+
 @pytest.mark.parametrize("moment", ["before-create", "after-create:b"])
 def test_killed_in_a_create_the_state_says_that_it_was_begun(
     bench: Bench, moment: str, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,8 @@ from .wire import (
 
 FEATURES = ("SECRETS", "RESOURCE_REFERENCES", "OUTPUT_VALUES")
 SEVERITIES = {0: "debug", 1: "info", 2: "warning", 3: "error"}
+NOT_KNOWN = ("importId", "deletedWith", "replace_with", "transforms", "state_migrations", "remote")
+"""Options that would change what is done: better no answer than a wrong one."""
 SHUT_DOWN = "resource monitor shut down while waiting on step's done channel"
 
 
@@ -55,6 +57,9 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc]
 
     def RegisterResource(self, request: Any, context: Any) -> Any:  # noqa: N802
         goal = Goal.read(self.deployment.stack, request)
+        for name in NOT_KNOWN:
+            if getattr(request, name):
+                self.deployment.steps.fail(goal.urn, f"the double knows no {name}")
         try:
             made = self.deployment.register(goal)
         except UpdateFailed:
