@@ -276,10 +276,10 @@ def test_a_lock_of_another_machine_is_lifted_when_somebody_says_so(
     stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     typed("up", "gpu_pod", "local-smoke", "--yes")
-    monkeypatch.setenv("PULUMI_DOUBLE_DIE", "before-update")
+    monkeypatch.setenv("ENGINE_DOUBLE_DIE", "before-update")
     stack.text = "b"
     assert typed("up", "gpu_pod", "local-smoke", "--yes")[0] == 4
-    monkeypatch.delenv("PULUMI_DOUBLE_DIE")
+    monkeypatch.delenv("ENGINE_DOUBLE_DIE")
     (lock,) = (stack.at / "home" / "pulumi" / "state").rglob("locks/**/*.json")
     held = json.loads(lock.read_text())
     lock.write_text(json.dumps({**held, "hostname": "elsewhere"}))

@@ -209,7 +209,7 @@ def test_the_lock_of_a_process_that_died_is_lifted(site: Site, tmp_path: Path) -
     heard: list[str] = []
 
     async def life() -> None:
-        deadly = site_of({**site.env, "PULUMI_DOUBLE_DIE": "before-create"})
+        deadly = site_of({**site.env, "ENGINE_DOUBLE_DIE": "before-create"})
         with pytest.raises(StackFailed, match="ended by signal 9"):
             await _up(deadly, program(tmp_path))
         managed = await opened(site, program(tmp_path))

@@ -215,7 +215,7 @@ def test_killed_in_a_create_the_state_says_that_it_was_begun(
 ) -> None:
     order = bench.folder / "die"
     order.write_text(moment)
-    monkeypatch.setenv("PULUMI_DOUBLE_DIE_FILE", str(order))
+    monkeypatch.setenv("ENGINE_DOUBLE_DIE_FILE", str(order))
     with pytest.raises(automation.CommandError):
         bench.up(two())
     assert not order.exists()
@@ -265,7 +265,7 @@ def test_an_engine_that_is_killed_takes_its_provider_with_it_or_leaves_it(
     bench: Bench, left: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if left:
-        monkeypatch.setenv("PULUMI_DOUBLE_LEAVES_PROVIDER", "1")
+        monkeypatch.setenv("ENGINE_DOUBLE_LEAVES_PROVIDER", "1")
     gate = pipe(bench.folder, "gate")
     stack = bench.stack(lambda: Thing("a", waits=str(gate)) and None)
     with ThreadPoolExecutor(1) as pool:

@@ -104,7 +104,7 @@ def test_the_next_stack_up_takes_the_pod_over(
 def test_when_the_engine_dies_a_run_lets_its_pod_go(
     recipe: Command, runpod: RunPod, env: dict[str, str], moment: str
 ) -> None:
-    ended = recipe(*THROUGH, env={**env, "PULUMI_DOUBLE_DIE": moment})
+    ended = recipe(*THROUGH, env={**env, "ENGINE_DOUBLE_DIE": moment})
     assert ended.returncode == 4, ended.stdout + ended.stderr
     assert "signal 9" in ended.stdout + ended.stderr
     assert len(runpod.ledger()) == (moment == "after-create")
@@ -115,7 +115,7 @@ def test_when_the_engine_dies_a_run_lets_its_pod_go(
 def test_when_the_engine_dies_after_the_create_the_next_stack_up_makes_no_second_pod(
     recipe: Command, runpod: RunPod, env: dict[str, str]
 ) -> None:
-    died = recipe(*STACK, env={**env, "PULUMI_DOUBLE_DIE": "after-create:pod"})
+    died = recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"})
     assert died.returncode == 4, died.stdout + died.stderr
     assert len(runpod.billing) == 1
     again = recipe(*STACK, env=env)

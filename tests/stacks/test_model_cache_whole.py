@@ -186,7 +186,7 @@ def test_whatever_goes_wrong_one_volume_is_made_and_none_bills_at_the_end(world:
 
 
 def test_killed_between_create_and_state_the_next_update_finds_the_volume(world: World) -> None:
-    killed = world.up(PULUMI_DOUBLE_DIE="after-create:volume")
+    killed = world.up(ENGINE_DOUBLE_DIE="after-create:volume")
     assert (killed.returncode, "exists, and bills" in killed.stderr) == (4, True), killed.stderr
     (volume,) = world.runpod.volumes()
     made = world.up()
@@ -197,7 +197,7 @@ def test_killed_between_create_and_state_the_next_update_finds_the_volume(world:
 
 
 def test_killed_between_create_and_state_a_destroy_ends_the_volume(world: World) -> None:
-    world.up(PULUMI_DOUBLE_DIE="after-create:volume")
+    world.up(ENGINE_DOUBLE_DIE="after-create:volume")
     assert len(world.runpod.billing_volumes) == 1
     gone = world.destroy()
     assert gone.returncode == 0, gone.stderr + gone.stdout

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """#!{python}
 import os
 import sys
-os.environ.setdefault("PULUMI_DOUBLE_VERSION", {version!r})
+os.environ.setdefault("ENGINE_DOUBLE_VERSION", {version!r})
 sys.path[0] = {folder!r}
 from double.main import main
 sys.exit(main(sys.argv[1:]))

@@ -8,9 +8,9 @@ What it cannot prove, because only the real command can show it: that its state 
 real engines exclude each other, how the real one encrypts, that its steps, texts and exit codes are the same in each
 corner, how other backends than file:// behave, and how the real language host starts a plain program.
 
-A test can end it at a chosen moment: PULUMI_DOUBLE_DIE=after-create[:NAME], or a file that PULUMI_DOUBLE_DIE_FILE
+A test can end it at a chosen moment: ENGINE_DOUBLE_DIE=after-create[:NAME], or a file that ENGINE_DOUBLE_DIE_FILE
 names with the same text (the file is removed, so it happens once). The moments are {before,after}-{create,update,
 delete,read}; "after" is between the provider's answer and the write of the state. It dies by SIGKILL, and its
-provider's process with it. With PULUMI_DOUBLE_LEAVES_PROVIDER that process lives on and finishes what it does, as
-it does with the real engine. PULUMI_DOUBLE_VERSION is the version that it says it has.
+provider's process with it. With ENGINE_DOUBLE_LEAVES_PROVIDER that process lives on and finishes what it does, as
+it does with the real engine. ENGINE_DOUBLE_VERSION is the version that it says it has.
 """

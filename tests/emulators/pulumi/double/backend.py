@@ -18,7 +18,7 @@ from .errors import CommandFailed, NoSuchStack
 from .project import Project, StackName, pulumi_home, user
 from .resources import now
 
-VERSION = "v" + os.environ.get("PULUMI_DOUBLE_VERSION", "3.0.0")
+VERSION = "v" + os.environ.get("ENGINE_DOUBLE_VERSION", "3.0.0")
 LOCKED = (
     "the stack is currently locked by {count} lock(s). Either wait for the other process(es) to end or delete the lock "
     "file with `pulumi cancel`."

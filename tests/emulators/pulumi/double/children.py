@@ -28,7 +28,7 @@ def start(arguments: Sequence[str], folder: Path, env: Mapping[str, str], **stre
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
         process_group=0,
-        preexec_fn=None if os.environ.get("PULUMI_DOUBLE_LEAVES_PROVIDER") else _ends_with_its_engine,
+        preexec_fn=None if os.environ.get("ENGINE_DOUBLE_LEAVES_PROVIDER") else _ends_with_its_engine,
         **streams,
     ).result()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 def moment(name: str, subject: str) -> None:
     """Dies here if the test has asked for it, of this resource or of any."""
-    if file := os.environ.get("PULUMI_DOUBLE_DIE_FILE"):
+    if file := os.environ.get("ENGINE_DOUBLE_DIE_FILE"):
         _obey(_text(Path(file)), name, subject, Path(file))
-    _obey(os.environ.get("PULUMI_DOUBLE_DIE", ""), name, subject, None)
+    _obey(os.environ.get("ENGINE_DOUBLE_DIE", ""), name, subject, None)
 
 
 def _obey(order: str, name: str, subject: str, file: Path | None) -> None:
