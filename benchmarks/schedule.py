@@ -28,10 +28,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from provisioners.masking import Mask  # noqa: E402
 from runners.client import Client, Endpoint, open_transport  # noqa: E402
 from runners.drive import Measured, drive  # noqa: E402
 from runners.launch import Running  # noqa: E402
-from runners.masking import Mask  # noqa: E402
 from runners.plan import Plan  # noqa: E402
 from runners.run_folder import RunFolder  # noqa: E402
 from runners.telemetry import EngineLog, TelemetryFile  # noqa: E402

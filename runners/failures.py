@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provisioners.contract import Gone
+from provisioners.masking import Mask
 from recipes.errors import (
     EngineFailed,
     ExitCode,
@@ -18,7 +19,6 @@ from recipes.errors import (
     UsageError,
     WorkloadFailed,
 )
-from runners.masking import Mask
 from runners.outcome import Failed
 
 FAILURE_IN: Mapping[str, type[RecipeError]] = {

@@ -13,11 +13,11 @@ from typing import Any
 from provisioners.contract import Lease, MayStillBill, Release
 from provisioners.guarded import gone_since
 from provisioners.journal import Entry, Journal
+from provisioners.masking import Mask
 from recipes.errors import NoCredentials, NoMachine, RecipeError
 from runners import registry
 from runners.ledger import Ledger
 from runners.machine import Client, Machine
-from runners.masking import Mask
 from runners.outcome import masked, release_row
 from runners.run_folder import DRIVER_BEGUN
 from stacks.holding import Place, holder_of, is_minded

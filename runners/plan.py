@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provisioners.contract import Finding, Offer, Provisioner
+from provisioners.masking import Mask
 from recipes.errors import ExitCode, NoMachine
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe
@@ -15,7 +16,6 @@ from runners.engine import Engine, Installation, Launch, LaunchRequest
 from runners.environments import environment_name
 from runners.forecast.values import Forecast
 from runners.identity import identity_of
-from runners.masking import Mask
 from runners.models import ModelSource
 from runners.terminal.words import plural
 from runners.workload import Estimate, Workload

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from provisioners.contract import Finding
+from provisioners.masking import Mask
 from recipes.errors import ExitCode, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe
 from recipes.units import GIB, format_duration
-from runners.masking import Mask
 from runners.modelfacts.clean import printable_in
 from runners.models import ModelSource
 from runners.plan import Plan

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provisioners.contract import Finding, Offer, Provisioner
+from provisioners.masking import Mask
 from provisioners.phase_times import phase_times_of
 from provisioners.preflight import recipe_findings
 from provisioners.threads import in_thread
@@ -22,7 +23,6 @@ from runners.environments import environment_name
 from runners.forecast.history import PastRun, past_run
 from runners.forecast.month import MonthBudget, month_findings
 from runners.ledger import Ledger
-from runners.masking import Mask
 from runners.models import ModelSource, resolve_model
 from runners.plan import NEVER_FORCED, NO_OFFER, PassedOver, Plan
 from runners.preflight.judge import Judged, force, judge_offer

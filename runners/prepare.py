@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from provisioners.contract import BootJob, Host
+from provisioners.masking import Mask
 from recipes.errors import HostCommandFailed
 from runners import registry
 from runners.boot import DRIVER, FETCH, INSTALL, Places, boot_of
 from runners.engine import find_failure
 from runners.events import Advanced, Listener, Noted, Warned
 from runners.lines import LineBuffer
-from runners.masking import Mask
 from runners.models import HubModel
 from runners.plan import Plan
 from runners.together import together

@@ -13,6 +13,7 @@ from typing import Any
 from provisioners.acquire import Acquisition, describe
 from provisioners.contract import Bill, Gone, Host, Lease, MayStillBill, Observed, Offer, Order, Release
 from provisioners.journal import Entry, Journal
+from provisioners.masking import Mask
 from provisioners.preflight import clear
 from recipes.errors import ExitCode, MayStillBillError, NoMachine, UsageError
 from runners import events
@@ -27,7 +28,6 @@ from runners.forecast.month import budget_warnings
 from runners.keeping import keep
 from runners.launch import Running, engine_port, launch
 from runners.ledger import Ledger
-from runners.masking import Mask
 from runners.ordering import host_env, order_of
 from runners.outcome import Completed, Failed, Interrupted, Outcome, exit_code, masked
 from runners.plan import Plan

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from provisioners.masking import Mask
 from recipes.errors import EngineFailed, RecipeError
 from runners.client import Endpoint, Transport, open_transport
 from runners.drive import Measured, drive
@@ -27,7 +28,6 @@ from runners.driver.order import KEY, DriveOrder
 from runners.events import Driven, Event, Noted, Warned
 from runners.http.loop import run as run_in_loop
 from runners.launch import Running, until_ready
-from runners.masking import Mask
 from runners.run_folder import DRIVER_BEGUN, RunFolder
 from runners.telemetry import TelemetryFile
 

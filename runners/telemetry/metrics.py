@@ -13,10 +13,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO
 
+from provisioners.masking import Mask
 from runners.client import Endpoint, Transport
 from runners.engine import Engine, EngineSample, LogSample
 from runners.lines import LineBuffer
-from runners.masking import Mask
 from runners.measurement import Timed
 from runners.telemetry.file import GAP_S, TelemetryFile
 from runners.telemetry.rows import INTERVAL_S

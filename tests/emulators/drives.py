@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from provisioners.masking import Mask
 from recipes.spec import Recipe
 from runners.client import Endpoint, open_transport
 from runners.drive import Measured, drive
 from runners.events import Driven, Event
 from runners.launch import Running
-from runners.masking import Mask
 from runners.plan import Plan
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog, TelemetryFile

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from provisioners.masking import Mask
 from runners.checking import EndpointCheck, checking, unlisted
 from runners.client import Endpoint, open_transport
 from runners.launch import Running
-from runners.masking import Mask
 from runners.openai_check import check
 from runners.telemetry import EngineLog
 from tests.emulators.drives import plan_over

@@ -15,6 +15,7 @@ import pytest
 
 from provisioners import acquire
 from provisioners.contract import Clearance, Lease, MayStillBill, Observed, Order
+from provisioners.masking import Mask
 from recipes.errors import (
     EngineFailed,
     ExitCode,
@@ -30,7 +31,6 @@ from runners import watching
 from runners.clock import Clock
 from runners.failures import FAILURE_IN, failure, kept
 from runners.ledger import Ledger
-from runners.masking import Mask
 from runners.outcome import Failed, exit_code
 from runners.run_folder import RunFolder
 from runners.session import Session

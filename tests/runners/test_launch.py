@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from provisioners.masking import Mask
 from runners import registry
 from runners.client import Endpoint, open_transport
 from runners.launch import Running, until_ready
-from runners.masking import Mask
 from runners.telemetry import EngineLog
 from tests.emulators.drives import plan_over
 from tests.emulators.engine import EngineDouble, Refuse

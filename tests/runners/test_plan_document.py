@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from provisioners.contract import Finding
+from provisioners.masking import Mask
 from recipes import catalogue
 from recipes.errors import Refused
 from recipes.load import LoadedRecipe, load
 from runners import registry
-from runners.masking import Mask
 from runners.modelfacts.clean import printable
 from runners.plan import Plan
 from runners.plan_document import document_of, refused_document

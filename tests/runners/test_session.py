@@ -14,6 +14,7 @@ import pytest
 
 from provisioners.contract import MayStillBill
 from provisioners.journal import Journal
+from provisioners.masking import Mask
 from recipes.errors import (
     EngineFailed,
     HostCommandFailed,
@@ -29,7 +30,6 @@ from runners.engine import EngineSample
 from runners.engines.openai import OpenAIEndpoint
 from runners.events import Event, RunStarted
 from runners.ledger import Ledger
-from runners.masking import Mask
 from runners.run_folder import RunFolder
 from runners.session import Session
 from runners.telemetry import EngineLog

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from provisioners.masking import Mask
 from recipes.ranges import Range
 from runners.clock import Clock
 from runners.events import (
@@ -26,7 +27,6 @@ from runners.events import (
 )
 from runners.live import LIVE, LiveRun
 from runners.live.file import LiveFile
-from runners.masking import Mask
 from runners.ongoing.overview import overview
 from tests.runners.ongoing.states import NOW, found, state
 

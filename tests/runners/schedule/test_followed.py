@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from provisioners.masking import Mask
 from runners.client import Endpoint, open_transport
 from runners.drive import Measured, drive
 from runners.engine import EngineSample
 from runners.engines.llamacpp import PLUGIN as LLAMACPP
 from runners.engines.openai import PLUGIN as ENDPOINT
 from runners.launch import Running
-from runners.masking import Mask
 from runners.run_folder import RunFolder
 from runners.telemetry import EngineLog, Page, TelemetryFile
 from tests.emulators.drives import plan_over, prose

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from provisioners.masking import Mask
 from runners import registry
-from runners.masking import Mask
 from runners.telemetry import EngineLog
 from tests.conftest import Command
 from tests.emulators.engine import EngineDouble, Refuse
