@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ def _empty_packages() -> None:
 
 
 _empty_packages()
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # else gRPC grumbles to stderr where a provider is started
 
 import grpc  # noqa: E402
 
