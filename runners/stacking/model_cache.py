@@ -281,6 +281,7 @@ def _model(one: _Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, 
         "place": place,
         "order": pack(Request.of(order, clear(()))),
         "secrets": secrets,
+        "gated": one.hub.gated,
         "lasts_s": min(_LONGEST_S, _START_S + one.hub.bytes / _SLOWEST_BYTES_PER_S),
     }
 
@@ -288,7 +289,7 @@ def _model(one: _Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, 
 def _unasked(held: Mapping[str, Any]) -> dict[str, Any]:
     """A model that a run has brought, and that no recipe of this stack names."""
     told = {key: held[key] for key in ("repo", "commit", "files", "bytes", "place")}
-    return {**told, "order": "", "secrets": [], "lasts_s": 0.0, "fill": False}
+    return {**told, "order": "", "secrets": [], "gated": False, "lasts_s": 0.0, "fill": False}
 
 
 def _key(model: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -18,7 +18,7 @@ from stacks.model_cache.volume import CacheProvider
 
 _IS = ("volume_id", "repo", "commit", "files", "place")
 """What makes it another model, or the same one elsewhere."""
-_UNTOLD = ("order", "secrets", "noted")
+_UNTOLD = ("order", "secrets", "gated", "noted")
 
 
 class DownloadProvider(CacheProvider):
@@ -63,7 +63,7 @@ class ModelDownload(Resource, module="recipe", name="Model"):
     """As `Held.data` gives it."""
 
     def __init__(self, name: str, *, volume_id: Input[str], opts: ResourceOptions | None = None, **props: Any) -> None:
-        """`props`: provisioner, owner, repo, commit, files, bytes, place, order, secrets, lasts_s, noted.
+        """`props`: provisioner, owner, repo, commit, files, bytes, place, order, secrets, gated, lasts_s, noted.
 
         `order` is one that was packed, without secrets; `secrets` are names of variables, which only the process that
         rents the machine reads. `noted` says, if it can, who brought the model and onto which volume.

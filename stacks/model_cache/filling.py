@@ -17,7 +17,7 @@ from provisioners.contract import BootJob, Host, Lease, Offer, Order
 from provisioners.naming import lease_name
 from provisioners.preflight import clear
 from provisioners.volumes import StoredVolume
-from recipes.errors import HostCommandFailed, NoCapacity, NoMachine
+from recipes.errors import HostCommandFailed, NoCapacity, NoMachine, UsageError
 from recipes.spec import Resources, Volume
 from stacks import report
 from stacks.holding import minded
@@ -44,9 +44,13 @@ class Filling:
     async def run(self) -> Held:
         """The model, once it lies there whole.
 
-        Raises NoMachine where no machine can be had, HostCommandFailed for a download that fails, MayStillBillError.
+        Raises UsageError without the token that it takes, NoMachine where no machine can be had, HostCommandFailed for
+        a download that fails, MayStillBillError.
         """
         cache, props = self.cache, self.props
+        missing = [name for name in props["secrets"] if not self.env.get(name)]
+        if props.get("gated") and missing:
+            raise UsageError(f"{props['repo']} is gated, and {missing[0]} is not set", advice=f"export {missing[0]}=…")
         await cache.end_fillers(tag_of(self.volume.name), str(props["owner"]))
         offers = (await cache.provisioner.fillers(self.volume))[:_MOST_OFFERS]
         if not offers:

@@ -10,11 +10,11 @@ from pulumi import Output, ResourceOptions
 
 from stacks.model_cache.download import ModelDownload
 from stacks.model_cache.values import Held, merged
-from stacks.model_cache.volume import CacheVolume, VolumeName
+from stacks.model_cache.volume import CacheVolume, VolumeName, VolumeNameProvider
 from stacks.unique import UniqueName
 
 _LONGEST = 60
-_MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "lasts_s", "noted")
+_MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "gated", "lasts_s", "noted")
 
 
 def run(inputs: Mapping[str, Any]) -> None:
@@ -23,7 +23,7 @@ def run(inputs: Mapping[str, Any]) -> None:
     unique = UniqueName("name", keepers={"stack": stack})
     name = Output.all(unique.stamp, unique.suffix).apply(lambda made: _named(stack, *made))
     common = {"provisioner": inputs["provisioner"], "owner": inputs["owner"]}
-    named = VolumeName("volume-name", unique_name=name, **common)
+    named = VolumeName(VolumeNameProvider(), "volume-name", unique_name=name, **common)
     volume = CacheVolume(
         "volume",
         unique_name=named.unique_name,
