@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import string
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -46,6 +47,8 @@ class Account:
         self.pods: dict[str, Pod] = {}
         self.volumes = Volumes(shop, mishaps, self._mounted)
         self.ssh_keys: list[str] = []
+        self.requests: Counter[str] = Counter()
+        """How often each was asked with the account's key, as METHOD path; the emulator's own pages are none."""
 
     def caller(self, key: str) -> Caller | None:
         """Whose key this is; None if it is nobody's."""

@@ -23,6 +23,7 @@ class Control:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/rehearsal/ledger", self.ledger),
+            web.get("/rehearsal/requests", self.requests),
             web.get("/rehearsal/faults", self.faults),
             web.post("/rehearsal/faults", self.change_faults),
             web.get("/rehearsal/pods/{id}", self.pod),
@@ -31,6 +32,10 @@ class Control:
 
     async def ledger(self, request: web.Request) -> web.Response:
         return web.json_response(self._account.shop.ledger.to_json())
+
+    async def requests(self, request: web.Request) -> web.Response:
+        """How often each was asked with the account's key: what only looks has asked nothing but GET."""
+        return web.json_response(dict(self._account.requests))
 
     async def faults(self, request: web.Request) -> web.Response:
         return web.json_response(asdict(self._account.mishaps.faults))

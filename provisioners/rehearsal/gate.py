@@ -60,7 +60,9 @@ class Gate:
         try:
             if not request.path.startswith("/rehearsal/"):
                 await self._meet_faults(request)
-            request[CALLER] = self._caller(request)
+            request[CALLER] = caller = self._caller(request)
+            if caller.pod is None and not request.path.startswith("/rehearsal/"):
+                self._account.requests[f"{request.method} {request.path}"] += 1
             return await handler(request)
         except Problem as problem:
             return refusal(problem)

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import (
-    ConfigureRequest,
     CreateResult,
     DiffResult,
     ReadResult,
     Resource,
-    ResourceProvider,
     UpdateResult,
 )
 
-from provisioners.contract import Site
-from provisioners.masking import Mask
-from provisioners.site import site_of
-from recipes.errors import RecipeError
+from provisioners.contract import Lease
 from stacks import report
 from stacks.gpu_pod.lifecycle import Keeper, lease_in
-from stacks.masks import mask_of
+from stacks.holding import Place, held
 from stacks.orders import lease_data, unpack
+from stacks.providing import Name, NameProvider, Provider, plain
+from stacks.reference import StackRef
 from stacks.unique import made_here
 
 T = TypeVar("T")
@@ -39,27 +35,8 @@ _UNTOLD = ("order",)
 """Of the inputs: it may hold secrets, and nobody asks for it again once the pod is there."""
 
 
-class PodFailed(Exception):
-    """What went wrong, for people: Pulumi shows it as it is."""
-
-
-class GpuPodProvider(ResourceProvider):
+class GpuPodProvider(Provider):
     """Creates, reads, replaces and deletes one pod. Also called twice, or after a crash, it has one at most."""
-
-    serialize_as_secret_always = False
-    """Nothing of it is secret: a state holds the name of this class alone."""
-
-    _site: Site
-    _mask: Mask
-
-    def configure(self, req: ConfigureRequest) -> None:
-        """Where things lie, and with which key: from the environment, in the process that needs it."""
-        env = dict(os.environ)
-        self._site, self._mask = site_of(env), mask_of(env)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a state keeps of it: nothing, whatever was configured."""
-        return {}
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """The pod of this unique name: found, or else rented."""
@@ -68,7 +45,7 @@ class GpuPodProvider(ResourceProvider):
             run_id, name = str(props["run"]), str(props["unique_name"])
             deadline = datetime.fromisoformat(props["deadline"]) if props.get("deadline") else None
             lease = replace(request.order.lease, run_id=run_id, name=name, deadline=deadline)
-            lease = replace(lease, details={**lease.details, **(props.get("details") or {})})
+            lease = _held(replace(lease, details={**lease.details, **(props.get("details") or {})}))
             is_new = not props.get("made_at") or made_here(run_id)
             made_at = None if is_new else datetime.fromisoformat(props["made_at"])
             request = request.with_lease(lease)
@@ -112,16 +89,18 @@ class GpuPodProvider(ResourceProvider):
     def _keeper(self, props: Mapping[str, Any]) -> Keeper:
         return Keeper.of(self._site, str(props["provisioner"]), self._mask)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What fails within is reported, and handed to Pulumi in words that hold no secret."""
-        try:
-            yield
-        except Exception as error:
-            report.tell_failed(error)
-            text = str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
-            advice = f"\n{error.advice}" if isinstance(error, RecipeError) and error.advice else ""
-            raise PodFailed(self._mask(text + advice)) from None
+
+class PodNameProvider(NameProvider):
+    """The pod's."""
+
+    async def end(self, props: Mapping[str, Any]) -> None:
+        provisioner, name = str(props["provisioner"]), str(props["unique_name"])
+        lease = Lease(provider=provisioner, name=name, run_id=str(props["run"]))
+        await Keeper.of(self._site, provisioner, self._mask).delete_unnamed(lease)
+
+
+class PodName(Name, module="recipe", name="PodName"):
+    """The name of a pod."""
 
 
 class GpuPod(Resource, module="recipe", name="GpuPod"):
@@ -169,9 +148,15 @@ class GpuPod(Resource, module="recipe", name="GpuPod"):
         super().__init__(GpuPodProvider(), name, props, opts)
 
 
-def _shown(props: Mapping[str, Any]) -> dict[str, Any]:
+def _held(lease: Lease) -> Lease:
+    """By its stack, where nobody hears this: after a plain `pulumi up` nobody comes who could say that it is used."""
+    place = Place.of(lease)
+    return lease if place.own or report.VARIABLE in os.environ else held(lease, StackRef.of(place.project, place.name))
+
+
+def _shown(props: dict[str, Any]) -> dict[str, Any]:
     """What the state keeps in clear: no secret, and nothing of Pulumi's own."""
-    return {key: value for key, value in props.items() if key not in _UNTOLD and not key.startswith("__")}
+    return {key: value for key, value in plain(props).items() if key not in _UNTOLD}
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

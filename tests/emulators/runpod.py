@@ -72,6 +72,11 @@ class RunPod:
     def billing_volumes(self) -> list[str]:
         return [volume["id"] for volume in self.volumes() if volume["billing"]]
 
+    def writes(self) -> list[str]:
+        """Every request so far that may have changed something."""
+        asked: dict[str, int] = self._ask("requests")
+        return [request for request in asked if not request.startswith("GET ")]
+
     @property
     def billing(self) -> list[str]:
         return [pod["name"] for pod in self.ledger() if pod["billing"]]
