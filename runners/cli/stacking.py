@@ -21,7 +21,7 @@ from runners.terminal.stack_view import stacks_lines
 from stacks import engine, kept
 from stacks.automation import Managed
 from stacks.reference import StackRef
-from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret
+from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret, StackFailed
 
 T = TypeVar("T")
 PATIENCE_S = 600.0
@@ -85,9 +85,12 @@ async def destroy(wish: Wish) -> int:
     site, program, screen = _site(), program_of(wish.ref), Screen(as_json=wish.as_json)
     async with screen.heeding_signals(f"recipe stack destroy {wish.ref}"):
         with screen.happening(f"looks at {wish.ref}") as heard:
-            before = await _before(wish.ref)
-            managed = await _existing(wish.ref)
-            changes = await managed.preview_destroy(heard)
+            try:
+                before = await _before(wish.ref)
+                managed = await _existing(wish.ref)
+                changes = await managed.preview_destroy(heard)
+            except StackFailed as error:
+                raise _unreadable(wish.ref, program, error) from error
         bills = program.may_bill(before) if changes.any else ""
         screen.changes(changes, "ends", [bills] if bills else [])
         if changes.any and not await screen.agreed("delete this", yes=wish.yes):
@@ -253,6 +256,16 @@ async def _destroyed(
             raise
         message = f"NOT PROVEN GONE: {bills}: {error.message}"
         raise MayStillBillError(message, advice=f"recipe stack destroy {ref}, again") from error
+
+
+def _unreadable(ref: StackRef, program: StackProgram, error: StackFailed) -> RecipeError:
+    """A stack that Pulumi cannot read: what it held when this machine last saw it may bill."""
+    last = kept.kept(_site(), ref)
+    bills = program.may_bill(last.values) if last is not None else ""
+    if not bills:
+        return error
+    advice = "recipe ps shows its machines, and recipe down RUN ends one without Pulumi"
+    return MayStillBillError(f"NOT PROVEN GONE: {bills}: {error.message}", advice=advice)
 
 
 async def _before(ref: StackRef) -> Mapping[str, Any]:

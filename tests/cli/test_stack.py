@@ -245,6 +245,20 @@ def test_what_is_not_proven_gone_is_told_with_its_price(
 
 
 @real
+def test_a_state_that_cannot_be_read_hides_nothing_that_bills(stack: Things, typed: Callable[..., Ended]) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    (state,) = (stack.at / "home" / "pulumi" / "state").rglob("stacks/**/main.json")
+    whole = state.read_text()
+    state.write_text(whole[:300])
+    code, _, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 9
+    assert "NOT PROVEN GONE: thing a at $3.61/h" in err
+    assert "recipe down RUN ends one without Pulumi" in err
+    state.write_text(whole)
+    assert typed("destroy", "gpu_pod", "--yes")[0] == 0
+
+
+@real
 def test_a_stack_that_is_not_there(stack: Things, typed: Callable[..., Ended]) -> None:
     for command in ("destroy", "outputs", "unlock"):
         code, _, err = typed(command, "gpu_pod")
