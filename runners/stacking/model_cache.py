@@ -17,6 +17,7 @@ from provisioners.storage_prices import storage_prices
 from provisioners.threads import in_thread
 from provisioners.volumes import Place, VolumeKeeper
 from recipes.errors import MayStillBillError, NoCapacity, UsageError
+from recipes.explain import did_you_mean
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe, Resources, Volume
 from runners import registry
@@ -76,7 +77,9 @@ async def inputs(
     asked_region = options.region or str(before.get("asked_region") or "")
     wishes = [one.recipe.resources.model_copy(update={"volumes": ()}) for one in wanted]
     suggested = str(before.get("suggested_region") or "")
-    if not asked_region and not suggested:
+    if options.region:
+        _check_region(options.region, await keeper.places([]))
+    elif not asked_region and not suggested:
         suggested = _best(await keeper.places(wishes), wishes, ref).region
     return {
         "stack": ref.name,
@@ -152,7 +155,9 @@ def may_bill(outputs: Mapping[str, Any]) -> str:
     size_gb = int(outputs.get("size_gb") or 0)
     usd = outputs.get("usd_per_month")
     price = f" for ${float(usd):,.2f}/month" if usd is not None else ""
-    return f"volume {outputs['volume_id']}, {size_gb} GB in {outputs.get('region')}{price}"
+    held = held_in(outputs)
+    holds = f", holds {plural(len(held), 'model')}, {amount_of(sum(one.bytes for one in held))}" if held else ""
+    return f"volume {outputs['volume_id']}, {size_gb} GB in {outputs.get('region')}{price}{holds}"
 
 
 async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
@@ -318,6 +323,14 @@ def _size_gb(
             advice="split the recipes over several: recipe stack up model_cache/NAME",
         )
     return size_gb
+
+
+def _check_region(asked: str, places: Sequence[Place]) -> None:
+    """Raises UsageError for a data centre that keeps no volumes."""
+    known = sorted(place.region for place in places)
+    if asked not in known:
+        advice = did_you_mean(asked, known) or f"there are {', '.join(known)}"
+        raise UsageError(f"--region {asked}: no data centre that keeps network volumes", advice=advice)
 
 
 def _best(places: Sequence[Place], wishes: Sequence[Resources], ref: StackRef) -> Place:

@@ -176,7 +176,22 @@ def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     assert grown[1] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
 
 
-def test_what_bills_is_said_with_its_price() -> None:
-    outputs = {"volume_id": "v1", "size_gb": 200.0, "region": "EU-RO-1", "usd_per_month": 14.0}
+@pytest.mark.parametrize(
+    ("region", "advice"),
+    [("EUR-IS-1", "there are EU-RO-1, US-CA-2, US-KS-2, US-TX-3"), ("EU-RO-2", "EU-RO-1")],
+)
+def test_a_data_centre_without_volumes_is_refused_before_anything_is_made(
+    tmp_path: Path, region: str, advice: str
+) -> None:
+    with pytest.raises(UsageError, match=f"--region {region}: no data centre that keeps network volumes") as refused:
+        inputs(recipe_of(tmp_path), region=region)
+    assert advice in refused.value.advice
+
+
+def test_what_bills_is_said_with_its_price_and_what_would_be_lost() -> None:
+    outputs: dict[str, Any] = {"volume_id": "v1", "size_gb": 200.0, "region": "EU-RO-1", "usd_per_month": 14.0}
     assert model_cache.may_bill(outputs) == "volume v1, 200 GB in EU-RO-1 for $14.00/month"
+    held = {"repo": "a/b", "commit": "c", "files": "f", "bytes": BYTES, "place": ".", "by": "r"}
+    outputs["holds"] = [{**held, "at": "2026-11-21T23:50:45+00:00"}]
+    assert model_cache.may_bill(outputs).endswith("$14.00/month, holds 1 model, 137.9 GB")
     assert model_cache.may_bill({}) == ""
