@@ -17,7 +17,6 @@ from provisioners.storage_prices import storage_prices
 from provisioners.threads import in_thread
 from provisioners.volumes import Place, VolumeKeeper
 from recipes.errors import MayStillBillError, NoCapacity, UsageError
-from recipes.explain import did_you_mean
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe, Resources, Volume
 from runners import registry
@@ -329,8 +328,8 @@ def _check_region(asked: str, places: Sequence[Place]) -> None:
     """Raises UsageError for a data centre that keeps no volumes."""
     known = sorted(place.region for place in places)
     if asked not in known:
-        advice = did_you_mean(asked, known) or f"there are {', '.join(known)}"
-        raise UsageError(f"--region {asked}: no data centre that keeps network volumes", advice=advice)
+        what = f"--region {asked}: no data centre that keeps network volumes"
+        raise UsageError(what, advice=f"there are {', '.join(known)}")
 
 
 def _best(places: Sequence[Place], wishes: Sequence[Resources], ref: StackRef) -> Place:

@@ -176,16 +176,11 @@ def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     assert grown[1] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
 
 
-@pytest.mark.parametrize(
-    ("region", "advice"),
-    [("EUR-IS-1", "there are EU-RO-1, US-CA-2, US-KS-2, US-TX-3"), ("EU-RO-2", "EU-RO-1")],
-)
-def test_a_data_centre_without_volumes_is_refused_before_anything_is_made(
-    tmp_path: Path, region: str, advice: str
-) -> None:
+@pytest.mark.parametrize("region", ["EUR-IS-1", "EU-RO-2"])
+def test_a_data_centre_without_volumes_is_refused_before_anything_is_made(tmp_path: Path, region: str) -> None:
     with pytest.raises(UsageError, match=f"--region {region}: no data centre that keeps network volumes") as refused:
         inputs(recipe_of(tmp_path), region=region)
-    assert advice in refused.value.advice
+    assert refused.value.advice == "there are EU-RO-1, US-CA-2, US-KS-2, US-TX-3"
 
 
 def test_what_bills_is_said_with_its_price_and_what_would_be_lost() -> None:
