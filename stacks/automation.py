@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from provisioners.contract import Site
 from provisioners.threads import in_thread
 from stacks import locks
-from stacks.backend import ASKING, backend_of, engine_env, shown, work_dir
+from stacks.backend import ASKING, backend_of, drop_copies, engine_env, refusal, shown, work_dir
 from stacks.driving import LAST_WORD_S, Driver
 from stacks.engine import ask, need
 from stacks.log import Log, log_of
@@ -23,13 +23,16 @@ from stacks.report import Report
 from stacks.values import Changes, Heard, Secret, StackBusy, StackFailed, StackSummary
 
 if TYPE_CHECKING:
-    from pulumi.automation import Stack
+    from pulumi.automation import OutputMap, Stack
 
     from stacks.events import Steps
     from stacks.sdk import Command
 
 __all__ = ["LAST_WORD_S", "Managed", "log_of", "stacks"]
 _QUIETLY: Any = {"color": "never", "suppress_outputs": True, "suppress_progress": True}
+
+
+T = TypeVar("T")
 
 
 def _nobody(line: str) -> None:
@@ -62,7 +65,8 @@ class Managed:
         """The stack, made if it is not there and `create` says so. Raises NoSuchStack, NoEngine, UsageError."""
         backend = backend_of(site)
         engine = await in_thread(need, site)
-        env, folder = engine_env(site, backend), work_dir(site, project, name)
+        folder = work_dir(site, project, name)
+        env = engine_env(site, backend, folder)
         log = Log(log_of(site, project, name), mask_of(env))
 
         def command() -> Command:
@@ -75,23 +79,25 @@ class Managed:
         def stack() -> tuple[Stack, bool]:
             from stacks.sdk import stack_of
 
-            return stack_of(driver.command, folder, name, program, create=create)
+            return stack_of(driver.command, folder, backend.stack(project, name), program, create=create)
 
         found, fresh = await driver.call("open", stack)
         return cls(site, project, name, found, driver, fresh=fresh)
 
     async def preview(self, heard: Heard = _nobody, *, refresh: bool = False) -> Changes:
         """What `up` would do. Sends no writing request. `refresh`: resources are looked at, not only their state."""
-        return (await self._steps("preview", heard, self._stack.preview, refresh=refresh)).changes
+        steps, _ = await self._steps("preview", heard, self._stack.preview, refresh=refresh)
+        return steps.changes
 
     async def up(self, heard: Heard = _nobody, *, refresh: bool = False) -> Mapping[str, Any]:
         """Make it so; returns the outputs, secrets as `Secret`. `refresh`: what is gone meanwhile is made again."""
-        await self._steps("up", heard, self._stack.up, show_secrets=False, refresh=refresh)
-        return await self.outputs()
+        _, result = await self._steps("up", heard, self._stack.up, show_secrets=False, refresh=refresh)
+        return _values(result.outputs)
 
     async def preview_destroy(self, heard: Heard = _nobody) -> Changes:
         """What `destroy` would delete."""
-        return (await self._steps("preview", heard, self._stack.preview_destroy)).changes
+        steps, _ = await self._steps("preview", heard, self._stack.preview_destroy)
+        return steps.changes
 
     async def destroy(self, heard: Heard = _nobody, *, patience_s: float) -> None:
         """Delete everything in it; the stack itself stays, empty. Raises StackFailed when patience is over."""
@@ -111,8 +117,7 @@ class Managed:
 
     async def outputs(self) -> Mapping[str, Any]:
         """As of the last update; secrets as `Secret`."""
-        found = await self._driver.call("output", self._stack.outputs)
-        return {name: Secret(output.value) if output.secret else output.value for name, output in found.items()}
+        return _values(await self._driver.call("output", self._stack.outputs))
 
     async def unlock(self) -> None:
         """Lift whoever's lock. Only where it is known that he has died: two updates at once spoil the state."""
@@ -120,7 +125,10 @@ class Managed:
 
     async def remove(self, *, force: bool = False) -> None:
         """Forget the stack and its folder here. It must be empty, unless `force`: then its log stays as well."""
-        await self._driver.call("stack rm", lambda: self._stack.workspace.remove_stack(self._name, force=force))
+        stack = self._stack
+        await self._driver.call("stack rm", lambda: stack.workspace.remove_stack(stack.name, force=force))
+        if backend_of(self._site).own:
+            drop_copies(self._site, self._project, self._name)
         shutil.rmtree(work_dir(self._site, self._project, self._name), ignore_errors=True)
         if not force:
             self._driver.log.remove()
@@ -129,8 +137,8 @@ class Managed:
         return str(StackRef.of(self._project, self._name))
 
     async def _steps(
-        self, what: str, heard: Heard, call: Callable[..., object], *, last_word_s: float = LAST_WORD_S, **how: bool
-    ) -> Steps:
+        self, what: str, heard: Heard, call: Callable[..., T], *, last_word_s: float = LAST_WORD_S, **how: bool
+    ) -> tuple[Steps, T]:
         """An operation whose steps are followed; tried once more where a process that has died left its lock."""
         from stacks.events import Steps
 
@@ -139,11 +147,10 @@ class Managed:
         def told(line: str) -> None:
             loop.call_soon_threadsafe(heard, mask(line))
 
-        async def followed() -> Steps:
+        async def followed() -> tuple[Steps, T]:
             steps = Steps(told)
             work = partial(call, on_event=steps.hear, **_QUIETLY, **how)
-            await self._driver.operate(what, work, heard, steps.errors, last_word_s=last_word_s)
-            return steps
+            return steps, await self._driver.operate(what, work, heard, steps.errors, last_word_s=last_word_s)
 
         try:
             return await followed()
@@ -163,14 +170,21 @@ class Managed:
         return True
 
 
+def _values(outputs: OutputMap) -> dict[str, Any]:
+    return {name: Secret(output.value) if output.secret else output.value for name, output in outputs.items()}
+
+
 async def stacks(site: Site) -> list[StackSummary]:
     """The stacks of both programs in the backend, without the SDK. Raises NoEngine, StackFailed, UsageError."""
     backend = backend_of(site)
     engine = await in_thread(need, site)
-    env = engine_env(site, backend)
 
     async def of(project: str) -> list[StackSummary]:
-        code, out, err = await ask(engine, ["stack", "ls", "--json"], cwd=work_dir(site, project, ASKING), env=env)
+        folder = work_dir(site, project, ASKING)
+        env = engine_env(site, backend, folder)
+        code, out, err = await ask(engine, ["stack", "ls", "--json"], cwd=folder, env=env)
+        if code and (refused := refusal(site, project, err)):
+            raise refused
         if code:
             message = f"pulumi stack ls: {mask_of(env)(err.strip()) or f'exit {code}'}"
             raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached")
@@ -187,5 +201,5 @@ def _summary(project: str, told: Mapping[str, Any]) -> StackSummary:
         name=str(told["name"]).rpartition("/")[2],
         updated_at=datetime.fromisoformat(at) if at else None,
         resources=told.get("resourceCount"),
-        busy=bool(told.get("updateInProgress")),
+        busy=told.get("updateInProgress"),
     )

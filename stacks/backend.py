@@ -18,12 +18,29 @@ from stacks.report import VARIABLE as REPORT
 _URL = "PULUMI_BACKEND_URL"
 _PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 (a variable's name)
 _PASSPHRASE_FILE = f"{_PASSPHRASE}_FILE"
-_MISLEADING = ("VIRTUAL_ENV", "PULUMI_RUNTIME_VIRTUALENV", "PULUMI_STACK", "PULUMI_PROJECT", "PYTHONHOME")
-"""Would send Pulumi to another Python, or to another stack."""
+_HANDED_ON = (_URL, _PASSPHRASE, _PASSPHRASE_FILE, "PULUMI_ACCESS_TOKEN", "PULUMI_API", "PULUMI_HOME")
+"""The user's that reach the engine, for a backend that is his. Others of Pulumi's may take away what a stack needs:
+a state that is written at each step, a resource provider in recipe's own Python, secrets that are not logged."""
+_MISLEADING = ("VIRTUAL_ENV", "PYTHONHOME")
+"""Would send Pulumi to another Python."""
+_SERVICE = ("https://", "http://")
+_NO_URL = re.compile(r"[%?#\x00-\x1f\x7f]")
+"""What would mean something else in file://…."""
 ASKING = "_"
 """In a stack's place: the folder from which a project's stacks are asked after. No stack has this name."""
 
-WRONG_PASSPHRASE = "incorrect passphrase"  # noqa: S105 (what the engine says)
+_WRONG_PASSPHRASE = "incorrect passphrase"  # noqa: S105 (what the engine says)
+_OLD_LAYOUT = ("a stack name may only contain", "Legacy DIY state is deprecated")
+"""What the engine says of a backend from before stacks had projects: older engines, and newer."""
+_SETTINGS = """\
+name: {project}
+runtime:
+  name: python
+  options:
+    toolchain: pip
+description: made by recipe
+"""
+"""The toolchain is named: else Pulumi looks for one in all folders above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,31 +53,61 @@ class Backend:
     env: Mapping[str, str] = field(repr=False)
     """What the engine needs to know of it."""
 
+    def stack(self, project: str, name: str) -> str:
+        """What the engine calls a stack.
+
+        In full where a backend may be so old that its stacks have no projects: there that is no name of a stack, while
+        the short one would be that of the other program's stack.
+        """
+        return name if self.url.startswith(_SERVICE) else f"organization/{project}/{name}"
+
 
 def backend_of(site: Site) -> Backend:
     """The backend that PULUMI_BACKEND_URL names, else one below RECIPE_HOME, made if it is not there yet.
 
-    Raises UsageError where nobody has said with which passphrase secrets are encrypted.
+    Raises UsageError where nobody has said with which passphrase secrets are encrypted, and for a RECIPE_HOME that
+    Pulumi cannot be told of.
     """
     url = site.env.get(_URL)
-    has_passphrase = _PASSPHRASE in site.env or _PASSPHRASE_FILE in site.env
     if not url:
-        _private(pulumi_home(site))
-        state = _private(pulumi_home(site) / "state")
-        own = {} if has_passphrase else {_PASSPHRASE_FILE: str(_passphrase(site))}
-        return Backend(url=f"file://{state}", own=True, env={_URL: f"file://{state}", **own})
-    if not url.startswith(("https://", "http://")) and not has_passphrase:
+        return _own(site)
+    has_passphrase = _PASSPHRASE in site.env or site.env.get(_PASSPHRASE_FILE)
+    if not url.startswith(_SERVICE) and not has_passphrase:
         message = f"{_URL} is {shown(url)}, and nobody has said with which passphrase its secrets are encrypted"
         raise UsageError(
             message, advice=f"export {_PASSPHRASE_FILE}=… (a file), or {_PASSPHRASE}=…; all of a team use the same"
         )
-    return Backend(url=url, own=False, env={_URL: url})
+    return Backend(url=url, own=False, env={name: site.env[name] for name in _HANDED_ON if name in site.env})
 
 
-def wrong_passphrase(stack: str) -> UsageError:
-    """For WRONG_PASSPHRASE."""
-    message = f"stack {stack} was encrypted with another passphrase than the one that is set here"
-    return UsageError(message, advice=f"export {_PASSPHRASE_FILE}=…, or {_PASSPHRASE}=…, as whoever made it has it")
+def _own(site: Site) -> Backend:
+    """Its secrets always have the passphrase beside it: the user's is another project's, and may change."""
+    state = pulumi_home(site) / "state"
+    if found := _NO_URL.search(str(state)):
+        message = f"Pulumi cannot keep its state in {str(state)!r}: {found[0]!r} means something else in a URL"
+        raise UsageError(message, advice="export RECIPE_HOME=… to a folder without it")
+    _private(pulumi_home(site))
+    env = {
+        _URL: f"file://{_private(state)}",
+        _PASSPHRASE_FILE: str(_passphrase(site)),
+        "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",  # they would stay when a run's stack is removed
+    }
+    return Backend(url=env[_URL], own=True, env=env)
+
+
+def refusal(site: Site, stack: str, said: str) -> UsageError | None:
+    """What the engine's words mean, where it could not work with this backend at all; `stack` is what people say."""
+    if _WRONG_PASSPHRASE in said:
+        message = f"stack {stack} was encrypted with another passphrase than the one that is set here"
+        advice = f"export {_PASSPHRASE_FILE}=…, or {_PASSPHRASE}=…, as whoever made it has it"
+        if not site.env.get(_URL):
+            advice = f"put the {pulumi_home(site) / 'passphrase'} back that was there when it was made"
+        return UsageError(message, advice=advice)
+    if any(words in said for words in _OLD_LAYOUT):
+        url = shown(site.env.get(_URL, ""))
+        message = f"{_URL} is {url}, where stacks have no projects: Pulumi's layout until 2023"
+        return UsageError(message, advice="pulumi state upgrade changes that, for everybody who uses it")
+    return None
 
 
 def shown(url: str) -> str:
@@ -78,7 +125,7 @@ def work_dir(site: Site, project: str, name: str) -> Path:
     _private(pulumi_home(site))
     folder = _private(pulumi_home(site) / "work" / project / name)
     settings = folder / "Pulumi.yaml"
-    text = f"name: {project}\nruntime: python\ndescription: made by recipe\n"
+    text = _SETTINGS.format(project=project)
     if not settings.is_file() or settings.read_text(encoding="utf-8") != text:
         part = folder / f".{secrets.token_hex(4)}"
         part.write_text(text, encoding="utf-8")
@@ -86,17 +133,36 @@ def work_dir(site: Site, project: str, name: str) -> Path:
     return folder
 
 
-def engine_env(site: Site, backend: Backend, report: Path | None = None) -> dict[str, str]:
-    """The whole environment of an engine's process."""
-    env = {name: value for name, value in site.env.items() if name not in (*_MISLEADING, REPORT)}
-    env |= {
+def engine_env(site: Site, backend: Backend, folder: Path) -> dict[str, str]:
+    """The whole environment of an engine that works in this folder.
+
+    With our own backend what Pulumi keeps for itself lies in the folder too, and goes with it.
+    """
+    env = {
+        name: value
+        for name, value in site.env.items()
+        if not name.startswith("PULUMI_") and name not in (*_MISLEADING, REPORT)
+    }
+    return {
+        **env,
         "PULUMI_PYTHON_CMD": sys.executable,  # the dynamic provider runs where recipe does
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",  # a colleague's folder has no salt of its own
         "GRPC_ENABLE_FORK_SUPPORT": "0",
         "RECIPE_HOME": str(site.home),
+        **({"PULUMI_HOME": str(folder / "home")} if backend.own else {}),
         **backend.env,
     }
-    return env if report is None else env | {REPORT: str(report)}
+
+
+def drop_copies(site: Site, project: str, name: str) -> None:
+    """What Pulumi leaves of a stack in our own backend when it is removed."""
+    state = pulumi_home(site) / "state" / ".pulumi"
+    with suppress(OSError):
+        (state / "stacks" / project / f"{name}.json.bak").unlink()
+    for empty in (state / "history" / project / name, state / "locks" / "organization" / project / name):
+        with suppress(OSError):
+            empty.rmdir()
 
 
 def _private(folder: Path) -> Path:

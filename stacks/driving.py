@@ -14,7 +14,7 @@ from provisioners.contract import Site
 from provisioners.threads import in_thread
 from recipes.errors import RecipeError
 from stacks import locks
-from stacks.backend import WRONG_PASSPHRASE, pulumi_home, wrong_passphrase
+from stacks.backend import pulumi_home, refusal
 from stacks.log import Log
 from stacks.report import VARIABLE, Report
 from stacks.values import Heard, NoSuchStack, StackBusy, StackFailed
@@ -116,8 +116,8 @@ class Driver:
             return StackBusy(f"stack {self._stack} is being changed by {by}", advice=advice)
         if report.error is not None:
             return report.error
-        if WRONG_PASSPHRASE in said:
-            return wrong_passphrase(self._stack)
+        if refused := refusal(self._site, self._stack, said):
+            return refused
         code = self.command.last.code if self.command.last is not None else 0
         reason = last_error(errors) or last_error([_error_of(said)])
         if code < 0:

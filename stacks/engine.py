@@ -26,12 +26,18 @@ OLDEST = (3, 200)
 NEEDS_NONE = "provisioner: runpod needs none of it"
 INSTALL_S = 600.0
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+(?:-[\w.-]+)?(?:\+[\w.-]+)?")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ANSWER_S = 20.0
 _VERSION_S = 30.0
-_INSTALLER = (
-    "import socket, sys; socket.setdefaulttimeout(float(sys.argv[2]));"
-    "from pulumi.automation import PulumiCommand; PulumiCommand.install(root=sys.argv[1])"
-)
+_INSTALLER = """
+import socket, subprocess, sys
+from pulumi.automation import PulumiCommand
+socket.setdefaulttimeout(float(sys.argv[2]))
+try:
+    PulumiCommand.install(root=sys.argv[1])
+except subprocess.CalledProcessError as error:
+    sys.exit((error.output or b"").decode(errors="replace").strip() or str(error))
+"""
 
 
 @dataclass(frozen=True)
@@ -150,8 +156,10 @@ def _not_installed(reason: str) -> NoEngine:
 
 
 def _reason(said: str) -> str:
-    """Of a traceback the last line, in people's words."""
-    last = _last_line(said)
+    """Of a script the line that it marks as the error; of a traceback the last, in people's words."""
+    lines = _COLOUR.sub("", said).splitlines()
+    marked = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
+    last = marked or _last_line("\n".join(lines))
     if "URLError" in last or "HTTPError" in last or "timed out" in last:
         inner = last.partition("urlopen error ")[2].rstrip(">") or last.partition(": ")[2] or last
         return f"get.pulumi.com did not answer ({inner.strip()})"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from provisioners.contract import Site
 from provisioners.threads import in_thread
-from stacks.backend import ASKING, WRONG_PASSPHRASE, backend_of, engine_env, shown, work_dir, wrong_passphrase
+from stacks.backend import ASKING, backend_of, engine_env, refusal, shown, work_dir
 from stacks.engine import ask, need
 from stacks.masks import mask_of
 from stacks.reference import StackRef
@@ -122,13 +122,14 @@ async def _asked(site: Site, ref: StackRef, *how: str) -> dict[str, Any]:
     """What the engine says that the stack puts out. Raises NoEngine, NoSuchStack, StackFailed."""
     backend = backend_of(site)
     engine = await in_thread(need, site)
-    env, folder = engine_env(site, backend), work_dir(site, ref.project, ASKING)
-    code, out, err = await ask(engine, ["stack", "output", "--json", *how, "--stack", ref.name], cwd=folder, env=env)
+    folder = work_dir(site, ref.project, ASKING)
+    env, name = engine_env(site, backend, folder), backend.stack(ref.project, ref.name)
+    code, out, err = await ask(engine, ["stack", "output", "--json", *how, "--stack", name], cwd=folder, env=env)
     if code and "no stack named" in err:
         forget(site, ref)  # somebody else has destroyed it
         raise no_such_stack(ref)
-    if code and WRONG_PASSPHRASE in err:
-        raise wrong_passphrase(str(ref))
+    if code and (refused := refusal(site, str(ref), err)):
+        raise refused
     if code:
         message = f"pulumi stack output of {ref}: {mask_of(env)(err.strip()) or f'exit {code}'}"
         raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached")

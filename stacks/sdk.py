@@ -83,7 +83,9 @@ class Command(PulumiCommand):
         where = args.index("--") if "--" in args else len(args)
         argv = [*args[:where], *([] if "--non-interactive" in args[:where] else ["--non-interactive"]), *args[where:]]
         env = {**self.env, **additional_env, "PULUMI_AUTOMATION_API": "true"}
-        env["PATH"] = os.pathsep.join([str(Path(self.command).parent), env.get("PATH", os.defpath)])
+        # What belongs to the engine lies beside it: beside the command itself too, if this is a link to it.
+        beside = dict.fromkeys(str(path.parent) for path in (Path(self.command), Path(self.command).resolve()))
+        env["PATH"] = os.pathsep.join([*beside, env.get("PATH", os.defpath)])
         with self._lock:
             if self._stopping:
                 raise Interrupted

@@ -94,5 +94,5 @@ class StackSummary:
     updated_at: datetime | None = None
     resources: int | None = None
     """How many it holds; None if nobody has said."""
-    busy: bool = False
-    """Somebody is changing it now."""
+    busy: bool | None = None
+    """Whether somebody is changing it now. None where Pulumi does not say: only its own service does."""

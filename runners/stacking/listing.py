@@ -57,7 +57,7 @@ def _seen(site: Site) -> list[dict[str, Any]]:
         if before is not None:
             at = before.at.isoformat(timespec="seconds")
             bills = _bills(ref, before.values)
-            rows.append({"stack": str(ref), "resources": None, "busy": False, "bills": bills, "updated_at": at})
+            rows.append({"stack": str(ref), "resources": None, "busy": None, "bills": bills, "updated_at": at})
     return rows
 
 

@@ -159,7 +159,7 @@ def test_json_is_one_document(stack: Things, typed: Callable[..., Ended]) -> Non
     assert things.SECRET not in out
     assert json.loads(typed("outputs", "gpu_pod", "--json")[1])["source"] == "pulumi"
     (row,) = json.loads(typed("list", "--json")[1])["stacks"]
-    assert (row["stack"], row["bills"], row["busy"]) == ("gpu_pod", "thing a at $3.61/h", False)
+    assert (row["stack"], row["bills"], row["busy"]) == ("gpu_pod", "thing a at $3.61/h", None)
     assert json.loads(typed("destroy", "gpu_pod", "--yes", "--json")[1])["proofs"] == ["looked for twice"]
 
 

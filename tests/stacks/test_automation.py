@@ -77,7 +77,7 @@ def test_a_stack_from_its_beginning_to_its_end(site: Site, tmp_path: Path) -> No
         assert ops(await managed.preview()) == [("replace", "Thing", ("text",))]
         await managed.up()
         (listed,) = await stacks(site)
-        assert (listed.project, listed.name, listed.busy) == (PROJECT, "main", False)
+        assert (listed.project, listed.name, listed.busy) == (PROJECT, "main", None)
         assert listed.updated_at is not None
 
         managed = await Managed.open(site, PROJECT, "main", create=False)

@@ -99,6 +99,25 @@ def test_an_installation_that_fails_says_why_and_leaves_nothing(tmp_path: Path) 
     assert list(engine.own_root(site).parent.iterdir()) == []
 
 
+SCRIPT = """#!/bin/sh
+printf '=== Installing Pulumi ===\\n'
+printf '\\033[31merror: failed to download the tarball\\033[0m\\n' >&2
+printf '       issue at https://github.com/pulumi/pulumi/issues\\n' >&2
+exit 1
+"""
+
+
+def test_what_pulumis_own_script_says_is_the_reason(tmp_path: Path) -> None:
+    """Its real installer, which only gets another script."""
+    (tmp_path / "script").write_text(SCRIPT)
+    got = f"import shutil; from pulumi.automation import _cmd; own = {str(tmp_path / 'script')!r};"
+    got += "_cmd._download_to_file = lambda url, path: shutil.copyfile(own, path)\n"
+    site = site_with(tmp_path)
+    with pytest.raises(NoEngine) as failed:
+        asyncio.run(engine.install(site, installer=[sys.executable, "-c", got + engine._INSTALLER]))
+    assert failed.value.message.endswith("cannot be had here: failed to download the tarball")
+
+
 def test_an_installation_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "INSTALL_S", 0.5)
     site = site_with(tmp_path)

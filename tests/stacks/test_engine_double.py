@@ -390,7 +390,7 @@ def test_stacks_are_made_listed_and_removed(bench: Bench) -> None:
     assert bench("up", "--yes", "--stack", "none").returncode == 6
     stack.up()
     (listed,) = stack.workspace.list_stacks()
-    assert (listed.name, listed.current, listed.resource_count, listed.update_in_progress) == ("main", True, 4, False)
+    assert (listed.name, listed.current, listed.resource_count, listed.update_in_progress) == ("main", True, 4, None)
     assert stack.workspace.who_am_i().url == bench.env["PULUMI_BACKEND_URL"]
     with pytest.raises(automation.CommandError, match="still has resources; removal rejected"):
         stack.workspace.remove_stack("main")

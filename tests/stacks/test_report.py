@@ -107,9 +107,9 @@ def test_without_a_listener_nothing_is_written(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_engine_finds_recipes_python_and_no_other(tmp_path: Path) -> None:
-    misleading = {"VIRTUAL_ENV": "/other", "PULUMI_RUNTIME_VIRTUALENV": "/other", "PULUMI_STACK": "prod"}
+    misleading = {"VIRTUAL_ENV": "/other", "PYTHONHOME": "/other", "PULUMI_STACK": "prod"}
     site = site_of({"PATH": "/bin", "RECIPE_HOME": str(tmp_path), **misleading, report.VARIABLE: "/elsewhere"})
-    env = engine_env(site, backend_of(site))
+    env = engine_env(site, backend_of(site), tmp_path / "work")
     assert not set(misleading) & set(env)
     assert report.VARIABLE not in env
     assert env["PULUMI_PYTHON_CMD"] == sys.executable
@@ -138,12 +138,6 @@ def test_the_passphrase_is_made_once_by_whoever_comes_first(tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "pulumi").iterdir()) == ["passphrase", "state"]
 
 
-def test_a_passphrase_of_the_users_is_used(tmp_path: Path) -> None:
-    site = site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_CONFIG_PASSPHRASE": "mine"})
-    assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in engine_env(site, backend_of(site))
-    assert not (tmp_path / "pulumi" / "passphrase").exists()
-
-
 @pytest.mark.parametrize("url", ["s3://bucket?region=x", "file:///team", "gs://bucket"])
 def test_a_shared_backend_without_a_passphrase_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(UsageError) as refused:
@@ -163,7 +157,7 @@ def test_a_backends_url_is_shown_without_what_may_be_secret() -> None:
 
 def test_a_work_directory_is_its_owners_alone(tmp_path: Path) -> None:
     folder = work_dir(site_of({"RECIPE_HOME": str(tmp_path)}), "recipe-gpu-pod", "main")
-    assert (folder / "Pulumi.yaml").read_text().startswith("name: recipe-gpu-pod\nruntime: python\n")
+    assert (folder / "Pulumi.yaml").read_text().startswith("name: recipe-gpu-pod\nruntime:\n  name: python\n")
     assert (tmp_path / "pulumi").stat().st_mode & 0o777 == 0o700
     assert [path.name for path in folder.iterdir()] == ["Pulumi.yaml"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CommandFailed, NoSuchStack
-from .project import Project, StackName, pulumi_home, user
+from .project import Project, StackName, is_on, pulumi_home, user
 from .resources import now
 
 VERSION = "v" + os.environ.get("ENGINE_DOUBLE_VERSION", "3.0.0")
@@ -50,8 +50,14 @@ class Backend:
     def _folder(self) -> Path:
         return self.root / ".pulumi"
 
+    @property
+    def is_legacy(self) -> bool:
+        """From before stacks had projects: two projects' stacks of one name are the same."""
+        return not (self._folder / "meta.yaml").is_file() and any((self._folder / "stacks").glob("*.json"))
+
     def file(self, stack: StackName) -> Path:
-        return self._folder / "stacks" / stack.project / f"{stack.name}.json"
+        project = "" if self.is_legacy else stack.project
+        return self._folder / "stacks" / project / f"{stack.name}.json"
 
     def stacks(self, project: str | None) -> list[StackName]:
         files = sorted((self._folder / "stacks").glob(f"{project or '*'}/*.json"))
@@ -84,6 +90,12 @@ class Backend:
         if file.is_file():
             write_whole(file.with_name(f"{file.name}.bak"), file.read_text())
         write_whole(file, text)
+
+    def back_up(self, stack: StackName) -> None:
+        """A copy of the state before an update; no removal of the stack takes it away."""
+        if not is_on("PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS"):
+            folder = self._folder / "backups" / stack.project / stack.name
+            write_whole(folder / f"{stack.name}.{time.time_ns()}.json", self.file(stack).read_text())
 
     def remove(self, stack: StackName) -> None:
         self.file(stack).rename(self.file(stack).with_name(f"{stack.name}.json.bak"))

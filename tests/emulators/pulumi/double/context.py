@@ -8,11 +8,12 @@ from typing import Any
 
 from .backend import Backend
 from .errors import CommandFailed, NoSuchStack
-from .project import Project, StackName, parse_name
+from .project import Project, StackName, is_on, parse_name
 from .secrets import Crypter
 from .values import Properties, secret
 
 NOTHING_SELECTED = "no stack selected; please use `pulumi stack select` or `pulumi stack init` to choose one"
+NO_STACK_NAME = "a stack name may only contain alphanumeric, hyphens, underscores, or periods"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Context:
 
     def new_stack(self, name: str) -> StackName:
         """Makes it. Raises CommandFailed if there is one of this name."""
-        stack = parse_name(name, self.project)
+        stack = self._named(name)
         with self.backend.locked(stack):
             self.backend.create(stack)
         self.crypter(stack)
@@ -44,18 +45,27 @@ class Context:
         name = given or (self.project and self.project.selected())
         if not name:
             raise NoSuchStack(NOTHING_SELECTED)
-        stack = parse_name(name, self.project)
+        stack = self._named(name)
         if not self.backend.exists(stack):
             raise NoSuchStack(f"no stack named '{stack.name}' found")
         return stack
 
+    def _named(self, name: str) -> StackName:
+        if self.backend.is_legacy and "/" in name:
+            raise CommandFailed(f"{NO_STACK_NAME}: invalid character '/'")
+        return parse_name(name, self.project)
+
     def crypter(self, stack: StackName) -> Crypter:
-        """The configuration's: the salt is the settings', else the state's, else a new one, and is kept."""
+        """The configuration's: the salt is the settings', else (if that is switched on) the state's, else a new one.
+
+        It is kept in the settings.
+        """
         project = self.project if self.project and self.project.name == stack.project else None
         settings = project.stack_settings(stack) if project else {}
         if salt := settings.get("encryptionsalt"):
             return Crypter(salt).check()
-        crypter = self._of_state(stack) or Crypter.new()
+        falls_back = is_on("PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER")
+        crypter = (self._of_state(stack) if falls_back else None) or Crypter.new()
         if project:
             project.save_stack_settings(stack, {"encryptionsalt": crypter.state, **settings})
         return crypter

@@ -83,6 +83,7 @@ class Operation:
         if self.dry_run:
             return self._run()
         with self.context.backend.locked(self.stack):
+            self.context.backend.back_up(self.stack)
             return self._run()
 
     def _run(self) -> int:
@@ -101,6 +102,7 @@ class Operation:
             steps.settle()
             steps.provider.close()
         deployment.finish()
+        steps.snapshot.close()
         return self._end(events, deployment, began)
 
     def _deployment(self, events: Events) -> Deployment:

@@ -98,6 +98,11 @@ def parse_name(text: str, project: Project | None) -> StackName:
     return StackName(*parts[-2:])
 
 
+def is_on(name: str) -> bool:
+    """Whether a variable of Pulumi's is switched on."""
+    return os.environ.get(name, "").lower() in ("1", "true")
+
+
 def user() -> str:
     return getpass.getuser()
 

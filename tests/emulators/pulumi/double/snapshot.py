@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from .backend import VERSION, Backend
-from .project import StackName
+from .project import StackName, is_on
 from .resources import Resource, now
 from .secrets import Crypter
 
@@ -89,8 +89,17 @@ class Snapshot:
             yield
             if ends is not None:
                 self._running = [one for one in self._running if one is not ends]
-            if self.writes:
-                self.backend.save(self.stack, self.crypter.sealed(self.deployment()))
+            if not is_on("PULUMI_SKIP_CHECKPOINTS"):
+                self._save()
+
+    def close(self) -> None:
+        """What was not written at each step."""
+        if is_on("PULUMI_SKIP_CHECKPOINTS"):
+            self._save()
+
+    def _save(self) -> None:
+        if self.writes:
+            self.backend.save(self.stack, self.crypter.sealed(self.deployment()))
 
     def _is_running(self, operation: Operation) -> bool:
         return any(one is operation for one in self._running)

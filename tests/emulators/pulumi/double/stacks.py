@@ -65,8 +65,7 @@ def _row(backend: Backend, stack: StackName, current: str | None, context: Conte
     here = context.project is not None and context.project.name == stack.project
     row: dict[str, Any] = {
         "name": stack.name if here else stack.full,
-        "current": stack.full == current,
-        "updateInProgress": bool(backend.locks(stack)),
+        "current": stack.full == current,  # whether it is being changed, only Pulumi's own service tells
     }
     latest = backend.load(stack)
     if latest is not None:
