@@ -60,9 +60,9 @@ async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[st
 
     A provider that has no key, and of which the journal knows nothing, is not missed.
     """
-    known = {machine.lease.name: machine for machine in journalled(ledger)}
+    known = {(_lister(machine.lease.provider), machine.lease.name): machine for machine in journalled(ledger)}
     names = registry.installed().provisioners
-    used = {_lister(machine.lease.provider) for machine in known.values()}
+    used = {provider for provider, _ in known}
     answers = await asyncio.gather(*(_owned(name, owner) for name in names))
     silent = {}
     for name, answer in zip(names, answers, strict=True):
@@ -71,11 +71,11 @@ async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[st
                 silent[name] = answer
             continue
         for lease in answer:
-            machine = known.get(lease.name)
+            machine = known.get((name, lease.name))
             if machine is None:
-                known[lease.name] = Machine(lease=lease, client="elsewhere", state="listed")
+                known[name, lease.name] = Machine(lease=lease, client="elsewhere", state="listed")
             elif machine.lease.id is None:
-                known[lease.name] = replace(machine, lease=_with_id(machine.lease, lease))
+                known[name, lease.name] = replace(machine, lease=_with_id(machine.lease, lease))
     return list(known.values()), silent
 
 

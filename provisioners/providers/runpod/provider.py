@@ -108,6 +108,7 @@ class RunPodProvisioner(VolumeKeeping):
         lease, offer = order.lease, order.offer
         attempt = self._attempts.setdefault(lease.name, Attempt())
         keys = LeaseKeys.create(self._site.home, lease.name)
+        reached.begin(self._site.home, lease.name)
         settings = Settings.of(self._site.env)
         start = pods.start_of(order, keys.public_key, settings.rest_url, settings.graphql_url, datetime.now(UTC))
         try:

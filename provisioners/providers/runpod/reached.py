@@ -43,6 +43,12 @@ def saw(home: Path, lease_name: str) -> None:
         (folder / _SEEN).touch()
 
 
+def begin(home: Path, lease_name: str) -> None:
+    """A pod of this name is asked for: what is known of an earlier one says nothing of it."""
+    for path in (home / "leases" / lease_name / _SEEN, home / _GONE / lease_name):
+        path.unlink(missing_ok=True)
+
+
 def was_seen(home: Path, lease_name: str) -> bool:
     """Whether RunPod has ever shown the pod here, or proved that it ended."""
     return (home / "leases" / lease_name / _SEEN).exists() or (home / _GONE / lease_name).exists()
