@@ -32,6 +32,7 @@ from runners.preflight.subject import needless_secrets, subject_findings
 from runners.preflight.table import assumed_offers, known_offers
 from runners.text.tokens import RoughCounter, TokenCounter
 from runners.workload import Estimate
+from stacks.values import NoEngine
 
 if TYPE_CHECKING:
     from runners.stack_volumes import StackVolume
@@ -208,9 +209,18 @@ def _counter(model: ModelSource) -> tuple[TokenCounter, Refused | None]:
 
 def _no_offer(error: NoMachine | None) -> Iterator[Finding]:
     if error is not None:
-        named = re.match(r"resources\.\w+", error.message)
-        path = "" if isinstance(error, NoCredentials) else named[0] if named else "resources.accelerators"
+        path = _field_of(error)
         yield Finding(level="block", code=NO_OFFER, message=error.message, suggestion=error.advice, path=path)
+
+
+def _field_of(error: NoMachine) -> str:
+    """What of the recipe one would change for an offer; "" if nothing of it."""
+    if isinstance(error, NoCredentials):
+        return ""
+    if isinstance(error, NoEngine):
+        return "resources.provisioner"
+    named = re.match(r"resources\.\w+", error.message)
+    return named[0] if named else "resources.accelerators"
 
 
 def _nothing_to_force(findings: Sequence[Finding], forced: Sequence[str]) -> Iterator[Finding]:

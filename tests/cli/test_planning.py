@@ -13,7 +13,7 @@ import pytest
 from recipes import catalogue
 from tests.conftest import Command
 from tests.emulators.hub import hub_emulator
-from tests.emulators.runpod import RunPod, emulated
+from tests.emulators.runpod import SMALL, RunPod, emulated
 
 MATRIX = """\
 extends: local-smoke
@@ -70,6 +70,15 @@ def test_a_check_can_be_forced_and_the_plan_says_so(recipe: Command) -> None:
     assert ended.stdout.splitlines()[-1].endswith("--force context")
     other = recipe("plan", "local-smoke", *TOO_LONG, "--force", "disk")
     assert other.returncode == 3
+
+
+def test_without_pulumis_engine_a_plan_points_to_the_provisioner(recipe: Command) -> None:
+    (recipe.cwd / "pod.yaml").write_text("extends: 2xA100-airoboros-70b\nresources: {provisioner: pulumi}\n")
+    ended = recipe("plan", "pod.yaml", *SMALL, env={"PATH": "/usr/bin:/bin", "RUNPOD_API_KEY": "x"})
+    assert ended.returncode == 4, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[0] == "refused   Pulumi's engine is not on this machine"
+    assert ended.stdout.splitlines()[1].split() == ["pod.yaml:2:26", "resources.provisioner"]
+    assert "recipe stack install" in ended.stdout.splitlines()[2]
 
 
 def test_a_check_that_does_not_exist_cannot_be_forced(recipe: Command) -> None:
