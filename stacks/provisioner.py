@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 UNDERLYING = "runpod"
 _SHORTEST_S = 3.0
+_TIDY_S = 15.0
 
 
 class PulumiProvisioner:
@@ -139,15 +140,21 @@ class PulumiProvisioner:
         return replace(release, proof=_joined(release.proof, note))
 
     async def _destroyed(self, place: Place, patience_s: float) -> tuple[Managed | None, str]:
-        """What Pulumi did, and what went wrong with it."""
+        """What Pulumi did, and what went wrong with it; a backend that does not answer is not waited for longer."""
         managed = None
+        patience_s = max(_SHORTEST_S, patience_s)
+        end = asyncio.get_running_loop().time() + patience_s
         try:
-            managed = await Managed.open(self._site, place.project, place.name, create=False)
-            await managed.destroy(patience_s=max(_SHORTEST_S, patience_s))
+            async with asyncio.timeout(patience_s):
+                managed = await Managed.open(self._site, place.project, place.name, create=False)
+            left_s = end - asyncio.get_running_loop().time()
+            await managed.destroy(patience_s=max(_SHORTEST_S, left_s))
         except NoSuchStack:
             return None, ""
         except NoEngine as error:
             return None, f"not through Pulumi: {error.message}"
+        except TimeoutError:
+            return None, f"not through Pulumi: it did not answer in {patience_s:.0f} s"
         except RecipeError as error:
             return managed, f"Pulumi's own destroy failed: {error.message}"
         except Exception as error:
@@ -157,9 +164,10 @@ class PulumiProvisioner:
     async def _forgotten(self, managed: Managed, *, spoilt: bool = False) -> str:
         """The stack is of no use any more; what its state may still tell of a machine that is gone goes with it."""
         try:
-            await managed.remove(force=spoilt)
+            async with asyncio.timeout(_TIDY_S):
+                await managed.remove(force=spoilt)
         except Exception as error:
-            return self._mask(f"its stack stays: {error}")
+            return self._mask(f"its stack stays: {str(error) or 'Pulumi did not answer'}")
         return ""
 
     async def owned(self, owner: str) -> list[Lease]:
