@@ -30,7 +30,7 @@ _DOING = {
     "create-replacement": ("makes a new", "made a new"),
     "delete-replaced": ("deletes the old", "deleted the old"),
 }
-_QUIET = frozenset({"UniqueName", "VolumeName", "Stack"})
+_QUIET = frozenset({"UniqueName", "PodName", "VolumeName", "Stack"})
 """Kinds that are no news to anybody."""
 
 

@@ -22,6 +22,8 @@ from stacks.masks import mask_of
 from stacks.values import StackFailed
 
 VARIABLE = "RECIPE_STACK_REPORT"
+_released: set[str] = set()
+"""What this process has told to be gone."""
 
 
 def tell_created(resource: str, lease: Mapping[str, Any]) -> None:
@@ -38,7 +40,13 @@ def tell_failed(error: BaseException) -> None:
 
 def tell_released(resource: str, proof: str, at: datetime | None = None) -> None:
     """Something is gone, with the proof; `at`: when it was first seen to be."""
+    _released.add(resource)
     _append({"kind": "released", "resource": resource, "proof": proof, "at": at.isoformat() if at else None})
+
+
+def is_released(resource: str) -> bool:
+    """Whether this process has let go of it, with proof."""
+    return resource in _released
 
 
 def say(text: str) -> None:

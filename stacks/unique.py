@@ -11,17 +11,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pulumi import Input, Output, ResourceOptions
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+from pulumi.dynamic import CreateResult, DiffResult, Resource
+
+from stacks.providing import Provider, plain
 
 STAMP = "%Y%m%d-%H%M%S"
 _made: set[str] = set()
 """The ends of the names that this process has made: nobody can have asked for anything under one of them before."""
 
 
-class UniqueNameProvider(ResourceProvider):
+class UniqueNameProvider(Provider):
     """Asks nobody anything: the name is the clock's and chance's."""
-
-    serialize_as_secret_always = False
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         now, suffix = datetime.now(UTC), secrets.token_hex(2)
@@ -30,7 +30,7 @@ class UniqueNameProvider(ResourceProvider):
         stamp = now.strftime(STAMP)
         _made.add(f"{stamp}-{suffix}")
         made = {"stamp": stamp, "suffix": suffix, "made_at": now.isoformat(timespec="seconds"), "deadline": deadline}
-        return CreateResult(f"{stamp}-{suffix}", {**_plain(props), **made})
+        return CreateResult(f"{stamp}-{suffix}", {**_given(props), **made})
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         """A new name where what it is for has changed, or where its time is over."""
@@ -77,8 +77,8 @@ def made_here(name: str) -> bool:
     return any(name.endswith(end) for end in _made)
 
 
-def _plain(props: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in props.items() if not key.startswith("__") and value is not None}
+def _given(props: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain(props).items() if value is not None}
 
 
 def _is_over(deadline: str) -> bool:

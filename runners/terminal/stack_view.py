@@ -20,7 +20,7 @@ from stacks.values import Changes, Step
 _SIGNS = {"create": "+", "update": "~", "replace": "-/+", "delete": "-"}
 _STYLES = {"create": "green", "update": "yellow", "replace": "magenta", "delete": "red"}
 _SUMS = {"create": "to create", "update": "to change", "replace": "to replace", "delete": "to delete"}
-_INNER = frozenset({"UniqueName", "VolumeName"})
+_INNER = frozenset({"UniqueName", "PodName", "VolumeName"})
 """Kinds that cost nothing, and that nobody asked for."""
 
 

@@ -121,6 +121,12 @@ class Keeper:
         report.tell_released(known.name, self.mask(release.proof), release.at)
         return release
 
+    async def delete_unnamed(self, lease: Lease) -> None:
+        """The same for a pod of this name that no state may ever have heard of."""
+        entry = self._entry(lease)
+        if entry is None or entry.open or await self._listed(lease):
+            await self.delete(lease)
+
     def _entry(self, lease: Lease) -> Entry | None:
         entry = self.journal.of_run(lease.run_id)
         return entry if entry is not None and entry.lease.name == lease.name else None

@@ -12,7 +12,7 @@ from pulumi import Output
 
 from provisioners.naming import lease_name
 from recipes.errors import UsageError
-from stacks.gpu_pod.pod import GpuPod
+from stacks.gpu_pod.pod import GpuPod, PodName, PodNameProvider
 from stacks.holding import in_stack
 from stacks.orders import Request, pack, unpack
 from stacks.unique import UniqueName
@@ -29,11 +29,12 @@ def run(inputs: Mapping[str, Any]) -> None:
     run_id = Output.concat(recipe, "-", unique.stamp, "-", unique.suffix)
     name = Output.all(run_id, unique.deadline).apply(lambda made: _named(owner, *made))
     order = pack(unpack(inputs["order"]).with_env(_secrets(inputs["secrets"])))
+    common = {"provisioner": inputs["provisioner"], "run": run_id}
+    named = PodName(PodNameProvider(), "pod-name", unique_name=name, **common)
     pod = GpuPod(
         POD,
-        provisioner=inputs["provisioner"],
-        unique_name=name,
-        run=run_id,
+        unique_name=named.unique_name,
+        **common,
         deadline=unique.deadline,
         made_at=unique.made_at,
         order=order,

@@ -18,8 +18,6 @@ from stacks import report
 PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
 VOLUME = "network volume"
 """The kind of what is told to have been created."""
-_deleted: set[str] = set()
-"""The names of volumes that this process has deleted, with proof."""
 
 
 class Keeping(Provisioner, VolumeKeeper, Protocol):
@@ -76,13 +74,10 @@ class Cache:
         if isinstance(release, MayStillBill):
             raise MayStillBillError(f"{name} ({volume_id}) may still bill: {release.reason}", advice=release.command)
         report.tell_released(name, self.mask(release.proof))
-        _deleted.add(name)
         return release
 
     async def delete_unnamed(self, name: str, owner: str) -> None:
-        """The same for a volume of this name that nobody may ever have heard of; a moment ago deleted is enough."""
-        if name in _deleted:
-            return
+        """The same for a volume of this name that nobody may ever have heard of."""
         await self.end_fillers(tag_of(name), owner)
         release = await self.provisioner.delete_volume(None, name)
         if isinstance(release, MayStillBill):

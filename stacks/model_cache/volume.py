@@ -3,70 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import (
     CheckResult,
-    ConfigureRequest,
     CreateResult,
     DiffResult,
     ReadResult,
     Resource,
-    ResourceProvider,
     UpdateResult,
 )
 
-from provisioners.contract import Site
-from provisioners.masking import Mask
-from provisioners.site import site_of
 from provisioners.volumes import StoredVolume
-from recipes.errors import RecipeError, UsageError
+from recipes.errors import UsageError
 from stacks import report
-from stacks.masks import mask_of
 from stacks.model_cache.lifecycle import Cache
+from stacks.providing import Name, NameProvider, Provider, plain
 from stacks.unique import made_here
 
 T = TypeVar("T")
 
 
-class CacheFailed(Exception):
-    """What went wrong, for people: Pulumi shows it as it is."""
-
-
-class CacheProvider(ResourceProvider):
-    """What the providers of a cache's resources have in common; nothing of it is kept in the state."""
-
-    serialize_as_secret_always = False
-
-    _site: Site
-    _mask: Mask
-
-    def __reduce__(self) -> tuple[type[CacheProvider], tuple[()]]:
-        """The name of its class: nothing that was configured travels."""
-        return type(self), ()
-
-    def configure(self, req: ConfigureRequest) -> None:
-        """Where things lie, and with which key: from the environment, in the process that needs it."""
-        env = dict(os.environ)
-        self._site, self._mask = site_of(env), mask_of(env)
+class CacheProvider(Provider):
+    """What the providers of a cache's resources have in common."""
 
     def _cache(self, props: Mapping[str, Any]) -> Cache:
         return Cache.of(self._site, str(props["provisioner"]), self._mask)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What fails within is reported, and handed to Pulumi in words that hold no secret."""
-        try:
-            yield
-        except Exception as error:
-            report.tell_failed(error)
-            text = str(error) if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
-            advice = f"\n{error.advice}" if isinstance(error, RecipeError) and error.advice else ""
-            raise CacheFailed(self._mask(text + advice)) from None
 
 
 class VolumeProvider(CacheProvider):
@@ -121,39 +85,15 @@ class VolumeProvider(CacheProvider):
             cache.say(gone.proof)
 
 
-class VolumeNameProvider(CacheProvider):
-    """Makes nothing; what bears the name is deleted with it, also where Pulumi's state knows of no such volume."""
+class VolumeNameProvider(NameProvider, CacheProvider):
+    """The volume's, and whatever fills it."""
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        name = str(props["unique_name"])
-        return CreateResult(name, {key: value for key, value in props.items() if not key.startswith("__")})
-
-    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        replaces = ["unique_name"] if _olds["unique_name"] != _news.get("unique_name") else []
-        return DiffResult(changes=bool(replaces), replaces=replaces)
-
-    def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """An update that died may have made a volume without being able to say so."""
-        with self._told():
-            _run(self._cache(_props).delete_unnamed(str(_props["unique_name"]), str(_props["owner"])))
+    async def end(self, props: Mapping[str, Any]) -> None:
+        await self._cache(props).delete_unnamed(str(props["unique_name"]), str(props["owner"]))
 
 
-class VolumeName(Resource, module="recipe", name="VolumeName"):
-    """The name of a volume, in the state before the volume is asked for."""
-
-    unique_name: Output[str]
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        provisioner: str,
-        owner: str,
-        unique_name: Input[str],
-        opts: ResourceOptions | None = None,
-    ) -> None:
-        props = {"provisioner": provisioner, "owner": owner, "unique_name": unique_name}
-        super().__init__(VolumeNameProvider(), name, props, opts)
+class VolumeName(Name, module="recipe", name="VolumeName"):
+    """The name of a volume."""
 
 
 class CacheVolume(Resource, module="recipe", name="Volume"):
@@ -195,7 +135,7 @@ class CacheVolume(Resource, module="recipe", name="Volume"):
 def _outs(props: Mapping[str, Any], volume: StoredVolume, cache: Cache) -> dict[str, Any]:
     """What the state keeps: nothing of Pulumi's own."""
     return {
-        **{key: value for key, value in props.items() if not key.startswith("__")},
+        **plain(props),
         "volume_id": volume.id,
         "size_gb": volume.size_gb,
         "region": volume.region,

@@ -1,7 +1,7 @@
 """Dynamic resources for tests: things are files in a folder, and every call is written down.
 
 What the tests want of a thing stands in its inputs: `fails` and `dies` make its creation go wrong, `waits` is a named
-pipe that it reads before it exists.
+pipe that it reads before it exists. With THINGS_STAY in the environment their provider outlives its engine.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from pulumi.dynamic import (
     UpdateResult,
 )
 
+from stacks.lifeline import end_with_engine
+
 Properties = dict[str, Any]
 
 
@@ -32,6 +34,8 @@ class ThingProvider(ResourceProvider):
     """A thing of another `kind` is another thing; of another `size`, the same one, changed."""
 
     def configure(self, req: ConfigureRequest) -> None:
+        if "THINGS_STAY" not in os.environ:
+            end_with_engine()
         self.world = Path(os.environ["THINGS_WORLD"])
         self.colour = req.config.get("colour")
 

@@ -261,18 +261,19 @@ def test_a_signal_lets_the_running_step_end_and_begins_no_other(bench: Bench) ->
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_an_engine_that_is_killed_takes_its_provider_with_it_or_leaves_it(
+def test_an_engine_that_is_killed_leaves_its_provider_which_may_end_by_itself(
     bench: Bench, left: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if left:
-        monkeypatch.setenv("ENGINE_DOUBLE_LEAVES_PROVIDER", "1")
+        monkeypatch.setenv("THINGS_STAY", "1")
     gate = pipe(bench.folder, "gate")
     stack = bench.stack(lambda: Thing("a", waits=str(gate)) and None)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(failure, stack)
         eventually(lambda: "create" in [what for what, _ in bench.calls()], what="the create")
         (engine,) = engines_of(bench)
-        (provider,) = engine.children()
+        (shell,) = engine.children()
+        (provider,) = shell.children()
         engine.kill()
         running.result(30)
     if left:

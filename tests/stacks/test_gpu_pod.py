@@ -24,8 +24,9 @@ from provisioners.providers.runpod.provider import RunPodProvisioner
 from provisioners.site import site_of
 from recipes.spec import Resources
 from stacks import report
-from stacks.gpu_pod.pod import GpuPodProvider, PodFailed
+from stacks.gpu_pod.pod import GpuPodProvider
 from stacks.orders import Request, lease_of, pack
+from stacks.providing import ProviderFailed
 from tests.emulators.runpod import RunPod, emulated
 
 pytestmark = pytest.mark.real
@@ -195,7 +196,7 @@ def test_the_next_offer_is_taken_and_the_refusal_told(pulumi: Pulumi) -> None:
 def test_where_nothing_can_be_had_the_error_is_told_as_what_it_is(pulumi: Pulumi) -> None:
     pulumi.inputs()
     pulumi.runpod.inject(create_402=1)
-    with pytest.raises(PodFailed, match=r"credit|402"):
+    with pytest.raises(ProviderFailed, match=r"credit|402"):
         pulumi.create()
     assert type(pulumi.report().error).__name__ == "NoMachine"
     assert pulumi.journal.state(pulumi.props["unique_name"]) == "gone"
@@ -205,7 +206,7 @@ def test_where_nothing_can_be_had_the_error_is_told_as_what_it_is(pulumi: Pulumi
 def test_a_delete_that_is_not_proven_fails_with_name_price_and_command(pulumi: Pulumi) -> None:
     outs = pulumi.create(release_s=2.0)
     pulumi.runpod.inject(delete_500=-1)
-    with pytest.raises(PodFailed) as failed:
+    with pytest.raises(ProviderFailed) as failed:
         delete(pulumi, outs)
     said = str(failed.value)
     assert outs["lease"]["name"] in said
@@ -230,8 +231,10 @@ def test_a_pod_that_has_ended_by_itself_is_replaced_and_the_same_name_is_new_aga
     diff = pulumi.provider().diff("x", outs, pulumi.inputs())
     assert (diff.changes, diff.replaces, diff.delete_before_replace) == (True, ["run"], True)
     delete(pulumi, outs)
+    assert (pulumi.home / "gone" / outs["lease"]["name"]).exists()
     again = pulumi.create()
     assert again["lease"]["id"] != outs["lease"]["id"]
+    assert not (pulumi.home / "gone" / outs["lease"]["name"]).exists()  # whose denial would be believed too soon
     delete(pulumi, again)
 
 

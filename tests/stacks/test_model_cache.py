@@ -21,8 +21,9 @@ from recipes.spec import Resources, Volume
 from stacks import report, unique
 from stacks.model_cache import lifecycle
 from stacks.model_cache.download import DownloadProvider
-from stacks.model_cache.volume import CacheFailed, CacheProvider, VolumeNameProvider, VolumeProvider
+from stacks.model_cache.volume import CacheProvider, VolumeNameProvider, VolumeProvider
 from stacks.orders import Request, pack
+from stacks.providing import ProviderFailed
 from tests.emulators.runpod import RunPod, emulated
 
 pytestmark = pytest.mark.real
@@ -73,7 +74,7 @@ class Pulumi:
 def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulumi]:
     """As after a crash: this process has made no name yet. When a test ends, nothing bills."""
     monkeypatch.setattr(unique, "_made", set())
-    monkeypatch.setattr(lifecycle, "_deleted", set())
+    monkeypatch.setattr(report, "_released", set())
     with emulated(tmp_path / "runpod") as runpod:
         env = {**runpod.env, "RECIPE_HOME": str(tmp_path / "home"), "RECIPE_RUNPOD_PACE": "0.02"}
         env |= {"HF_TOKEN": TOKEN, report.VARIABLE: str(tmp_path / "report")}
@@ -112,7 +113,7 @@ def test_a_volume_stays_where_it_is_and_nothing_replaces_it(pulumi: Pulumi) -> N
     diff = pulumi.provider().diff(NAME, outs, elsewhere)
     assert (diff.changes, diff.replaces) == (False, [])
     asked = pulumi.checked({**outs}, asked_region="EU-RO-1")
-    with pytest.raises(CacheFailed, match="no volume can be moved to EU-RO-1"):
+    with pytest.raises(ProviderFailed, match="no volume can be moved to EU-RO-1"):
         pulumi.provider().diff(NAME, outs, asked)
     same = pulumi.provider().diff(NAME, outs, pulumi.checked({**outs}, asked_region="US-KS-2"))
     assert not same.changes
@@ -179,7 +180,7 @@ def test_one_that_stays_is_an_error_with_name_and_command(pulumi: Pulumi) -> Non
     pulumi.runpod.inject(volume_delete_ignored=-1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lifecycle.Cache.delete, "__kwdefaults__", {"patience_s": 1.0})
-        with pytest.raises(CacheFailed, match=f"{NAME} .*may still bill.*"):
+        with pytest.raises(ProviderFailed, match=f"{NAME} .*may still bill.*"):
             pulumi.delete(outs)
     assert json.loads(pulumi.said.splitlines()[-1])["error"] == "MayStillBillError"
     pulumi.runpod.inject(volume_delete_ignored=0)
@@ -251,7 +252,7 @@ def test_whatever_goes_wrong_while_it_is_filled_no_machine_stays(
     if argv is None:
         pulumi.provider(DownloadProvider).create(asked)
     else:
-        with pytest.raises(CacheFailed, match=r"gated|exit status 3"):
+        with pytest.raises(ProviderFailed, match=r"gated|exit status 3"):
             pulumi.provider(DownloadProvider).create({**asked, "order": _failing(argv)})
     assert pulumi.runpod.billing == []
     pulumi.delete(volume)
@@ -265,6 +266,15 @@ def _failing(argv: tuple[str, ...]) -> str:
         boot=Boot(jobs=(BootJob(name="fetch", argv=argv),)),
     )
     return pack(Request.of(order, clear(())))
+
+
+def test_without_the_token_that_it_takes_no_machine_is_rented(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = pulumi.create()
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(ProviderFailed, match="me/lead is gated, and HF_TOKEN is not set"):
+        pulumi.provider(DownloadProvider).create(download(volume["volume_id"], gated=True))
+    assert pulumi.runpod.ledger() == []
+    pulumi.delete(volume)
 
 
 def test_a_model_that_a_run_has_brought_costs_nothing(pulumi: Pulumi) -> None:

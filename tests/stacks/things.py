@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import ConfigureRequest, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 import recipes.errors
 from recipes.errors import RecipeError
 from stacks import report
+from stacks.lifeline import end_with_engine
 
 SECRET = "hush-hush-hush"
 
@@ -22,6 +23,9 @@ class ThingProvider(ResourceProvider):
     """`does`: fail:CLASS, say:TEXT, break. `at`: a folder; a call is written to its ledger, and waits at its gate."""
 
     serialize_as_secret_always = False
+
+    def configure(self, req: ConfigureRequest) -> None:
+        end_with_engine()
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         does, at = props["does"], Path(props["at"])

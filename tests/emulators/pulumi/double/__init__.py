@@ -11,6 +11,6 @@ corner, how other backends than file:// behave, and how the real language host s
 A test can end it at a chosen moment: ENGINE_DOUBLE_DIE=after-create[:NAME], or a file that ENGINE_DOUBLE_DIE_FILE
 names with the same text (the file is removed, so it happens once). The moments are {before,after}-{create,update,
 delete,read}; "after" is between the provider's answer and the write of the state. It dies by SIGKILL, and its
-provider's process with it. With ENGINE_DOUBLE_LEAVES_PROVIDER that process lives on and finishes what it does, as
-it does with the real engine. ENGINE_DOUBLE_VERSION is the version that it says it has.
+provider's process lives on, unless that sees to it itself, as with the real engine. As the real one it dies as well
+when it writes to somebody who does not listen any more. ENGINE_DOUBLE_VERSION is the version that it says it has.
 """

@@ -1,4 +1,4 @@
-"""Processes that the engine starts: in groups of their own, as the real one's are, and they end with it."""
+"""Processes that the engine starts: in groups of their own, as the real one's are."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+PROVIDER = Path(__file__).parent / "pulumi-resource-pulumi-python"
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 _STARTER = ThreadPoolExecutor(1)
 """Lives as long as the engine: PR_SET_PDEATHSIG counts the thread that starts a process as its parent."""
 
 
-def start(arguments: Sequence[str], folder: Path, env: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
-    """The user's Python with these arguments."""
-    return _STARTER.submit(
-        subprocess.Popen,
-        [os.environ.get("PULUMI_PYTHON_CMD") or "python3", "-u", *arguments],
-        cwd=folder,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        process_group=0,
-        preexec_fn=None if os.environ.get("ENGINE_DOUBLE_LEAVES_PROVIDER") else _ends_with_its_engine,
-        **streams,
-    ).result()
+def start_program(
+    arguments: Sequence[str], folder: Path, env: Mapping[str, str], **streams: Any
+) -> subprocess.Popen[bytes]:
+    """The user's Python with these arguments; it ends with the engine."""
+    command = [os.environ.get("PULUMI_PYTHON_CMD") or "python3", "-u", *arguments]
+    streams = {"stdin": subprocess.DEVNULL, "preexec_fn": _ends_with_its_engine, **streams}
+    return _STARTER.submit(_start, command, folder, env, streams).result()
+
+
+def start_provider(address: str, folder: Path, env: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
+    """Through a shell, with a pipe as its stdin. Nothing ends it with the engine, as nothing ends the real one's."""
+    return _start(["sh", str(PROVIDER), address], folder, env, {"stdin": subprocess.PIPE, **streams})
+
+
+def _start(
+    command: Sequence[str], folder: Path, env: Mapping[str, str], streams: Mapping[str, Any]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, cwd=folder, env={**os.environ, **env}, process_group=0, **streams)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ DEFAULTS: dict[str, Any] = {"stack": None, "cwd": None, "json": False, "yes": Fa
 
 
 def main(arguments: Sequence[str]) -> int:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as Go does for stdout and stderr: who is not heard any more dies
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     options = Namespace(**{**DEFAULTS, **vars(known), "rest": [word for word in rest if word != "--"]})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
-from .children import end, start
+from .children import end, start_program
 from .monitor import EngineLog, Monitor, serve
 from .project import Project
 from .values import Properties, is_secret, revealed
@@ -104,7 +104,7 @@ class Program:
             "PULUMI_CONFIG_SECRET_KEYS": json.dumps(self._secret_keys()),
         }
         arguments = [str(EXECUTOR), json.dumps(told)]
-        self._process = start(arguments, Path(told["folder"]), keys, stdout=sys.stdout)
+        self._process = start_program(arguments, Path(told["folder"]), keys, stdout=sys.stdout)
         code = self._process.wait()
         if code == ALREADY_TOLD:
             return Ended(well=False)

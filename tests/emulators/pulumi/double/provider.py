@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, Any
 
-from .children import end, start
+from .children import end, start_provider
 from .values import Properties, changed_keys, revealed, secret_keys, secret_like
 from .wire import OPTIONS, from_struct, grpc, provider_pb2, provider_pb2_grpc, said, to_struct
 
@@ -120,8 +120,8 @@ class DynamicProvider:
             return self._stub
 
     def _start(self) -> tuple[subprocess.Popen[bytes], int]:
-        process = start(
-            ["-m", "pulumi.dynamic", "127.0.0.1:0"],
+        process = start_provider(
+            "127.0.0.1:0",
             self.folder,
             {"PULUMI_PROJECT": self.project, "PULUMI_CONFIG": json.dumps(revealed(dict(self.config)))},
             stdout=subprocess.PIPE,
