@@ -190,8 +190,11 @@ class PulumiProvisioner:
 
 
 def _longer(usual: Range) -> Range:
-    """By what Pulumi's engine and its provider take: measured with small stacks on a slow machine."""
-    return Range(usual.low + 2.0, usual.likely + 4.0, usual.high + 15.0)
+    """By what Pulumi's engine and its provider take.
+
+    Assumed: five processes of the engine, each of which derives its key from the passphrase, and writes to a backend.
+    """
+    return Range(usual.low + 3.0, usual.likely + 8.0, usual.high + 20.0)
 
 
 def _joined(text: str, note: str) -> str:

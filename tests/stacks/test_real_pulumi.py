@@ -39,6 +39,14 @@ from tests.stacks.test_engine_double import (
     test_what_the_program_no_longer_has_is_deleted_at_the_end,
     two,
 )
+from tests.stacks.test_engines_surroundings import (
+    site,
+    test_a_colleagues_first_update_goes_on_with_the_states_own_key,
+    test_a_passphrase_of_another_project_makes_no_stack_unreadable,
+    test_an_old_backend_whose_stacks_have_no_projects_is_refused,
+    test_an_update_asks_once_what_it_put_out,
+    test_what_is_removed_leaves_nothing_of_its_own,
+)
 from tests.stacks.test_plain_projects import (
     hub,
     image,
@@ -51,8 +59,11 @@ __all__ = [
     "hub",
     "image",
     "runpod",
+    "site",
+    "test_a_colleagues_first_update_goes_on_with_the_states_own_key",
     "test_a_delete_that_fails_keeps_it_in_the_state",
     "test_a_failure_keeps_what_was_done_and_the_next_up_goes_on",
+    "test_a_passphrase_of_another_project_makes_no_stack_unreadable",
     "test_a_plain_project_makes_one_and_lets_it_go",
     "test_a_plain_project_runs_with_its_configuration",
     "test_a_preview_asks_and_writes_nothing",
@@ -60,6 +71,8 @@ __all__ = [
     "test_a_signal_lets_the_running_step_end_and_begins_no_other",
     "test_a_stack_is_made_left_alone_changed_replaced_and_destroyed",
     "test_an_input_that_the_provider_refuses_is_told",
+    "test_an_old_backend_whose_stacks_have_no_projects_is_refused",
+    "test_an_update_asks_once_what_it_put_out",
     "test_another_folder_and_the_same_state",
     "test_of_two_engines_on_a_stack_one_is_refused_and_other_stacks_go_on",
     "test_refresh_sees_what_others_changed_and_what_is_gone",
@@ -67,6 +80,7 @@ __all__ = [
     "test_stacks_are_made_listed_and_removed",
     "test_what_hangs_on_it_goes_first_where_it_is_deleted_before_it_is_made_again",
     "test_what_is_protected_stays",
+    "test_what_is_removed_leaves_nothing_of_its_own",
     "test_what_the_program_no_longer_has_is_deleted_at_the_end",
 ]
 pytestmark = [
