@@ -65,7 +65,7 @@ def test_a_pod_that_no_state_knows_is_reaped(
     reaper = Command(recipe.cwd / "elsewhere", recipe.cwd) if from_elsewhere else recipe
     reaped = reaper("reap", "--yes", env=env)
     assert reaped.returncode == 0, reaped.stdout + reaped.stderr
-    assert "gone" in reaped.stdout
+    assert reaped.stdout.count("gone  ") == 1, reaped.stdout
     assert runpod.billing == []
     assert from_elsewhere or lease_states(recipe) == ["gone"]
 
@@ -83,6 +83,37 @@ def test_the_next_up_goes_on_with_the_run_and_its_pod(
     assert runpod.billing == []
     assert lease_states(recipe) == ["gone"]
     assert recipe("stack", "list", "--json", env=env).stdout.count('"gpu_pod/') == 0
+
+
+def test_a_pod_that_has_gone_meanwhile_is_proven_gone_and_another_is_rented(
+    recipe: Command, runpod: RunPod, env: dict[str, str], wait_until: Wait
+) -> None:
+    dead_between_create_and_state(recipe, runpod, env, wait_until, THROUGH)
+    runpod.mishap("preempt")
+    ended = recipe(*THROUGH, env=env)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "of a run whose client died; it is let go" in ended.stderr
+    assert len(runpod.ledger()) == 2
+    assert lease_states(recipe) == ["gone", "gone"]
+
+
+def test_whoever_wants_a_fresh_run_is_told_of_the_other_machine(
+    recipe: Command, runpod: RunPod, env: dict[str, str], wait_until: Wait
+) -> None:
+    dead_between_create_and_state(recipe, runpod, env, wait_until, THROUGH)
+    ended = recipe(*THROUGH, "--fresh", env=env)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "may be billing" in ended.stderr
+    assert len(runpod.ledger()) == 2
+    assert recipe("reap", "--yes", env=env).returncode == 0
+
+
+def test_attach_goes_on_with_it_as_well(recipe: Command, runpod: RunPod, env: dict[str, str], wait_until: Wait) -> None:
+    pod = dead_between_create_and_state(recipe, runpod, env, wait_until, THROUGH)
+    attached = recipe("attach", UP[1], env=env)
+    assert attached.returncode == 0, attached.stdout + attached.stderr
+    assert f"pod {pod} deleted" in attached.stdout
+    assert len(runpod.ledger()) == 1
 
 
 def test_the_next_stack_up_takes_the_pod_over(
