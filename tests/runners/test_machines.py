@@ -23,6 +23,8 @@ from runners import machines, registry
 from runners.ledger import Ledger
 from runners.machine import Machine
 from runners.machines import end, end_all, everywhere, journalled
+from stacks.holding import held
+from stacks.reference import StackRef
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
 
 NOBODY = 2**22 - 1
@@ -186,6 +188,33 @@ def test_the_same_name_at_two_providers_is_two_machines(bench: Bench) -> None:
         provider.listed = [lease_of("twin", name)]
     found, _ = bench.everywhere()
     assert sorted(machine.lease.provider for machine in found) == ["one", "two"]
+
+
+def test_a_machine_is_one_where_a_provisioner_stands_upon_the_one_that_lists_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.providers["two"], "underlying", "one", raising=False)
+    bench.journal.intend(lease_of("shared", "two", id=None, details={"kept": True}))
+    bench.providers["one"].listed = [lease_of("shared", "one", id="id-9", details={"listed": True})]
+    ((machine,), _) = bench.everywhere()
+    assert (machine.lease.provider, machine.lease.id) == ("two", "id-9")
+    assert machine.lease.details == {"kept": True, "listed": True}
+
+
+def test_the_provider_that_another_stands_upon_is_missed_without_its_key(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.providers["two"], "underlying", "one", raising=False)
+    bench.journal.intend(lease_of("shared", "two", id=None))
+    bench.providers["one"].listed = NoCredentials("no key")
+    _, silent = bench.everywhere()
+    assert list(silent) == ["one"]
+
+
+def test_what_a_stack_holds_is_told_with_its_stack(bench: Bench) -> None:
+    bench.journal.created(held(lease_of("pod"), StackRef("gpu_pod", "team")))
+    ((machine,), _) = bench.everywhere()
+    assert (machine.held_by, machine.row()["held_by"]) == ("gpu_pod/team", "gpu_pod/team")
 
 
 def test_what_the_journal_calls_gone_and_a_provider_still_lists_is_told(bench: Bench) -> None:
