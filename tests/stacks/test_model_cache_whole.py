@@ -152,13 +152,15 @@ def test_a_preview_makes_and_changes_nothing(world: World) -> None:
     first = world("stack", "preview", "model_cache", str(world.file), "--fill")
     assert first.returncode == 0, first.stderr
     assert "$0.70/month for 10 GB" in first.stdout
-    assert (world.runpod.volume_creates(), world.runpod.creates()) == ({}, {})
+    assert world.runpod.writes() == []
     world.up()
     assert "grows from 10 GB" in world("stack", "preview", "model_cache", "--size", "80GB").stdout
     (volume,) = world.runpod.volumes()
     assert volume["size_gb"] == 10
     moved = world("stack", "preview", "model_cache", "--region", "US-TX-3")
     assert (moved.returncode, "no volume can be moved" in moved.stderr) == (2, True)
+    world("plan", str(world.file))
+    assert world.runpod.writes() == ["POST /v2/network-volumes"], "that of `up`"
     assert world.destroy().returncode == 0
 
 
