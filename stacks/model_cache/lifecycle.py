@@ -14,6 +14,7 @@ from provisioners.volumes import StoredVolume, VolumeKeeper
 from recipes.errors import MayStillBillError, RecipeError, UsageError
 from recipes.plugins import load_plugin
 from stacks import report
+from stacks.holding import is_minded
 
 PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
 VOLUME = "network volume"
@@ -85,10 +86,12 @@ class Cache:
         self.say(release.proof)
 
     async def end_fillers(self, tag: str, owner: str) -> None:
-        """Let go of machines that an interrupted update has left. Raises MayStillBillError."""
-        for lease in [lease for who in {owner, self.here} for lease in await self.provisioner.owned(who)]:
+        """Let go of machines that an interrupted update has left, or only asked for. Raises MayStillBillError."""
+        listed = {lease.name: lease for who in {owner, self.here} for lease in await self.provisioner.owned(who)}
+        known = {entry.lease.name: entry.lease for entry in self.journal.open_leases()}
+        for lease in {**listed, **known}.values():
             said = read_name(lease.name)
-            if said is None or not said.run.startswith(f"{tag}-"):
+            if said is None or not said.run.startswith(f"{tag}-") or is_minded(lease):
                 continue
             self.say(f"lets go of {lease.name}, which an interrupted update has left")
             await let_go(self.provisioner, self.journal, lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from provisioners.journal import Journal
 from provisioners.preflight import clear
 from recipes.spec import Resources, Volume
 from stacks import report, unique
+from stacks.holding import minded
 from stacks.model_cache import lifecycle
 from stacks.model_cache.download import DownloadProvider
 from stacks.model_cache.volume import CacheProvider, VolumeNameProvider, VolumeProvider
@@ -306,3 +308,14 @@ def test_machines_that_an_interrupted_update_left_are_ended_with_the_volume(pulu
     assert pulumi.runpod.billing == [name]
     pulumi.delete(volume)
     assert (pulumi.runpod.billing, f"lets go of {name}" in pulumi.said) == ([], True)
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_a_machine_that_was_only_asked_for_is_ended_unless_somebody_uses_it(pulumi: Pulumi, lives: bool) -> None:
+    name = "recipe-ana-fill-9f3a-20261121-051300-2d12-31m"
+    lease = Lease(provider="runpod", name=name, run_id="fill-9f3a-20261121-051300-2d12")
+    cache = pulumi.provider()._cache(WANTED)
+    journal = Journal(pulumi.home / "ledger.db")
+    journal.intend(minded(lease) if lives else lease)
+    asyncio.run(cache.end_fillers("fill-9f3a", "ana"))
+    assert journal.state(name) == ("intended" if lives else "gone")
