@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LAST_WORD_S = 10.0
 """How long an engine that was asked to end may take to finish its running step and to write its state."""
+_SHORT_S = 2.0
+"""The same for one that has no step to finish."""
 _LOOK_S = 0.1
 _PROMPT_S = 2.0
 """How long the SDK may take to notice that an engine was ended by force."""
@@ -43,7 +45,7 @@ class Driver:
     async def call(self, what: str, call: Callable[[], T]) -> T:
         """Something that no provider has a part in. Raises NoSuchStack, StackBusy, StackFailed."""
         async with self._turn:
-            return await self._work(what, call, Report(), None, [], LAST_WORD_S)
+            return await self._work(what, call, Report(), None, [], _SHORT_S)
 
     async def operate(
         self,

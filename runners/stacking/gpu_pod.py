@@ -11,7 +11,7 @@ from typing import Any
 
 from provisioners.contract import Gone, Lease, MayStillBill, Provisioner
 from provisioners.journal import Entry, Journal
-from provisioners.naming import owner_name
+from provisioners.naming import owner_name, read_name
 from provisioners.preflight import clear
 from provisioners.site import recipe_home
 from recipes.errors import ExitCode, MayStillBillError, NoMachine, UsageError
@@ -25,6 +25,7 @@ from runners.planning import make_plan
 from runners.stacking.program import StackOptions
 from stacks.holding import held
 from stacks.orders import Request, digest_of, lease_of, pack
+from stacks.provisioner import UNDERLYING
 from stacks.reference import StackRef
 from stacks.values import Changes, Heard
 
@@ -175,18 +176,26 @@ async def after_failure(
 
 async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
     """The proof, from the journal or from the provider itself. Raises MayStillBillError without one."""
-    if not outputs.get("lease"):
-        return []
-    lease = lease_of(outputs["lease"])
+    lease = _lease_of(ref, outputs)
+    if lease is None:
+        return []  # what bore the stack's name has ended with it
     journal = _journal()
     latest = journal.of_run(lease.run_id)
     if latest is not None and latest.state == "gone" and latest.proof:
         return [latest.proof]
-    match await registry.provisioner(_OWN).destroy(lease):
+    match await registry.provisioner(UNDERLYING).destroy(lease):  # Pulumi has done what it can
         case Gone(proof, _):
             return [proof]
         case MayStillBill(reason, command):
-            raise MayStillBillError(f"{may_bill(outputs)} is not proven gone: {reason}", advice=command)
+            raise MayStillBillError(f"{may_bill(outputs) or lease.name} is not proven gone: {reason}", advice=command)
+
+
+def _lease_of(ref: StackRef, outputs: Mapping[str, Any]) -> Lease | None:
+    """The pod that it puts out; that of a run, whose stack bears its name, also where the state does not know it."""
+    if outputs.get("lease"):
+        return lease_of(outputs["lease"])
+    said = read_name(ref.name)
+    return Lease(provider=_OWN, name=ref.name, run_id=said.run) if said is not None else None
 
 
 def _journal() -> Journal:

@@ -22,11 +22,15 @@ _STYLES = {"create": "green", "update": "yellow", "replace": "magenta", "delete"
 _SUMS = {"create": "to create", "update": "to change", "replace": "to replace", "delete": "to delete"}
 _INNER = frozenset({"UniqueName", "PodName", "VolumeName"})
 """Kinds that cost nothing, and that nobody asked for."""
+_BEARERS = _INNER - {"UniqueName"}
+"""What bears such a name ends with it, also where the state knows of no such thing."""
 
 
 def changes_lines(changes: Changes, label: str, texts: Sequence[str], width: int | None) -> Iterator[RenderableType]:
     """What an update would do, a resource on a line; then what comes of it, such as what it costs, behind a label."""
-    shown = [step for step in changes.steps if step.op in _SIGNS and step.type not in _INNER]
+    changing = [step for step in changes.steps if step.op in _SIGNS]
+    shown = [step for step in changing if step.type not in _INNER]
+    shown = shown or [step for step in changing if step.op == "delete" and step.type in _BEARERS]
     kind, name = (max((len(part(step)) for step in shown), default=0) for part in (_kind, _name))
     for step in shown:
         sign = Text(f"{_SIGNS[step.op]:<4}", style=_STYLES[step.op])

@@ -54,8 +54,7 @@ class Steps:
             else:
                 identity, outputs = self._asked(step, "create", new, lambda: self._create(new))
                 made = new.but(id=identity, outputs=outputs, created=now(), modified=now())
-            self.snapshot.put(made, instead_of=old, ends=step.operation)
-            step.result = made
+            step.end(made, lambda: self.snapshot.put(made, instead_of=old, ends=step.operation))
         return made
 
     def replace(self, old: Resource, new: Resource, keys: list[str]) -> Resource:
@@ -66,8 +65,7 @@ class Steps:
             else:
                 identity, outputs = self._asked(step, "create", new, lambda: self._create(new))
                 made = new.but(id=identity, outputs=outputs, created=now(), modified=now())
-            self.snapshot.put_beside(made, old, ends=step.operation)
-            step.result = made
+            step.end(made, lambda: self.snapshot.put_beside(made, old, ends=step.operation))
         return made
 
     def update(self, old: Resource, new: Resource, changed: list[str]) -> Resource:
@@ -76,8 +74,7 @@ class Steps:
                 made = new.but(outputs=new.inputs)
             else:
                 made = new.but(outputs=self._asked(step, "update", new, lambda: self._update(old, new)), modified=now())
-            self.snapshot.put(made, instead_of=old, ends=step.operation)
-            step.result = made
+            step.end(made, lambda: self.snapshot.put(made, instead_of=old, ends=step.operation))
         return made
 
     def delete(self, old: Resource, *, op: str = "delete", keep: bool = False) -> Resource:
@@ -88,9 +85,9 @@ class Steps:
                 self._asked(step, "delete", old, lambda: self._delete(old))
             if keep:
                 gone = old.but(pending_replacement=True)
-                self.snapshot.change(old, gone, ends=step.operation)
+                step.end(None, lambda: self.snapshot.change(old, gone, ends=step.operation))
                 return gone
-            self.snapshot.drop(old, ends=step.operation)
+            step.end(None, lambda: self.snapshot.drop(old, ends=step.operation))
         return old
 
     def refresh(self, old: Resource) -> Resource | None:
@@ -98,12 +95,10 @@ class Steps:
         with self._step("refresh", old, old) as step:
             identity, inputs, outputs = self._asked(step, "read", old, lambda: self._read(old))
             if not identity:
-                self.snapshot.drop(old, ends=step.operation)
-                step.result = None
+                step.end(None, lambda: self.snapshot.drop(old, ends=step.operation))
                 return None
             found = old.but(id=identity, inputs=inputs, outputs=outputs)
-            self.snapshot.change(old, found, ends=step.operation)
-            step.result = found
+            step.end(found, lambda: self.snapshot.change(old, found, ends=step.operation))
         return found
 
     def read(self, new: Resource, old: Resource | None) -> Resource:
@@ -113,8 +108,7 @@ class Steps:
             if not identity:
                 raise ProviderFailed(f"resource '{new.id}' does not exist")
             found = new.but(id=identity, outputs=outputs)
-            self.snapshot.put(found, instead_of=old, ends=step.operation)
-            step.result = found
+            step.end(found, lambda: self.snapshot.put(found, instead_of=old, ends=step.operation))
         return found
 
     def told(self, op: str, old: Resource, new: Resource, keys: list[str]) -> None:
@@ -160,6 +154,8 @@ class Steps:
             if not internal:
                 self.events.ends(op, old, step.result, **more)
                 self.changes[op] += op not in NOT_COUNTED
+            if step.write is not None:  # only now, as the real engine does: what people see comes first
+                step.write()
         except ProviderFailed as error:
             self.fail((new or old).urn, str(error))  # type: ignore[union-attr]
             self.events.fails(op, old, new)
@@ -204,3 +200,8 @@ def _differences(changed: list[str], keys: list[str]) -> dict[str, Any]:
 class _Step:
     result: Resource | None
     operation: Operation | None = None
+    write: Callable[[], None] | None = None
+
+    def end(self, result: Resource | None, write: Callable[[], None]) -> None:
+        """What has become of it, and how the state hears of that."""
+        self.result, self.write = result, write
