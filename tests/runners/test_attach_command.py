@@ -18,6 +18,7 @@ from recipes import catalogue
 from recipes.errors import NoMachine, UsageError
 from recipes.load import LoadedRecipe, load, load_resolved
 from runners import registry
+from runners.cli.adopting import leased_offer
 from runners.cli.commands import attach
 from runners.plan_document import document_of
 from tests.emulators.forsaken import NOBODY, Bench, Machine
@@ -86,7 +87,7 @@ def test_a_model_of_the_hub_stays_at_the_commit_that_was_planned(tmp_path: Path)
 
 
 def offer_of(bench: Bench, entry: Entry) -> Offer:
-    return attach._offer(bench.folder, entry)
+    return leased_offer(bench.folder, entry)
 
 
 def entry_of(**details: Any) -> Entry:
