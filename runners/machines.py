@@ -10,17 +10,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from provisioners.contract import Lease, MayStillBill, Release
+from provisioners.contract import Gone, Lease, MayStillBill, Provisioner, Release
 from provisioners.guarded import gone_since
 from provisioners.journal import Entry, Journal
 from provisioners.masking import Mask
+from provisioners.site import site_of
 from recipes.errors import NoCredentials, NoMachine, RecipeError
 from runners import registry
 from runners.ledger import Ledger
 from runners.machine import Client, Machine
 from runners.outcome import masked, release_row
 from runners.run_folder import DRIVER_BEGUN
+from stacks.backend import where
 from stacks.holding import Place, holder_of, is_minded
+from stacks.reference import StackRef
 
 
 def journalled(ledger: Ledger) -> list[Machine]:
@@ -41,42 +44,88 @@ def _machine(entry: Entry, ledger: Ledger) -> Machine:
         since=entry.asked_at,
         until=until,
         driver=driver,
-        held_by=holder_of(entry.lease, datetime.now(UTC)),
+        held_by=holder_of(entry, datetime.now(UTC)),
     )
 
 
 def of_stack(ledger: Ledger, reference: str) -> Entry | None:
-    """The open lease of a stack's pod, by the run that its name carries, its name, or the stack; None if none is it."""
-    now = datetime.now(UTC)
-    for entry in Journal(ledger.path).open_leases():
+    """The open lease of a stack's pod, by the run that its name carries, its name, or the stack; None if none is it.
+
+    Of several of a stack the latest.
+    """
+    for entry in reversed(Journal(ledger.path).open_leases()):
         lease = entry.lease
-        if not Place.of(lease).own and reference in (lease.run_id, lease.name, lease.id, holder_of(lease, now)):
+        if not Place.of(lease).own and reference in (lease.run_id, lease.name, lease.id):
             return entry
-    return None
+    entries = [entry for stack, entry in in_stacks(ledger) if str(stack) == reference]
+    return entries[-1] if entries else None
+
+
+def in_stacks(ledger: Ledger) -> list[tuple[StackRef, Entry]]:
+    """The open leases of pods that stacks hold or were to hold, the oldest first. Another backend's are not among them.
+
+    Its stacks may bear the same names.
+    """
+    backend, found = where(site_of(os.environ)), []
+    for entry in Journal(ledger.path).open_leases():
+        place = Place.of(entry.lease)
+        if not place.own and place.backend in (None, backend):
+            found.append((StackRef.of(place.project, place.name), entry))
+    return found
 
 
 async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[str, NoMachine]]:
     """The journal's machines and those that the providers list under this owner; and which provider could not be asked.
 
-    A provider that has no key, and of which the journal knows nothing, is not missed.
+    A provider that has no key, and of which the journal knows nothing, is not missed. What a stack held, and somebody
+    else has ended, is written down as gone.
     """
     known = {(_lister(machine.lease.provider), machine.lease.name): machine for machine in journalled(ledger)}
     names = registry.installed().provisioners
     used = {provider for provider, _ in known}
     answers = await asyncio.gather(*(_owned(name, owner) for name in names))
-    silent = {}
+    silent, listed = {}, set[tuple[str, str]]()
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, NoMachine):
             if name in used or not isinstance(answer, NoCredentials):
                 silent[name] = answer
             continue
+        listed |= {(name, lease.name) for lease in answer}
         for lease in answer:
             machine = known.get((name, lease.name))
             if machine is None:
                 known[name, lease.name] = Machine(lease=lease, client="elsewhere", state="listed")
             elif machine.lease.id is None:
                 known[name, lease.name] = replace(machine, lease=_with_id(machine.lease, lease))
-    return list(known.values()), silent
+            elif machine.lease.id != lease.id:
+                twin = _twin(machine, lease)
+                known.setdefault((name, twin.lease.name), twin)
+    unlisted = [machine for key, machine in known.items() if machine.held_by and key not in listed]
+    ended = await asyncio.gather(*(_ended(machine, ledger) for machine in unlisted))
+    gone = {machine.lease.name for machine, was in zip(unlisted, ended, strict=True) if was}
+    return [machine for machine in known.values() if machine.lease.name not in gone], silent
+
+
+def _twin(machine: Machine, listed: Lease) -> Machine:
+    """Another machine of the same name. It has a name of its own here, so that the first one does not end with it.
+
+    A client that is still asking for its machine deals with both.
+    """
+    lease = replace(listed, name=f"{listed.name} ({listed.id})")
+    asking = machine.state == "intended"
+    return Machine(lease=lease, client=machine.client if asking else "gone", state="listed")
+
+
+async def _ended(machine: Machine, ledger: Ledger) -> bool:
+    """Whether it has gone, by its provider's word and then by its proof, which the journal keeps.
+
+    Its stack is not asked: that may hold another machine by now.
+    """
+    with suppress(Exception):
+        provisioner = registry.provisioner(_lister(machine.lease.provider))
+        if (await provisioner.observe(machine.lease)).state == "gone":
+            return isinstance(await _end(machine.lease, provisioner, ledger), Gone)
+    return False
 
 
 def _lister(provider: str) -> str:
@@ -115,6 +164,10 @@ async def end(machine: Machine, ledger: Ledger, *, patience_s: float = 60.0) -> 
         provisioner = registry.provisioner(lease.provider)
     except RecipeError as error:
         return MayStillBill(error.message, error.advice or f"install the plug-in {lease.provider}")
+    return await _end(lease, provisioner, ledger, patience_s)
+
+
+async def _end(lease: Lease, provisioner: Provisioner, ledger: Ledger, patience_s: float = 60.0) -> Release:
     mask = Mask(os.environ.get(name, "") for name in provisioner.secrets)
     journal = Journal(ledger.path, mask)
     with suppress(Exception):  # the journal says already that it may be billing

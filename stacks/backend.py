@@ -110,6 +110,11 @@ def refusal(site: Site, stack: str, said: str) -> UsageError | None:
     return None
 
 
+def where(site: Site) -> str:
+    """What people call the backend. Nothing is made, and nothing is missed."""
+    return shown(site.env.get(_URL) or f"file://{pulumi_home(site) / 'state'}")
+
+
 def shown(url: str) -> str:
     """The URL without what may be secret in it: a user's password, and the query."""
     return re.sub(r"//[^/@]*@", "//***@", url).partition("?")[0]
@@ -122,8 +127,9 @@ def pulumi_home(site: Site) -> Path:
 
 def work_dir(site: Site, project: str, name: str) -> Path:
     """The folder that the engine works in, with its Pulumi.yaml; made if it is not there yet."""
-    _private(pulumi_home(site))
-    folder = _private(pulumi_home(site) / "work" / project / name)
+    folder = _private(pulumi_home(site))
+    for part_of_it in ("work", project, name):
+        folder = _private(folder / part_of_it)
     settings = folder / "Pulumi.yaml"
     text = _SETTINGS.format(project=project)
     if not settings.is_file() or settings.read_text(encoding="utf-8") != text:

@@ -123,10 +123,10 @@ class PulumiProvisioner:
 
     async def destroy(self, lease: Lease, *, patience_s: float = 60.0) -> Release:
         """Through Pulumi for half of the time at most; whatever that says, RunPod's own word is the proof."""
-        place, known = Place.of(lease), self._known(lease)
+        known = self._known(lease)
         loop = asyncio.get_running_loop()
         end = loop.time() + patience_s
-        managed, note = await self._destroyed(place, patience_s / 2)
+        managed, note = await self._destroyed(known, patience_s / 2)
         release: Release | None = (
             managed.report.released[-1] if managed is not None and managed.report.released else None
         )
@@ -135,18 +135,23 @@ class PulumiProvisioner:
         if isinstance(release, MayStillBill):
             return replace(release, reason=_joined(release.reason, note))
         self._told.pop(lease.name, None)
-        if managed is not None and place.own:
+        if managed is not None and Place.of(lease).own:
             note = _joined(note, await self._forgotten(managed, spoilt=bool(note)))
         return replace(release, proof=_joined(release.proof, note))
 
-    async def _destroyed(self, place: Place, patience_s: float) -> tuple[Managed | None, str]:
-        """What Pulumi did, and what went wrong with it; a backend that does not answer is not waited for longer."""
-        managed = None
+    async def _destroyed(self, lease: Lease, patience_s: float) -> tuple[Managed | None, str]:
+        """What Pulumi did, and what went wrong with it; a backend that does not answer is not waited for longer.
+
+        A stack of several lives may hold another machine by now, which is none of ours to end.
+        """
+        place, managed = Place.of(lease), None
         patience_s = max(_SHORTEST_S, patience_s)
         end = asyncio.get_running_loop().time() + patience_s
         try:
             async with asyncio.timeout(patience_s):
                 managed = await Managed.open(self._site, place.project, place.name, create=False)
+                if not place.own and (await managed.outputs()).get("name") != lease.name:
+                    return None, ""
             left_s = end - asyncio.get_running_loop().time()
             await managed.destroy(patience_s=max(_SHORTEST_S, left_s))
         except NoSuchStack:

@@ -20,8 +20,9 @@ from pulumi.dynamic import (
 
 from provisioners.contract import Lease
 from stacks import report
+from stacks.backend import where
 from stacks.gpu_pod.lifecycle import Keeper, lease_in
-from stacks.holding import Place, held
+from stacks.holding import Place, held, in_backend
 from stacks.orders import lease_data, unpack
 from stacks.providing import Name, NameProvider, Provider, plain
 from stacks.reference import StackRef
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _REPLACES = ("run", "wanted", "provisioner")
 _UPDATES = ("max_price", "release_s")
 _KEPT = ("unique_name", "deadline", "made_at", "lease", "state")
+_URL = "PULUMI_BACKEND_URL"
 _UNTOLD = ("order",)
 """Of the inputs: it may hold secrets, and nobody asks for it again once the pod is there."""
 
@@ -46,6 +48,8 @@ class GpuPodProvider(Provider):
             deadline = datetime.fromisoformat(props["deadline"]) if props.get("deadline") else None
             lease = replace(request.order.lease, run_id=run_id, name=name, deadline=deadline)
             lease = _held(replace(lease, details={**lease.details, **(props.get("details") or {})}))
+            if _URL in self._site.env:  # else it is whatever `pulumi login` says
+                lease = in_backend(lease, where(self._site))
             is_new = not props.get("made_at") or made_here(run_id)
             made_at = None if is_new else datetime.fromisoformat(props["made_at"])
             request = request.with_lease(lease)

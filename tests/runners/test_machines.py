@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from provisioners.contract import Gone, Lease, MayStillBill
+from provisioners.contract import Gone, Lease, MayStillBill, Observed
 from provisioners.journal import Journal
 from recipes.errors import NoCredentials, NoMachine, Refused
 from recipes.references import Plugins
 from runners import machines, registry
 from runners.ledger import Ledger
 from runners.machine import Machine
-from runners.machines import end, end_all, everywhere, journalled
-from stacks.holding import held
+from runners.machines import end, end_all, everywhere, journalled, of_stack
+from stacks.holding import held, in_backend, in_stack
 from stacks.reference import StackRef
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
 
@@ -215,6 +215,66 @@ def test_what_a_stack_holds_is_told_with_its_stack(bench: Bench) -> None:
     bench.journal.created(held(lease_of("pod"), StackRef("gpu_pod", "team")))
     ((machine,), _) = bench.everywhere()
     assert (machine.held_by, machine.row()["held_by"]) == ("gpu_pod/team", "gpu_pod/team")
+
+
+def test_what_a_stack_has_begun_to_let_go_it_does_not_hold(bench: Bench) -> None:
+    pod = held(lease_of("pod"), StackRef("gpu_pod"))
+    for step in (bench.journal.releasing, lambda lease: bench.journal.released(lease, MayStillBill("on", COMMAND))):
+        step(pod)
+        ((machine,), _) = bench.everywhere()
+        assert machine.held_by is None
+
+
+def test_what_a_stack_held_and_somebody_else_has_ended_is_written_down_with_the_proof(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.providers["two"], "underlying", "one", raising=False)
+    pod = held(lease_of("pod", "two"), StackRef("gpu_pod"))
+    bench.journal.reached(pod)
+    bench.providers["one"].observed = Observed(state="running")
+    assert [machine.held_by for machine in bench.everywhere()[0]] == ["gpu_pod"]
+    bench.providers["one"].observed = Observed(state="gone")
+    assert bench.everywhere() == ([], {})
+    assert bench.journal.state(pod.name) == "gone"
+    assert bench.providers["two"].calls == []  # its stack may hold another one by now
+
+
+def test_another_machine_of_the_same_name_is_one_that_nobody_minds(bench: Bench) -> None:
+    lease = bench.lease("mine", pid=os.getpid())
+    twin = replace(lease, id="id-2")
+    bench.providers["one"].listed = [twin, lease]
+    found, _ = bench.everywhere()
+    assert [(machine.lease.id, machine.client) for machine in found] == [("id-of-mine", "running"), ("id-2", "gone")]
+    bench.providers["one"].release = MayStillBill("still listed", COMMAND)
+    bench.end_all(found[1])
+    assert bench.journal.state(lease.name) == "created"  # the first one is as it was
+    again, _ = bench.everywhere()
+    told = [(machine.lease.id, machine.state) for machine in again]
+    assert told == [("id-of-mine", "created"), ("id-2", "may-still-bill")]
+        ("id-of-mine", "created"),
+        ("id-2", "may-still-bill"),
+    ]
+
+
+def test_whoever_still_asks_for_his_machine_deals_with_two_of_its_name(bench: Bench) -> None:
+    lease = bench.lease("mine", id=None, pid=os.getpid())
+    bench.providers["one"].listed = [replace(lease, id="id-1"), replace(lease, id="id-2")]
+    found, _ = bench.everywhere()
+    assert [(machine.lease.id, machine.client) for machine in found] == [("id-1", "running"), ("id-2", "running")]
+
+
+def test_a_stacks_pod_is_the_one_of_this_backend(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run, url in (("ours", "file:///ours"), ("another", "s3://another")):
+        lease = lease_of(run, details=in_stack("recipe-gpu-pod", "main"))
+        bench.journal.created(held(in_backend(lease, url), StackRef("gpu_pod")))
+    for url, run in (("file:///ours", "ours"), ("s3://another", "another")):
+        monkeypatch.setenv("PULUMI_BACKEND_URL", url)
+        entry = of_stack(bench.ledger, "gpu_pod")
+        assert entry is not None
+        assert entry.lease.run_id == run
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://a-third")
+    assert of_stack(bench.ledger, "gpu_pod") is None
+    assert of_stack(bench.ledger, "ours") is not None
 
 
 def test_what_the_journal_calls_gone_and_a_provider_still_lists_is_told(bench: Bench) -> None:

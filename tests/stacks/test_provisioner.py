@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from provisioners.contract import Clearance, Gone, Lease, MayStillBill, Order
+from provisioners.journal import Entry
 from provisioners.naming import lease_name
 from provisioners.providers.runpod.provider import RunPodProvisioner
 from provisioners.site import site_of
@@ -127,7 +128,10 @@ def test_whose_stack_a_lease_is_in() -> None:
 def test_a_stack_holds_a_pod_until_its_deadline() -> None:
     now = datetime.now(UTC)
     lease = Lease(provider="pulumi", name="n", run_id="x", deadline=now + timedelta(hours=1))
-    assert holder_of(lease, now) is None
-    kept = held(lease, StackRef("gpu_pod", "team"))
+    entry = Entry(lease=lease, state="created", intended_at=now, created_at=now, changed_at=now, proof=None)
+    assert holder_of(entry, now) is None
+    kept = replace(entry, lease=held(lease, StackRef("gpu_pod", "team")))
     assert holder_of(kept, now) == "gpu_pod/team"
+    assert holder_of(replace(kept, state="reached"), now) == "gpu_pod/team"
+    assert holder_of(replace(kept, state="releasing"), now) is None
     assert holder_of(kept, now + timedelta(hours=2)) is None
