@@ -54,6 +54,8 @@ class UniqueName(Resource, module="recipe", name="UniqueName"):
     """ISO 8601."""
     deadline: Output[str]
     """ISO 8601; empty without `lasts_s`."""
+    words: Output[dict[str, str]]
+    """As they were when it was made, whoever goes on with it."""
 
     def __init__(
         self,
@@ -61,14 +63,20 @@ class UniqueName(Resource, module="recipe", name="UniqueName"):
         *,
         keepers: Mapping[str, Input[Any]],
         lasts_s: Input[float] | None = None,
+        words: Mapping[str, str] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
         """`keepers`: what bears the name is another thing once one of these has changed.
 
         `lasts_s`: from its creation on; how long a name lasts that exists already does not change.
+        `words` belong to the name as well, such as whose it is; others make no other name.
         """
         unknown = {"stamp": None, "suffix": None, "made_at": None, "deadline": None}
-        props: dict[str, Any] = {"keepers": dict(keepers), **({} if lasts_s is None else {"lasts_s": lasts_s})}
+        props: dict[str, Any] = {
+            "keepers": dict(keepers),
+            "words": dict(words or {}),
+            **({} if lasts_s is None else {"lasts_s": lasts_s}),
+        }
         super().__init__(UniqueNameProvider(), name, {**props, **unknown}, opts)
 
 

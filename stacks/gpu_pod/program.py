@@ -24,10 +24,10 @@ _LONG_AGO = "2000-01-01T00:00:00+00:00"
 def run(inputs: Mapping[str, Any]) -> None:
     """The pod of `inputs`, as runners.stacking.gpu_pod makes them. Secrets are read from the environment by name."""
     wanted = inputs["wanted"]
-    unique = UniqueName("name", keepers=wanted, lasts_s=inputs["lasts_s"])
-    recipe, owner = inputs["recipe"], inputs["owner"]
-    run_id = Output.concat(recipe, "-", unique.stamp, "-", unique.suffix)
-    name = Output.all(run_id, unique.deadline).apply(lambda made: _named(owner, *made))
+    words = {"owner": inputs["owner"], "recipe": inputs["recipe"]}
+    unique = UniqueName("name", keepers=wanted, lasts_s=inputs["lasts_s"], words=words)
+    run_id = Output.concat(unique.words["recipe"], "-", unique.stamp, "-", unique.suffix)
+    name = Output.all(unique.words["owner"], run_id, unique.deadline).apply(lambda made: _named(*made))
     order = pack(unpack(inputs["order"]).with_env(_secrets(inputs["secrets"])))
     common = {"provisioner": inputs["provisioner"], "run": run_id}
     named = PodName(PodNameProvider(), "pod-name", unique_name=name, **common)

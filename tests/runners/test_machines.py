@@ -251,9 +251,6 @@ def test_another_machine_of_the_same_name_is_one_that_nobody_minds(bench: Bench)
     again, _ = bench.everywhere()
     told = [(machine.lease.id, machine.state) for machine in again]
     assert told == [("id-of-mine", "created"), ("id-2", "may-still-bill")]
-        ("id-of-mine", "created"),
-        ("id-2", "may-still-bill"),
-    ]
 
 
 def test_whoever_still_asks_for_his_machine_deals_with_two_of_its_name(bench: Bench) -> None:

@@ -27,13 +27,15 @@ class Mocks(pulumi.runtime.Mocks):
 
     def __init__(self) -> None:
         self.made: dict[str, Mapping[str, Any]] = {}
+        self.kept: dict[str, Any] = {}
+        """What the state has of the name from before."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         kind = args.typ.rpartition(":")[2]
         self.made[kind] = args.inputs
         if kind == "UniqueName":
             made = {"stamp": STAMP, "suffix": SUFFIX, "deadline": DEADLINE, "made_at": "2026-11-21T12:00:00+00:00"}
-            return "name", {**args.inputs, **made}
+            return "name", {**args.inputs, **made, **self.kept}
         name, run = args.inputs["unique_name"], args.inputs["run"]
         until = datetime.fromisoformat(DEADLINE)
         lease = Lease(provider="pulumi", name=name, run_id=run, id="pod1", price_usd_per_h=0.4, deadline=until)
@@ -96,6 +98,17 @@ def test_the_pod_bears_the_name_that_was_made_for_it(
     assert name["keepers"] == pod["wanted"] == {"accelerators": "A40:1"}
     assert pod["details"] == {"stack": {"project": "recipe-gpu-pod", "name": "main"}}
     assert set(exported) == {"lease", "id", "name", "run", "price_usd_per_h", "deadline", "ssh"}
+
+
+def test_a_colleague_goes_on_under_the_same_name(
+    mocks: Mocks, exported: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    mocks.kept = {"words": {"owner": "ana", "recipe": "pod"}}
+    pulumi.runtime.test(lambda: program.run(inputs(owner="bob", recipe="pod2")))()
+    said = read_name(mocks.made["GpuPod"]["unique_name"])
+    assert said is not None
+    assert (said.owner, said.run) == ("ana", f"pod-{STAMP}-{SUFFIX}")
 
 
 def test_secrets_come_from_the_environment_and_travel_as_secrets(

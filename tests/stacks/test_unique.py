@@ -38,6 +38,12 @@ def test_it_is_kept_while_what_it_is_for_is_the_same() -> None:
     assert (diff.changes, diff.replaces) == (False, [])
 
 
+def test_its_words_stay_those_of_whoever_made_it() -> None:
+    outs = made(words={"owner": "ana"})
+    assert outs["words"] == {"owner": "ana"}
+    assert not UniqueNameProvider().diff("x", outs, {"keepers": KEEPERS, "words": {"owner": "bob"}}).changes
+
+
 def test_it_is_replaced_when_what_it_is_for_has_changed() -> None:
     diff = UniqueNameProvider().diff("x", made(), {"keepers": {**KEEPERS, "count": 4.0}})
     assert (diff.changes, diff.replaces, diff.delete_before_replace) == (True, ["keepers"], False)
