@@ -9,6 +9,7 @@ from typing import Any
 
 from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource
+from pulumi.output import Unknown
 
 from provisioners.volumes import StoredVolume
 from recipes.errors import NoMachine
@@ -25,7 +26,15 @@ class DownloadProvider(CacheProvider):
     """Rents a machine where the model is not known to be there, and lets it go."""
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        replaces = [key for key in _IS if _olds.get(key) != _news.get(key)]
+        """Another model, or another volume. A preview of an update of the volume does not know its id.
+
+        It keeps it, unless somebody has deleted it: then it is made anew, and is empty.
+        """
+        replaces = [key for key in _IS if _olds.get(key) != _news.get(key) and not isinstance(_news.get(key), Unknown)]
+        if isinstance(_news.get("volume_id"), Unknown):
+            with self._told():
+                found = asyncio.run(self._cache(_olds).provisioner.find_volume(str(_olds["volume_id"])))
+            replaces += [] if found else ["volume_id"]
         return DiffResult(changes=bool(replaces), replaces=replaces, delete_before_replace=False)
 
     def create(self, props: dict[str, Any]) -> CreateResult:

@@ -164,6 +164,22 @@ def test_a_preview_makes_and_changes_nothing(world: World) -> None:
     assert world.destroy().returncode == 0
 
 
+def test_a_growth_downloads_nothing_again_and_its_preview_says_so(world: World) -> None:
+    assert world.up("--fill").returncode == 0
+    volume_id = world.outputs()["volume_id"]
+    seen = world("stack", "preview", "model_cache", "--size", "80GB", "--json")
+    document = json.loads(seen.stdout)
+    assert [(step["op"], step["type"]) for step in document["changes"]] == [("update", "Volume")], seen.stderr
+    assert "download" not in " ".join(document["costs"])
+    assert world.up("--size", "80GB").returncode == 0
+    assert len(world.runpod.ledger()) == 1, "the one that filled it"
+    world.runpod.delete_volume(volume_id)
+    lost = json.loads(world("stack", "preview", "model_cache", "--json").stdout)
+    assert ("Model", True) in [(step["type"], step["op"] in ("create", "replace")) for step in lost["changes"]]
+    assert "1 download" in " ".join(lost["costs"]), "it lies nowhere any more, and is paid for again"
+    assert world.destroy().returncode == 0
+
+
 @pytest.mark.parametrize(
     "faults",
     [
