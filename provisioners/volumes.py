@@ -80,6 +80,10 @@ class VolumeKeeper(Protocol):
         """Delete it, and prove it. Idempotent. One without an id is looked for by its name."""
         ...
 
+    async def delete_one(self, volume: StoredVolume, *, patience_s: float = 60.0) -> Release:
+        """Delete this one alone, whatever others bear its name, and prove it."""
+        ...
+
     async def fillers(self, volume: StoredVolume) -> list[Offer]:
         """The machines with one accelerator that could mount it now, the cheapest first."""
         ...

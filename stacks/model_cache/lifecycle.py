@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import provisioners.providers
 from provisioners.contract import Gone, Lease, MayStillBill, Provisioner, Site
 from provisioners.journal import Journal
+from provisioners.named import provisioner_named
 from provisioners.naming import owner_name, read_name
 from provisioners.volumes import StoredVolume, VolumeKeeper
 from recipes.errors import MayStillBillError, RecipeError, UsageError
-from recipes.plugins import load_plugin
 from stacks import report
 from stacks.holding import is_minded
 
-PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
 VOLUME = "network volume"
 """The kind of what is told to have been created."""
 
@@ -38,11 +36,11 @@ class Cache:
     @classmethod
     def of(cls, site: Site, provisioner: str, mask: Callable[[str], str]) -> Cache:
         """Raises UsageError if this provisioner keeps no volumes, or the journal cannot be written."""
-        made = load_plugin(*PROVISIONERS, provisioner)(site)
+        made = provisioner_named(site, provisioner)
         if not hasattr(made, "make_volume"):
             raise UsageError(f"provisioner {provisioner} has no network volumes", advice="runpod has")
         site.home.mkdir(parents=True, exist_ok=True)
-        return cls(made, Journal(site.home / "ledger.db", mask), owner_name(site.env), mask)
+        return cls(cast(Keeping, made), Journal(site.home / "ledger.db", mask), owner_name(site.env), mask)
 
     def say(self, text: str) -> None:
         report.say(self.mask(text))
@@ -67,6 +65,21 @@ class Cache:
         if volume is None:
             return await self.make(wanted, fresh=False)
         return await self.provisioner.grow_volume(volume_id, int(wanted["size_gb"]))
+
+    async def twins(self, volume: StoredVolume) -> list[StoredVolume]:
+        """Others of the same unique name: one request made several, and lists had them late."""
+        return [one for one in await self.provisioner.volumes() if one.name == volume.name and one.id != volume.id]
+
+    async def delete_one(self, volume: StoredVolume, owner: str = "") -> Gone:
+        """This one alone, with the proof; before it what fills it, if it is said whose. Raises MayStillBillError."""
+        if owner:
+            await self.end_fillers(tag_of(volume.name), owner)
+        release = await self.provisioner.delete_one(volume)
+        if isinstance(release, MayStillBill):
+            raise MayStillBillError(
+                f"{volume.name} ({volume.id}) may still bill: {release.reason}", advice=release.command
+            )
+        return release
 
     async def delete(self, volume_id: str, name: str, owner: str, *, patience_s: float = 60.0) -> Gone:
         """Delete it, with the proof, and whatever fills it before. Raises MayStillBillError with name and price."""

@@ -9,24 +9,29 @@ import pulumi
 from pulumi import Output, ResourceOptions
 
 from stacks.model_cache.download import ModelDownload
-from stacks.model_cache.values import Held, merged
+from stacks.model_cache.values import Held, merged, volume_name
 from stacks.model_cache.volume import CacheVolume, VolumeName, VolumeNameProvider
 from stacks.unique import UniqueName
 
-_LONGEST = 60
 _MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "gated", "lasts_s", "noted")
 
 
 def run(inputs: Mapping[str, Any]) -> None:
-    """The cache of `inputs`, as runners.stacking.model_cache makes them. No secret is read here, or kept."""
+    """The cache of `inputs`, as runners.stacking.model_cache makes them. No secret is read here, or kept.
+
+    `volume_name` is that of a volume which is there already, and is gone on with.
+    """
     stack = str(inputs["stack"])
     unique = UniqueName("name", keepers={"stack": stack})
-    name = Output.all(unique.stamp, unique.suffix).apply(lambda made: _named(stack, *made))
+    made = Output.all(unique.stamp, unique.suffix).apply(lambda parts: volume_name(stack, *parts))
+    taken_on = str(inputs.get("volume_name") or "")
+    name = taken_on or made
     common = {"provisioner": inputs["provisioner"], "owner": inputs["owner"]}
     named = VolumeName(VolumeNameProvider(), "volume-name", unique_name=name, **common)
     volume = CacheVolume(
         "volume",
         unique_name=named.unique_name,
+        taken_on=bool(taken_on),
         **common,
         size_gb=inputs["size_gb"],
         asked_region=inputs["asked_region"],
@@ -56,11 +61,6 @@ def _resource(model: Mapping[str, Any]) -> str:
     """What Pulumi calls it; never the same for two models of a cache."""
     name = f"{model['repo']}@{model['commit'][:7]} {model['files'][:6]} {model['place']}"
     return name.replace("/", ".").removesuffix(" .").replace(" ", "-")
-
-
-def _named(stack: str, stamp: str, suffix: str) -> str:
-    tail = f"-{stamp}-{suffix}"
-    return f"recipe-cache-{stack}"[: _LONGEST - len(tail)] + tail
 
 
 def _holds(volume_id: str, *fetched: Mapping[str, Any], noted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
+
+_LONGEST = 60
+_PREFIX = "recipe-cache-"
+_NAME = re.compile(rf"{_PREFIX}(?P<stack>.+)-(?P<stamp>\d{{8}}-\d{{6}})-(?P<suffix>[0-9a-f]{{4}})")
+
+
+def volume_name(stack: str, stamp: str, suffix: str) -> str:
+    """What a stack's volume is called; of a long name of a stack only the beginning is in it."""
+    tail = f"-{stamp}-{suffix}"
+    return f"{_PREFIX}{stack}"[: _LONGEST - len(tail)] + tail
+
+
+def stack_in(name: str) -> str | None:
+    """The name of the stack for which a volume of this name was made, as far as it says; None if it is no cache's."""
+    found = _NAME.fullmatch(name)
+    return found["stack"] if found else None
+
+
+def is_of(name: str, stack: str) -> bool:
+    """Whether a volume of this name was made for a stack of that name."""
+    found = _NAME.fullmatch(name)
+    return found is not None and name == volume_name(stack, found["stamp"], found["suffix"])
 
 
 @dataclass(frozen=True, kw_only=True)

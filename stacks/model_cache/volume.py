@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import (
@@ -23,7 +23,6 @@ from stacks.model_cache.lifecycle import Cache
 from stacks.providing import Name, NameProvider, Provider, plain
 from stacks.unique import made_here
 
-T = TypeVar("T")
 
 
 class CacheProvider(Provider):
@@ -46,7 +45,10 @@ class VolumeProvider(CacheProvider):
         return CheckResult(news, [])
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        """It grows, or is made anew where somebody has deleted it. Raises UsageError for one that is to move."""
+        """It grows, or is made anew where somebody has deleted it; or a twin of it is there, which ends.
+
+        Raises UsageError for one that is to move.
+        """
         with self._told():
             asked, here = _news.get("asked_region"), _olds["region"]
             if asked and asked != here:
@@ -55,33 +57,38 @@ class VolumeProvider(CacheProvider):
                     advice=f"make a second one: recipe stack up model_cache/NAME --region {asked}; or recipe stack "
                     "destroy first, and all that it holds is lost",
                 )
-            found = _run(self._cache(_olds).provisioner.find_volume(str(_olds["volume_id"])))
+            cache = self._cache(_olds)
+            found, twins = asyncio.run(_seen(cache, str(_olds["volume_id"])))
             if found is None:
                 report.say(f"volume {_olds['volume_id']} is not there any more: another one is made, and it is empty")
-            return DiffResult(changes=found is None or int(_news["size_gb"]) > found.size_gb, replaces=[])
+                return DiffResult(changes=True, replaces=[])
+            spare = [twin for twin in twins if _is_spare(twin, found, _news)]
+            for twin in twins:
+                cache.say(_of_twin(twin, found, spare=twin in spare))
+            return DiffResult(changes=bool(spare) or int(_news["size_gb"]) > found.size_gb, replaces=[])
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         with self._told():
             cache = self._cache(props)
-            volume = _run(cache.make(props, fresh=made_here(str(props["unique_name"]))))
+            volume = asyncio.run(cache.make(props, fresh=made_here(str(props["unique_name"]))))
             return CreateResult(volume.name, _outs(props, volume, cache))
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         with self._told():
             cache, wanted = self._cache(_news), {**_news, "region": _olds["region"]}
-            return UpdateResult(_outs(wanted, _run(cache.adjust(str(_olds["volume_id"]), wanted)), cache))
+            return UpdateResult(_outs(wanted, asyncio.run(_adjusted(cache, str(_olds["volume_id"]), wanted)), cache))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         with self._told():
             cache = self._cache(props)
-            volume = _run(cache.provisioner.find_volume(str(props["volume_id"])))
+            volume = asyncio.run(cache.provisioner.find_volume(str(props["volume_id"])))
             return ReadResult("", {}) if volume is None else ReadResult(id_, _outs(props, volume, cache))
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """With proof. Raises with name, price and command where there is none."""
         with self._told():
             cache = self._cache(_props)
-            gone = _run(cache.delete(str(_props["volume_id"]), str(_props["unique_name"]), str(_props["owner"])))
+            gone = asyncio.run(cache.delete(str(_props["volume_id"]), str(_props["unique_name"]), str(_props["owner"])))
             cache.say(gone.proof)
 
 
@@ -115,9 +122,13 @@ class CacheVolume(Resource, module="recipe", name="Volume"):
         size_gb: int,
         asked_region: str,
         suggested_region: str,
+        taken_on: bool = False,
         opts: ResourceOptions | None = None,
     ) -> None:
-        """`asked_region` may be empty: then a new one is made in the suggested region, any other stays where it is."""
+        """`asked_region` may be empty: then a new one is made in the suggested region, any other stays where it is.
+
+        `taken_on`: it was there before this stack, and so were others of its name, whatever lies on them.
+        """
         props: dict[str, Any] = {
             "provisioner": provisioner,
             "owner": owner,
@@ -125,11 +136,42 @@ class CacheVolume(Resource, module="recipe", name="Volume"):
             "size_gb": size_gb,
             "asked_region": asked_region,
             "suggested_region": suggested_region,
+            "taken_on": taken_on,
             "region": None,
             "volume_id": None,
             "usd_per_month": None,
         }
         super().__init__(VolumeProvider(), name, props, opts)
+
+
+async def _seen(cache: Cache, volume_id: str) -> tuple[StoredVolume | None, list[StoredVolume]]:
+    """The volume, and others of its name."""
+    found = await cache.provisioner.find_volume(volume_id)
+    return found, [] if found is None else await cache.twins(found)
+
+
+async def _adjusted(cache: Cache, volume_id: str, wanted: Mapping[str, Any]) -> StoredVolume:
+    """The volume as it is to be, and no twin of it."""
+    volume = await cache.adjust(volume_id, wanted)
+    for twin in await cache.twins(volume):
+        if _is_spare(twin, volume, wanted):
+            cache.say((await cache.delete_one(twin)).proof)
+    return volume
+
+
+def _is_spare(twin: StoredVolume, volume: StoredVolume, wanted: Mapping[str, Any]) -> bool:
+    """Whether nothing can lie on it: the stack has made the name, for one request, and told of the other one alone.
+
+    One that somebody has grown, or made elsewhere, is his.
+    """
+    return not wanted.get("taken_on") and twin.region == volume.region and twin.size_gb <= volume.size_gb
+
+
+def _of_twin(twin: StoredVolume, volume: StoredVolume, *, spare: bool) -> str:
+    what = f"RunPod has a second volume called {twin.name}: {twin.id}, {twin.size_gb} GB in {twin.region}"
+    if spare:
+        return f"{what}; nothing was ever brought onto it, so recipe stack up deletes it and keeps {volume.id}"
+    return f"{what}; it bills, and nobody here knows what lies on it: recipe stack list says how it is ended"
 
 
 def _outs(props: Mapping[str, Any], volume: StoredVolume, cache: Cache) -> dict[str, Any]:
@@ -141,8 +183,3 @@ def _outs(props: Mapping[str, Any], volume: StoredVolume, cache: Cache) -> dict[
         "region": volume.region,
         "usd_per_month": cache.provisioner.volume_usd_per_month(volume.size_gb),
     }
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Pulumi's provider calls from threads of its own."""
-    return asyncio.run(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pulumi.dynamic.dynamic import serialize_provider
 from provisioners.contract import Boot, BootJob, Lease, Offer, Order
 from provisioners.journal import Journal
 from provisioners.preflight import clear
+from provisioners.site import site_of
 from recipes.spec import Resources, Volume
 from stacks import report, unique
 from stacks.holding import minded
@@ -26,6 +28,7 @@ from stacks.model_cache.download import DownloadProvider
 from stacks.model_cache.volume import CacheProvider, VolumeNameProvider, VolumeProvider
 from stacks.orders import Request, pack
 from stacks.providing import ProviderFailed
+from tests.conftest import eventually
 from tests.emulators.runpod import RunPod, emulated
 
 pytestmark = pytest.mark.real
@@ -147,6 +150,51 @@ def test_whatever_goes_wrong_there_is_one_volume_and_none_at_the_end(pulumi: Pul
     grown = pulumi.provider().update(NAME, outs, larger).outs
     assert (grown["volume_id"], grown["size_gb"]) == (outs["volume_id"], 100)
     pulumi.delete(grown)
+
+
+def listed(count: int) -> None:
+    """Waits until RunPod's list has so many volumes."""
+
+    def has() -> bool:
+        cache = lifecycle.Cache.of(site_of(os.environ), "runpod", str)
+        return len(asyncio.run(cache.provisioner.volumes())) == count
+
+    eventually(has)
+
+
+def test_a_twin_that_lists_have_late_is_told_by_a_preview_and_ended_by_the_next_update(pulumi: Pulumi) -> None:
+    pulumi.runpod.inject(volume_duplicate=1, volume_list_lag_s=1.0)
+    outs = pulumi.create()
+    assert len(pulumi.runpod.billing_volumes) == 2
+    listed(2)
+    wanted = pulumi.checked({**outs})
+    diff = pulumi.provider().diff(NAME, outs, wanted)
+    assert (diff.changes, diff.replaces) == (True, [])
+    assert "deletes it and keeps " + outs["volume_id"] in pulumi.said
+    assert len(pulumi.runpod.billing_volumes) == 2, "a look deletes nothing"
+    again = pulumi.provider().update(NAME, outs, wanted).outs
+    assert again["volume_id"] == outs["volume_id"]
+    assert pulumi.runpod.billing_volumes == [outs["volume_id"]]
+    assert not pulumi.provider().diff(NAME, again, wanted).changes
+    pulumi.delete(again)
+
+
+@pytest.mark.parametrize("his", ["grown", "taken on"])
+def test_a_twin_that_may_hold_something_is_told_and_stays(pulumi: Pulumi, his: str) -> None:
+    pulumi.runpod.inject(volume_duplicate=1, volume_list_lag_s=1.0)
+    asked = {"taken_on": his == "taken on"}
+    outs = pulumi.create(**asked)
+    listed(2)
+    (twin,) = {*pulumi.runpod.billing_volumes} - {outs["volume_id"]}
+    if his == "grown":
+        asyncio.run(lifecycle.Cache.of(site_of(os.environ), "runpod", str).provisioner.grow_volume(twin, 90))
+    wanted = pulumi.checked({**outs}, **asked)
+    assert not pulumi.provider().diff(NAME, outs, wanted).changes
+    assert twin in pulumi.said
+    larger = pulumi.checked({**outs}, size_gb=60.0, **asked)
+    outs = pulumi.provider().update(NAME, outs, larger).outs
+    assert {*pulumi.runpod.billing_volumes} == {outs["volume_id"], twin}
+    pulumi.delete(outs)
 
 
 def test_after_a_crash_between_create_and_state_the_same_volume_is_found(pulumi: Pulumi) -> None:

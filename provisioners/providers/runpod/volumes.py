@@ -166,11 +166,18 @@ class VolumeKeeping:
         return _stored(now)
 
     async def delete_volume(self, volume_id: str | None, name: str, *, patience_s: float = 60.0) -> Release:
-        ids = [volume_id] if volume_id else []
+        return await self._delete([volume_id] if volume_id else [], name, patience_s)
+
+    async def delete_one(self, volume: StoredVolume, *, patience_s: float = 60.0) -> Release:
+        return await self._delete([volume.id], volume.name, patience_s, whole_name=False)
+
+    async def _delete(self, ids: list[str], name: str, patience_s: float, *, whole_name: bool = True) -> Release:
         try:
             async with self._rest() as rest:
                 shelf = _Shelf(rest)
-                release = await let_go(shelf, name, ids, self._pace, patience_s=patience_s, kind=VOLUME)
+                release = await let_go(
+                    shelf, name, ids, self._pace, patience_s=patience_s, whole_name=whole_name, kind=VOLUME
+                )
         except NoMachine as error:
             return MayStillBill(error.message, VOLUME.command)
         if isinstance(release, MayStillBill) and shelf.refusals:
