@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from provisioners.contract import Gone, Lease, MayStillBill, Provisioner, Site
 from provisioners.journal import Journal

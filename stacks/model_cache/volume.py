@@ -24,7 +24,6 @@ from stacks.providing import Name, NameProvider, Provider, plain
 from stacks.unique import made_here
 
 
-
 class CacheProvider(Provider):
     """What the providers of a cache's resources have in common."""
 
