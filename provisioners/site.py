@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from provisioners.contract import Site
+if TYPE_CHECKING:
+    from provisioners.contract import Site
 
 
 def recipe_home(env: Mapping[str, str] = os.environ) -> Path:
@@ -21,4 +23,6 @@ def recipe_cache(env: Mapping[str, str] = os.environ) -> Path:
 
 def site_of(env: Mapping[str, str]) -> Site:
     """All of it; what happens to the environment later changes nothing in it."""
+    from provisioners.contract import Site  # a list of runs needs a folder and no contract
+
     return Site(home=recipe_home(env), cache=recipe_cache(env), env=dict(env))
