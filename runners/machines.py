@@ -14,8 +14,9 @@ from provisioners.contract import Gone, Lease, MayStillBill, Provisioner, Releas
 from provisioners.guarded import gone_since
 from provisioners.journal import Entry, Journal
 from provisioners.masking import Mask
+from provisioners.named import underlying_of
 from provisioners.site import site_of
-from recipes.errors import NoCredentials, NoMachine, RecipeError
+from recipes.errors import NoCredentials, NoMachine, RecipeError, UsageError
 from runners import registry
 from runners.ledger import Ledger
 from runners.machine import Client, Machine
@@ -51,13 +52,16 @@ def _machine(entry: Entry, ledger: Ledger) -> Machine:
 def of_stack(ledger: Ledger, reference: str) -> Entry | None:
     """The open lease of a stack's pod, by the run that its name carries, its name, or the stack; None if none is it.
 
-    Of several of a stack the latest.
+    Of several of a stack the latest. Raises UsageError for a stack of which no pod was rented from here.
     """
     for entry in reversed(Journal(ledger.path).open_leases()):
         lease = entry.lease
         if not Place.of(lease).own and reference in (lease.run_id, lease.name, lease.id):
             return entry
     entries = [entry for stack, entry in in_stacks(ledger) if str(stack) == reference]
+    if not entries and reference.partition("/")[0] == "gpu_pod":
+        message = f"no pod of stack {reference} that may bill was rented from here"
+        raise UsageError(message, advice=f"recipe stack destroy {reference} ends one that was rented from elsewhere")
     return entries[-1] if entries else None
 
 
@@ -131,7 +135,7 @@ async def _ended(machine: Machine, ledger: Ledger) -> bool:
 def _lister(provider: str) -> str:
     """Who lists the machines of a provisioner: itself, or the one that it stands upon."""
     with suppress(RecipeError):
-        return getattr(registry.provisioner(provider), "underlying", provider)
+        return underlying_of(registry.provisioner(provider))
     return provider
 
 

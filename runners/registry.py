@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import provisioners.providers
 import runners.engines
 import runners.workloads
+from provisioners.named import PROVISIONERS, provisioner_named
 from provisioners.site import site_of
 from recipes.errors import Refused
 from recipes.plugins import PluginNames, load_plugin
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from runners.engine import Engine
     from runners.workload import Workload
 
-PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
 ENGINES = (runners.engines, "gpu_recipe.engines")
 WORKLOADS = (runners.workloads, "gpu_recipe.workloads")
 
@@ -53,8 +52,7 @@ def provisioner(name: str) -> Provisioner:
             f"resources.provisioner {name} is not in this version of recipe",
             advice=f"it has {', '.join(known)}; a plug-in can add others",
         )
-    made: Provisioner = load_plugin(*PROVISIONERS, name)(site())
-    return made
+    return provisioner_named(site(), name)
 
 
 def engine(name: str) -> Engine:

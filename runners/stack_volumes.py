@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from provisioners.contract import Finding, Host, Provisioner, Site
+from provisioners.named import underlying_of
 from provisioners.volumes import VolumeKeeper
 from recipes.errors import NoMachine, RecipeError, Refused
 from recipes.load import LoadedRecipe
@@ -74,7 +75,17 @@ class StackVolume:
                 message=f"stack {self.ref} as this machine saw it at {self.seen_at:%Y-%m-%d %H:%M} UTC",
                 suggestion="recipe stack install gets Pulumi's engine, which knows how it is now",
             )
-        if hub is None or self.place is None:
+        if hub is None:
+            return
+        if self.place is None:
+            yield Finding(
+                level="warn",
+                code="stack",
+                message=f"the recipe stores its model outside of the volume at {self.path}: every run downloads it",
+                suggestion=f"leave model.path out, or write one below {self.path}",
+                numbers={"bytes": hub.bytes},
+                path="model.path",
+            )
             return
         size, numbers = amount_of(hub.bytes), {"bytes": hub.bytes}
         if held := self.held(hub):
@@ -159,8 +170,8 @@ async def _outputs(site: Site, ref: StackRef) -> Outputs:
 
 def keeper_of(provisioner: Provisioner) -> VolumeKeeper | None:
     """Who keeps the volumes that its machines mount; None if they mount none that outlive them."""
-    underlying = getattr(provisioner, "underlying", None)
-    keeper = registry.provisioner(underlying) if underlying else provisioner
+    name = underlying_of(provisioner)
+    keeper = provisioner if name == provisioner.name else registry.provisioner(name)
     return cast(VolumeKeeper, keeper) if hasattr(keeper, "make_volume") else None
 
 
@@ -174,17 +185,29 @@ def place_on(recipe: Recipe, volume: Volume) -> str | None:
     return str(PurePosixPath(path).relative_to(volume.path))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a run has to say of its stack's volume, a sentence each."""
+
+    missed: str = ""
+    """The model was not there, although it was said to be."""
+    brought: str = ""
+    """This run has brought it."""
+
+
 def after_prepare(
     volume: StackVolume, hub: HubModel, host: Host, downloaded_bytes: int, *, site: Site, run_id: str, at: datetime
-) -> str | None:
-    """Note who brought the model, once it lies on the volume whole; a sentence where it was not there after all."""
+) -> Told:
+    """Note who brought the model, once it lies on the volume whole."""
     if volume.place is None or host.place(volume.path) != volume.path:
-        return None
-    if volume.held(hub) and downloaded_bytes:
-        size = amount_of(downloaded_bytes)
-        return f"stack {volume.ref} was said to hold {hub.repo}, and did not: {size} were downloaded again"
-    note_filled(site, volume, hub, run_id, at)
-    return None
+        return Told()
+    if not volume.held(hub):
+        note_filled(site, volume, hub, run_id, at)
+        return Told(brought=f"stack {volume.ref} holds it now; recipe stack up {volume.ref} tells other machines")
+    if not downloaded_bytes:
+        return Told()
+    size = amount_of(downloaded_bytes)
+    return Told(missed=f"stack {volume.ref} was said to hold {hub.repo}, and did not: {size} were downloaded again")
 
 
 def note_filled(site: Site, volume: StackVolume, hub: HubModel, run_id: str, at: datetime) -> None:

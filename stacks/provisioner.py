@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import provisioners.providers
 from provisioners.contract import (
     Bill,
     Clearance,
@@ -21,13 +20,12 @@ from provisioners.contract import (
     Observed,
     Offer,
     Order,
-    Provisioner,
     Release,
     Site,
 )
+from provisioners.named import provisioner_named
 from provisioners.phase_times import PhaseTimes, phase_times_of
 from recipes.errors import NoMachine, RecipeError, Unsettled
-from recipes.plugins import load_plugin
 from recipes.ranges import Range
 from stacks import engine
 from stacks.automation import Managed
@@ -58,7 +56,7 @@ class PulumiProvisioner:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._runpod: Provisioner = load_plugin(provisioners.providers, "gpu_recipe.provisioners", UNDERLYING)(site)
+        self._runpod = provisioner_named(site, UNDERLYING)
         self._mask = mask_of(site.env)
         self._told: dict[str, Lease] = {}
         """What a pod's provider has told of it, also where Pulumi did not get to its end."""

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from provisioners.contract import Gone, Lease, MayStillBill, Provisioner
+from provisioners.contract import Gone, Lease, MayStillBill, Provisioner, Release
 from provisioners.journal import Entry, Journal
+from provisioners.named import underlying_of
 from provisioners.naming import owner_name, read_name
 from provisioners.preflight import clear
 from provisioners.site import recipe_home
@@ -19,15 +20,18 @@ from recipes.load import LoadedRecipe
 from runners import registry
 from runners.budget import lease_deadline
 from runners.ledger import Ledger
+from runners.machine import Machine
+from runners.machines import end, in_stacks, journalled
 from runners.ordering import boot_env, order_with
 from runners.plan import Plan
 from runners.planning import make_plan
 from runners.stacking.program import StackOptions
+from stacks.gpu_pod.lifecycle import ELSEWHERE
 from stacks.holding import held
 from stacks.orders import Request, digest_of, lease_of, pack
 from stacks.provisioner import UNDERLYING
 from stacks.reference import StackRef
-from stacks.values import Changes, Heard
+from stacks.values import Changes, Heard, Unusable
 
 _NOT_WANTED = {"provisioner", "retry", "hosts", "ssh_key", "jump_host", "price_per_hour", "price_per_kwh"}
 """Of a recipe's resources: what makes no other pod."""
@@ -42,8 +46,10 @@ async def inputs(
     before: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What `stacks.gpu_pod.program` is run with, after the checks that a run of the recipe would have to pass."""
-    if options.size_gb is not None or options.region is not None or options.fill:
-        raise UsageError("--size, --region and --fill are the model cache's", advice="recipe stack up model_cache")
+    if options.size_gb is not None or options.region is not None or options.fill or options.volume:
+        raise UsageError(
+            "--size, --region, --fill and --volume are the model cache's", advice="recipe stack up model_cache"
+        )
     if not recipes:
         if before is None:
             raise UsageError(f"stack {ref}: nobody has said whose pod it is", advice=f"recipe stack up {ref} RECIPE")
@@ -54,10 +60,10 @@ async def inputs(
     plan = await make_plan(recipes[0], env, forced=options.forced)
     if plan.no_machine is not None and plan.exit_code == ExitCode.NO_MACHINE:
         raise plan.no_machine
-    return _inputs(plan, env, before)
+    return _inputs(plan, env)
 
 
-def _inputs(plan: Plan, env: Mapping[str, str], before: Mapping[str, Any] | None) -> dict[str, Any]:
+def _inputs(plan: Plan, env: Mapping[str, str]) -> dict[str, Any]:
     recipe, clearance, now = plan.recipe, clear(plan.findings), datetime.now(UTC)
     deadline = lease_deadline(recipe.limits, plan.offer.usd_per_h, now, billable=plan.provisioner.billable)
     if not plan.provisioner.billable or deadline is None:
@@ -79,8 +85,8 @@ def _inputs(plan: Plan, env: Mapping[str, str], before: Mapping[str, Any] | None
     }
     return {
         "recipe": recipe.name,
-        "owner": (before or {}).get("owner") or owner_name(env),
-        "provisioner": getattr(plan.provisioner, "underlying", plan.provisioner.name),
+        "owner": owner_name(env),
+        "provisioner": underlying_of(plan.provisioner),
         "order": pack(Request.of(order, clearance, plan.offers)),
         "secrets": secrets,
         "wanted": _without_nothing(wanted),
@@ -112,6 +118,11 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
     ]
 
 
+async def warnings(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    """None: a pod that nobody holds is recipe reap's, and ends itself."""
+    return []
+
+
 def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The pod, its price, its end and the way in."""
     if not outputs.get("lease"):
@@ -131,17 +142,24 @@ def may_bill(outputs: Mapping[str, Any]) -> str:
     if not outputs.get("lease"):
         return ""
     lease = lease_of(outputs["lease"])
-    return f"pod {lease.id} ({lease.name}) at {_price(lease)} until {_until(lease)}"
+    return _told_of(lease)
+
+
+def left(ref: StackRef, outputs: Mapping[str, Any]) -> str:
+    """Pods that were asked for from here, and that the journal has as open."""
+    return " and ".join(_told_of(machine.lease) for machine in _left(ref, outputs))
 
 
 async def after_up(
     ref: StackRef, inputs: Mapping[str, Any], outputs: Mapping[str, Any], env: Mapping[str, str], heard: Heard
 ) -> list[str]:
-    """Waits until the pod can be reached; then, and only then, the stack holds it. Raises NoMachine."""
+    """Waits until the pod can be reached; then, and only then, the stack holds it. Raises Unusable."""
     lease = lease_of(outputs["lease"])
     journal = _journal()
     entry = _entry(journal, lease)
-    if entry is None:
+    if entry is None or entry.lease.details.get(ELSEWHERE):
+        if entry is not None:
+            journal.created(held(entry.lease, ref))
         where = "it was rented from another computer, whose key alone opens it"
         return [f"{lease.name}: {where}; recipe stack destroy {ref} ends it from here as well"]
     provisioner = registry.provisioner(_OWN)
@@ -157,11 +175,12 @@ async def _reach(provisioner: Provisioner, lease: Lease, within_s: float | None,
     try:
         async with asyncio.timeout(within_s):
             host = await provisioner.host(lease)
-    except TimeoutError:
-        what = f"{lease.name} could not be reached within limits.deadlines.provision"
-        raise NoMachine(what, advice=advice) from None
+    except TimeoutError as error:
+        waited_for = "".join(f": {why}" for why in error.__cause__.args) if error.__cause__ else ""
+        what = f"{lease.name} could not be reached within limits.deadlines.provision{waited_for}"
+        raise Unusable(what, advice=advice) from None
     except NoMachine as error:
-        raise NoMachine(f"{lease.name} cannot be reached: {error.message}", advice=advice) from error
+        raise Unusable(f"{lease.name} cannot be reached: {error.message}", advice=advice) from error
     for note in host.notes:
         heard(note)
     await host.close()
@@ -176,18 +195,29 @@ async def after_failure(
 
 async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
     """The proof, from the journal or from the provider itself. Raises MayStillBillError without one."""
+    found = [(machine.lease, await end(machine, _ledger())) for machine in _left(ref, {})]
     lease = _lease_of(ref, outputs)
-    if lease is None:
-        return []  # what bore the stack's name has ended with it
-    journal = _journal()
-    latest = journal.of_run(lease.run_id)
+    if lease is not None and lease.name not in [ended.name for ended, _ in found]:
+        found.append((lease, await _release_of(lease)))
+    for ended, release in found:
+        if isinstance(release, MayStillBill):
+            raise MayStillBillError(f"NOT PROVEN GONE: {_told_of(ended)}: {release.reason}", advice=release.command)
+    return [release.proof for _, release in found if isinstance(release, Gone)]
+
+
+async def _release_of(lease: Lease) -> Release:
+    """Pulumi has done what it can."""
+    latest = _journal().of_run(lease.run_id)
     if latest is not None and latest.state == "gone" and latest.proof:
-        return [latest.proof]
-    match await registry.provisioner(UNDERLYING).destroy(lease):  # Pulumi has done what it can
-        case Gone(proof, _):
-            return [proof]
-        case MayStillBill(reason, command):
-            raise MayStillBillError(f"{may_bill(outputs) or lease.name} is not proven gone: {reason}", advice=command)
+        return Gone(latest.proof)
+    return await registry.provisioner(UNDERLYING).destroy(lease)
+
+
+def _left(ref: StackRef, outputs: Mapping[str, Any]) -> list[Machine]:
+    """The journal's open machines of this stack, but for the one that it puts out."""
+    out, ledger = dict(outputs.get("lease") or {}), _ledger()
+    names = {entry.lease.name for stack, entry in in_stacks(ledger) if stack == ref} - {out.get("name")}
+    return [machine for machine in journalled(ledger) if machine.lease.name in names]
 
 
 def _lease_of(ref: StackRef, outputs: Mapping[str, Any]) -> Lease | None:
@@ -198,14 +228,22 @@ def _lease_of(ref: StackRef, outputs: Mapping[str, Any]) -> Lease | None:
     return Lease(provider=_OWN, name=ref.name, run_id=said.run) if said is not None else None
 
 
+def _ledger() -> Ledger:
+    return Ledger(Path(recipe_home()))
+
+
 def _journal() -> Journal:
-    return Journal(Ledger(Path(recipe_home())).path)
+    return Journal(_ledger().path)
 
 
 def _entry(journal: Journal, lease: Lease) -> Entry | None:
     """The pod's open lease, if this computer has asked for it."""
     entry = journal.of_run(lease.run_id)
     return entry if entry is not None and entry.open and entry.lease.name == lease.name else None
+
+
+def _told_of(lease: Lease) -> str:
+    return f"pod {lease.id or '?'} ({lease.name}) at {_price(lease)} until {_until(lease)}"
 
 
 def _price(lease: Lease) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from provisioners.contract import Lease, Offer, Order
 from provisioners.journal import Journal
+from provisioners.named import underlying_of
 from provisioners.naming import owner_name
 from provisioners.preflight import clear
 from provisioners.site import site_of
@@ -174,7 +175,9 @@ async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[
 def _keeper(recipes: Sequence[LoadedRecipe], before: Mapping[str, Any]) -> tuple[VolumeKeeper, str]:
     """Who keeps the volume: one provisioner for all of the recipes. Raises UsageError."""
     asked = [loaded.recipe.resources.provisioner for loaded in recipes]
-    names = {_underlying(name) for name in (*asked, *([before["provisioner"]] if before else ()))}
+    names = {
+        underlying_of(registry.provisioner(name)) for name in (*asked, *([before["provisioner"]] if before else ()))
+    }
     if len(names) > 1:
         raise UsageError(
             f"one volume cannot be mounted by machines of {' and '.join(sorted(names))}",
@@ -182,11 +185,6 @@ def _keeper(recipes: Sequence[LoadedRecipe], before: Mapping[str, Any]) -> tuple
         )
     (name,) = names
     return _keeper_named(name), name
-
-
-def _underlying(name: str) -> str:
-    """The provisioner whose volumes its machines mount."""
-    return str(getattr(registry.provisioner(name), "underlying", name))
 
 
 def _keeper_named(name: str) -> VolumeKeeper:

@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import provisioners.providers
 from provisioners.acquire import Acquisition
 from provisioners.contract import Gone, Lease, MayStillBill, Observed, Provisioner, Site
 from provisioners.journal import Entry, Journal
+from provisioners.named import provisioner_named
 from provisioners.naming import read_name
 from recipes.errors import MayStillBillError, NoMachine, Unsettled
-from recipes.plugins import load_plugin
 from stacks import report
 from stacks.orders import Request, lease_data, lease_of
 
-PROVISIONERS = (provisioners.providers, "gpu_recipe.provisioners")
 _USABLE = ("starting", "running")
 _ENDED = ("stopped", "failed", "gone")
 _LISTED_S = 60.0
@@ -39,8 +37,7 @@ class Keeper:
     def of(cls, site: Site, provisioner: str, mask: Callable[[str], str]) -> Keeper:
         """Raises UsageError if there is no such provisioner, or the journal cannot be written."""
         site.home.mkdir(parents=True, exist_ok=True)
-        made: Provisioner = load_plugin(*PROVISIONERS, provisioner)(site)
-        return cls(made, Journal(site.home / "ledger.db", mask), mask)
+        return cls(provisioner_named(site, provisioner), Journal(site.home / "ledger.db", mask), mask)
 
     async def create(self, request: Request, *, made_at: datetime | None, retry_s: float | None = None) -> Lease:
         """The pod of the request's unique name: the one that there is, else a new one.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import (
@@ -28,7 +28,6 @@ from stacks.providing import Name, NameProvider, Provider, plain
 from stacks.reference import StackRef
 from stacks.unique import made_here
 
-T = TypeVar("T")
 _REPLACES = ("run", "wanted", "provisioner")
 _UPDATES = ("max_price", "release_s")
 _KEPT = ("unique_name", "deadline", "made_at", "lease", "state")
@@ -55,7 +54,7 @@ class GpuPodProvider(Provider):
             request = request.with_lease(lease)
             retry_s = request.order.resources.retry
             keeper = self._keeper(props)
-            standing = _run(keeper.create(request, made_at=made_at, retry_s=retry_s))
+            standing = asyncio.run(keeper.create(request, made_at=made_at, retry_s=retry_s))
             outs = {**_shown(props), "lease": lease_data(standing), "state": "starting"}
             return CreateResult(standing.id or standing.name, outs)
 
@@ -67,7 +66,7 @@ class GpuPodProvider(Provider):
         replaces = [key for key in _REPLACES if _olds.get(key) != _news.get(key)]
         if not replaces and _olds.get("lease"):
             with self._told():
-                if _run(self._keeper(_olds).is_over(lease_in(_olds))):
+                if asyncio.run(self._keeper(_olds).is_over(lease_in(_olds))):
                     replaces.append("run")
         updates = [key for key in _UPDATES if _olds.get(key) != _news.get(key)]
         return DiffResult(changes=bool(replaces or updates), replaces=replaces, delete_before_replace=True)
@@ -75,7 +74,7 @@ class GpuPodProvider(Provider):
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """As RunPod has it now; one that has ended is told as absent. What cannot be asked stays as it was."""
         with self._told():
-            seen = _run(self._keeper(props).observe(lease_in(props)))
+            seen = asyncio.run(self._keeper(props).observe(lease_in(props)))
             if seen.state == "gone":
                 return ReadResult("", {})
             state = props.get("state") if seen.state == "unknown" else seen.state
@@ -88,7 +87,7 @@ class GpuPodProvider(Provider):
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Let it go, with proof. Raises with name, price and command where there is none."""
         with self._told():
-            _run(self._keeper(_props).delete(lease_in(_props), patience_s=float(_props.get("release_s") or 60)))
+            asyncio.run(self._keeper(_props).delete(lease_in(_props), patience_s=float(_props.get("release_s") or 60)))
 
     def _keeper(self, props: Mapping[str, Any]) -> Keeper:
         return Keeper.of(self._site, str(props["provisioner"]), self._mask)
@@ -161,8 +160,3 @@ def _held(lease: Lease) -> Lease:
 def _shown(props: dict[str, Any]) -> dict[str, Any]:
     """What the state keeps in clear: no secret, and nothing of Pulumi's own."""
     return {key: value for key, value in plain(props).items() if key not in _UNTOLD}
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Pulumi's provider calls from threads of its own."""
-    return asyncio.run(work)
