@@ -109,8 +109,11 @@ def _note_stack(
     from runners.stack_volumes import after_prepare  # few runs have such a volume
 
     now, site = datetime.now(UTC), registry.site()
-    if wrong := after_prepare(volume, hub, host, downloaded_bytes, site=site, run_id=run_id, at=now):
-        emit(Warned("prepare", wrong))
+    noted = after_prepare(volume, hub, host, downloaded_bytes, site=site, run_id=run_id, at=now)
+    if noted.missed:
+        emit(Warned("prepare", noted.missed))
+    if noted.brought:
+        emit(Noted("prepare", noted.brought))
 
 
 async def _engine(
@@ -142,7 +145,8 @@ async def _model(
 ) -> tuple[str, int]:
     """Where it lies, and what had to be downloaded of it."""
     if plan.model.hub and job:
-        folder, downloaded_bytes = await _download(plan.model.hub, job, host, env, log, emit)
+        on = f" on stack {plan.mounted.ref}" if plan.mounted and plan.mounted.place is not None else ""
+        folder, downloaded_bytes = await _download(plan.model.hub, on, job, host, env, log, emit)
         return plan.model.loaded_from(folder), downloaded_bytes
     if plan.model.path:
         return str(await host.provide(plan.model.path)), 0
@@ -150,7 +154,7 @@ async def _model(
 
 
 async def _download(
-    hub: HubModel, job: BootJob, host: Host, env: Mapping[str, str], log: _Log, emit: Listener
+    hub: HubModel, on: str, job: BootJob, host: Host, env: Mapping[str, str], log: _Log, emit: Listener
 ) -> tuple[Path, int]:
     said: dict[str, Any] = {}
     speed = _Speed()
@@ -164,13 +168,23 @@ async def _download(
 
     status = await run(host, job.name, job.argv, env, heard, log)
     if "path" in said:
-        emit(Noted("prepare", f"{hub.repo} @ {hub.commit[:7]}, {hub.bytes / 1e6:,.1f} MB{speed.average()}"))
-        return Path(said["path"]), int(said.get("downloaded", hub.bytes))
+        downloaded_bytes = int(said.get("downloaded", hub.bytes))
+        emit(Noted("prepare", _brought(hub, on, downloaded_bytes, speed.average())))
+        return Path(said["path"]), downloaded_bytes
     error = said.get("error") or {
         "message": f"the download ended with exit status {status}",
         "advice": "see install.log",
     }
     raise HostCommandFailed(error["message"], advice=error["advice"])
+
+
+def _brought(hub: HubModel, on: str, downloaded_bytes: int, rate: str) -> str:
+    """What was there, and what had to be fetched; `on` says where."""
+    model = f"{hub.repo} @ {hub.commit[:7]}, {hub.bytes / 1e6:,.1f} MB"
+    if downloaded_bytes <= 0:
+        return f"{model}: found{on}, 0 B downloaded"
+    missing = "" if downloaded_bytes >= hub.bytes else f" ({downloaded_bytes / 1e6:,.1f} MB were missing)"
+    return f"{model}: downloaded{missing}{rate}"
 
 
 class _Speed:

@@ -43,10 +43,18 @@ def idle_lines(result: Mapping[str, Any]) -> Iterator[str]:
     amounts, words = (usd, dollars) if known else (seconds, clock_time)
     total = sum(amounts.values())
     causes = sorted((cause for cause in amounts if amounts[cause] >= _TOLD * total), key=lambda cause: -amounts[cause])
-    parts = [f"{_WORDS.get(cause, cause)} {words(amounts[cause])}" for cause in causes]
+    parts = [f"{_name_of(cause, result)} {words(amounts[cause])}" for cause in causes]
     rest = total - sum(amounts[cause] for cause in causes)
     parts += [f"the rest {words(rest)}"] if rest > _TOLD**2 * total else []
     yield f"idle         {words(total)}: {' · '.join(parts)}"
+
+
+def _name_of(cause: str, result: Mapping[str, Any]) -> str:
+    """A download that was none is looking for what is there."""
+    prepared = result.get("prepared") or {}
+    if cause == "download" and prepared.get("downloaded_bytes") == 0 and not prepared.get("installed"):
+        return "prepare"
+    return _WORDS.get(cause, cause)
 
 
 def energy_lines(result: Mapping[str, Any]) -> Iterator[str]:

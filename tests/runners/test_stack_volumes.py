@@ -137,6 +137,18 @@ def test_where_on_the_volume_a_model_lies(recipe: LoadedRecipe, path: str | None
     assert place_on(changed, changed.resources.volumes[0]) == place
 
 
+def test_a_model_stored_outside_of_the_volume_is_a_warning(recipe: LoadedRecipe, site: Site) -> None:
+    seen(site, holds=(HELD,))
+    model = recipe.recipe.model.model_copy(update={"path": "/root/m"})
+    _, volume = resolve(replace(recipe, recipe=recipe.recipe.model_copy(update={"model": model})), site)
+    (found,) = [finding for finding in volume.findings(HUB) if finding.path == "model.path"]
+    assert (found.level, found.message) == (
+        "warn",
+        "the recipe stores its model outside of the volume at /workspace: every run downloads it",
+    )
+    assert found.suggestion == "leave model.path out, or write one below /workspace"
+
+
 def test_a_stack_that_was_never_seen_is_refused_with_two_ways_out(recipe: LoadedRecipe, site: Site) -> None:
     with pytest.raises(NoStackVolume, match="Pulumi's engine is not on this machine") as refused:
         resolve(recipe, site)
@@ -179,7 +191,8 @@ def test_what_a_run_brings_is_known_to_the_next_plan(recipe: LoadedRecipe, site:
     seen(site)
     _, volume = resolve(recipe, site)
     told = after_prepare(volume, HUB, HostDouble(), HUB.bytes, site=site, run_id="a-run", at=AT)  # type: ignore[arg-type]
-    assert (told, noted(site, "v1")) == (None, [HELD])
+    assert (told.missed, noted(site, "v1")) == ("", [HELD])
+    assert told.brought == "stack model_cache holds it now; recipe stack up model_cache tells other machines"
     assert resolve(recipe, site)[1].held(HUB) == HELD
     assert noted(site, "v2") == []
 
@@ -196,9 +209,9 @@ def test_a_model_that_was_not_there_after_all_is_told(recipe: LoadedRecipe, site
     seen(site, holds=(HELD,))
     _, volume = resolve(recipe, site)
     told = after_prepare(volume, HUB, HostDouble(), HUB.bytes, site=site, run_id="b", at=AT)  # type: ignore[arg-type]
-    assert told == "stack model_cache was said to hold me/large, and did not: 137.0 GB were downloaded again"
+    assert told.missed == "stack model_cache was said to hold me/large, and did not: 137.0 GB were downloaded again"
     found = after_prepare(volume, HUB, HostDouble(), 0, site=site, run_id="b", at=AT)  # type: ignore[arg-type]
-    assert found is None
+    assert (found.missed, found.brought) == ("", "")
 
 
 def test_broken_notes_are_passed_over(recipe: LoadedRecipe, site: Site) -> None:

@@ -82,6 +82,13 @@ def test_the_dearest_idleness_comes_first() -> None:
     assert line == "idle         $0.66: download $0.40 · load $0.11 · boot $0.09 · waiting $0.06 · the rest $0.001"
 
 
+def test_a_download_that_was_none_is_not_called_one() -> None:
+    (line,) = idle_lines({**result(), "prepared": {"installed": False, "downloaded_bytes": 0}})
+    assert line.startswith("idle         $0.66: prepare $0.40 · load $0.11")
+    (line,) = idle_lines({**result(), "prepared": {"installed": False, "downloaded_bytes": 7}})
+    assert "download $0.40" in line
+
+
 def test_idleness_without_a_price_is_told_in_time() -> None:
     (line,) = idle_lines(result(idle_usd=None))
     assert line.startswith("idle         11:01: download 6:40 · load 1:50 · boot 1:30")
