@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from provisioners.contract import Site
 from provisioners.threads import in_thread
 from stacks import locks
+from stacks.agreed import making
 from stacks.backend import ASKING, backend_of, drop_copies, engine_env, refusal, shown, work_dir
 from stacks.driving import LAST_WORD_S, Driver
 from stacks.engine import ask, need
@@ -89,9 +90,15 @@ class Managed:
         steps, _ = await self._steps("preview", heard, self._stack.preview, refresh=refresh)
         return steps.changes
 
-    async def up(self, heard: Heard = _nobody, *, refresh: bool = False) -> Mapping[str, Any]:
-        """Make it so; returns the outputs, secrets as `Secret`. `refresh`: what is gone meanwhile is made again."""
-        _, result = await self._steps("up", heard, self._stack.up, show_secrets=False, refresh=refresh)
+    async def up(
+        self, heard: Heard = _nobody, *, refresh: bool = False, makes: frozenset[str] | None = None
+    ) -> Mapping[str, Any]:
+        """Make it so; returns the outputs, secrets as `Secret`. `refresh`: what is gone meanwhile is made again.
+
+        `makes`: the kinds of which something was agreed to be made, if not all. Raises NoMachine where it took another.
+        """
+        with making(makes, self._driver.command.env):
+            _, result = await self._steps("up", heard, self._stack.up, show_secrets=False, refresh=refresh)
         return _values(result.outputs)
 
     async def preview_destroy(self, heard: Heard = _nobody) -> Changes:

@@ -36,6 +36,10 @@ class NoEngine(NoMachine):
     """Pulumi's engine is not on this machine, or cannot be used."""
 
 
+class Unusable(NoMachine):
+    """What a stack's update made is there, and can never be used."""
+
+
 class NoSuchStack(UsageError):
     """A stack that nobody has made yet."""
 
@@ -74,6 +78,11 @@ class Changes:
     def counts(self) -> Mapping[str, int]:
         """How many resources meet each operation."""
         return Counter(step.op for step in self.steps)
+
+    @property
+    def made(self) -> frozenset[str]:
+        """The kinds of which something would be made."""
+        return frozenset(step.type for step in self.steps if step.op in ("create", "replace"))
 
     @property
     def any(self) -> bool:

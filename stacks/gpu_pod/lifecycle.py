@@ -19,6 +19,8 @@ from stacks.orders import Request, lease_data, lease_of
 
 _USABLE = ("starting", "running")
 _ENDED = ("stopped", "failed", "gone")
+ELSEWHERE = "elsewhere"
+"""Set in the details of a pod that was rented from another computer, and whose key is there."""
 _LISTED_S = 60.0
 """So long after it was asked for a machine may be in no list."""
 _LOOK_EVERY_S = 2.0
@@ -61,8 +63,12 @@ class Keeper:
         """The pod of this name that an earlier update asked for. One that cannot be used is let go."""
         entry = self._entry(lease)
         ours = entry.lease if entry is not None and entry.open else None
-        if ours is not None and ours.id and (await self.provisioner.observe(ours)).state in _USABLE:
-            return ours
+        if ours is not None and ours.id:
+            state = (await self.provisioner.observe(ours)).state
+            if state in _USABLE:
+                return ours
+            if state in _ENDED:
+                return await self._let_go(ours)
         waits_until = self._listed_by(entry, made_at)
         told = False
         while True:
@@ -78,11 +84,16 @@ class Keeper:
             return None
         state = (await self.provisioner.observe(found[0])).state
         if len(found) == 1 and state not in _ENDED:
-            return _completed(ours or replace(lease, price_usd_per_h=None), found[0])
-        release = await self.provisioner.destroy(replace(lease, id=found[0].id))
+            theirs = replace(lease, price_usd_per_h=None, details={**lease.details, ELSEWHERE: True})
+            return _completed(ours or theirs, found[0])
+        return await self._let_go(replace(lease, id=found[0].id))
+
+    async def _let_go(self, lease: Lease) -> None:
+        """Of what was known of it, such as its key, nothing holds for another pod of its name."""
+        release = await self.provisioner.destroy(lease)
+        self.journal.released(lease, release)
         if isinstance(release, MayStillBill):
             raise Unsettled(f"{lease.name} is there and cannot be used: {release.reason}", advice=release.command)
-        return None
 
     async def _listed(self, lease: Lease) -> list[Lease]:
         said = read_name(lease.name)

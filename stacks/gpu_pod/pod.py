@@ -20,6 +20,7 @@ from pulumi.dynamic import (
 
 from provisioners.contract import Lease
 from stacks import report
+from stacks.agreed import check_agreed
 from stacks.backend import where
 from stacks.gpu_pod.lifecycle import Keeper, lease_in
 from stacks.holding import Place, held, in_backend
@@ -42,6 +43,7 @@ class GpuPodProvider(Provider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         """The pod of this unique name: found, or else rented."""
         with self._told():
+            check_agreed("GpuPod")
             request = unpack(props["order"])
             run_id, name = str(props["run"]), str(props["unique_name"])
             deadline = datetime.fromisoformat(props["deadline"]) if props.get("deadline") else None

@@ -99,6 +99,10 @@ class RunPod:
         """As somebody would by hand."""
         self._send(f"{self.url}/network-volumes/{volume_id}", None, method="DELETE")
 
+    def delete_pod(self, pod_id: str) -> None:
+        """As somebody would by hand."""
+        self._send(f"{self.url}/pods/{pod_id}", None, method="DELETE")
+
     def inject(self, **faults: Any) -> None:
         self._ask("faults", faults)
 

@@ -17,7 +17,7 @@ import pytest
 
 from provisioners.contract import Gone, Lease, MayStillBill, Observed
 from provisioners.journal import Journal
-from recipes.errors import NoCredentials, NoMachine, Refused
+from recipes.errors import NoCredentials, NoMachine, Refused, UsageError
 from recipes.references import Plugins
 from runners import machines, registry
 from runners.ledger import Ledger
@@ -270,7 +270,9 @@ def test_a_stacks_pod_is_the_one_of_this_backend(bench: Bench, monkeypatch: pyte
         assert entry is not None
         assert entry.lease.run_id == run
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://a-third")
-    assert of_stack(bench.ledger, "gpu_pod") is None
+    with pytest.raises(UsageError, match="was rented from here") as refused:
+        of_stack(bench.ledger, "gpu_pod")
+    assert "recipe stack destroy gpu_pod" in refused.value.advice
     assert of_stack(bench.ledger, "ours") is not None
 
 
