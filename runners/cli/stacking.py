@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from provisioners.contract import Site
 from provisioners.site import site_of
-from recipes.errors import ExitCode, MayStillBillError, RecipeError, UsageError
+from recipes.errors import ExitCode, MayStillBillError, NoMachine, RecipeError, UsageError
 from recipes.load import LoadedRecipe
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
@@ -21,7 +21,7 @@ from runners.terminal.stack_view import stacks_lines
 from stacks import engine, kept
 from stacks.automation import Managed
 from stacks.reference import StackRef
-from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret, StackFailed
+from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret, StackFailed, Unusable
 
 T = TypeVar("T")
 PATIENCE_S = 600.0
@@ -61,7 +61,13 @@ async def up(wish: Wish) -> int:
             return ExitCode.DONE
         with screen.happening(f"makes {wish.ref}", changing=True) as heard:
             outputs = await _updated(wish, program, seen, heard)
-            notes = await program.after_up(wish.ref, seen.inputs, outputs, os.environ, heard)
+            made = bool(seen.managed.report.created)
+            try:
+                notes = await program.after_up(wish.ref, seen.inputs, outputs, os.environ, heard)
+            except Unusable as error:
+                if made:  # else it is an earlier update's, of which somebody may know more
+                    raise await _to_its_end(_let_go(wish.ref, program, seen, outputs, error, heard)) from error
+                raise
     if wish.as_json:
         print_json({**seen.document(wish.ref), "outputs": outputs, "notes": notes})
     else:
@@ -85,19 +91,31 @@ async def destroy(wish: Wish) -> int:
     site, program, screen = _site(), program_of(wish.ref), Screen(as_json=wish.as_json)
     async with screen.heeding_signals(f"recipe stack destroy {wish.ref}"):
         with screen.happening(f"looks at {wish.ref}") as heard:
+            managed: Managed | None = None
             try:
                 before = await _before(wish.ref)
                 managed = await _existing(wish.ref)
                 changes = await managed.preview_destroy(heard)
             except StackFailed as error:
                 raise _unreadable(wish.ref, program, error) from error
-        bills = program.may_bill(before) if changes.any else ""
-        screen.changes(changes, "ends", [bills] if bills else [])
-        if changes.any and not await screen.agreed("delete this", yes=wish.yes):
+            except NoSuchStack:
+                if not program.left(wish.ref, {}):
+                    raise
+                before, changes = {}, Changes()
+        left = program.left(wish.ref, before)
+        bills = [program.may_bill(before) if changes.any else "", left]
+        if managed is None:
+            screen.print([f"no state knows stack {wish.ref} any more; {left} is left of it"])
+        else:
+            screen.changes(changes, "ends", list(filter(None, bills)))
+        if (changes.any or left) and not await screen.agreed("delete this", yes=wish.yes):
             return ExitCode.DONE
         with screen.happening(f"deletes {wish.ref}", changing=True) as heard:
-            proofs = await _destroyed(wish.ref, managed, program, before, heard)
-            await managed.remove()
+            if managed is None:
+                proofs = await program.after_destroy(wish.ref, before, os.environ)
+            else:
+                proofs = await _destroyed(wish.ref, managed, program, before, heard)
+                await managed.remove()
         kept.forget(site, wish.ref)
     if wish.as_json:
         print_json({"stack": str(wish.ref), "changes": _steps(changes), "proofs": proofs})
@@ -221,7 +239,7 @@ async def _updated(wish: Wish, program: StackProgram, seen: _Seen, heard: Heard)
     """
     ref, managed = wish.ref, seen.managed
     try:
-        outputs = await managed.up(heard, refresh=True)
+        outputs = await managed.up(heard, refresh=True, makes=seen.changes.made)
     except BaseException:
         made = managed.report.created
         for name in await _to_its_end(program.after_failure(ref, made, seen.outputs, os.environ, heard)):
@@ -229,6 +247,25 @@ async def _updated(wish: Wish, program: StackProgram, seen: _Seen, heard: Heard)
         raise
     kept.keep(_site(), ref, outputs, seen.inputs)
     return {name: value for name, value in outputs.items() if name != INPUTS and not isinstance(value, Secret)}
+
+
+async def _let_go(
+    ref: StackRef,
+    program: StackProgram,
+    seen: _Seen,
+    outputs: Mapping[str, Any],
+    error: Unusable,
+    heard: Heard,
+) -> RecipeError:
+    """What this update made for nothing is deleted; the error that tells all of it."""
+    heard(f"{error.message}; it is let go")
+    try:
+        proofs = await _destroyed(ref, seen.managed, program, outputs, heard)
+    except MayStillBillError as left:
+        return MayStillBillError(f"{error.message}; {left.message}", advice=left.advice)
+    kept.keep(_site(), ref, {}, seen.inputs)
+    message = "; ".join([error.message, *(f"it was let go: {proof}" for proof in proofs)])
+    return NoMachine(message, advice=f"recipe stack up {ref} asks for another one")
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -160,6 +160,11 @@ def may_bill(outputs: Mapping[str, Any]) -> str:
     return f"volume {outputs['volume_id']}, {size_gb} GB in {outputs.get('region')}{price}{holds}"
 
 
+def left(ref: StackRef, outputs: Mapping[str, Any]) -> str:
+    """Nothing: its volumes are in no journal."""
+    return ""
+
+
 async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
     """That the provider does not have the volume any more. Raises MayStillBillError if it has."""
     volume_id = outputs.get("volume_id")

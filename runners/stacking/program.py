@@ -66,7 +66,8 @@ class StackProgram(Protocol):
     ) -> list[str]:
         """Whatever is to be waited for, such as a machine that can be reached; returns what is to be told at the end.
 
-        It may be called again for an update that changed nothing.
+        It may be called again for an update that changed nothing. Raises Unusable for what can never be used; if this
+        update made that, the stack is emptied.
         """
         ...
 
@@ -89,9 +90,14 @@ class StackProgram(Protocol):
         """What of this stack bills until it is destroyed, with its price, in a few words; "" if nothing does."""
         ...
 
+    def left(self, ref: StackRef, outputs: Mapping[str, Any]) -> str:
+        """What may bill of this stack besides what it puts out, as far as it is known here; "" if nothing does."""
+        ...
+
     async def after_destroy(self, ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
         """Called once everything is deleted, with the outputs of before: the proof, a line for each thing.
 
+        What is `left` of the stack is ended here. It may be called for a stack that is not there any more.
         Raises MayStillBillError if something of it is there after all.
         """
         ...
