@@ -13,11 +13,12 @@ from provisioners.contract import Site
 from provisioners.site import site_of
 from recipes.errors import ExitCode, MayStillBillError, NoMachine, RecipeError, UsageError
 from recipes.load import LoadedRecipe
+from runners.cli import loose_volumes
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
 from runners.stacking.listing import rows_of
 from runners.stacking.program import StackOptions, StackProgram, program_of, pulumi_program
-from runners.terminal.stack_view import stacks_lines
+from runners.terminal.stack_view import stacks_lines, volumes_lines
 from stacks import engine, kept
 from stacks.automation import Managed
 from stacks.reference import StackRef
@@ -165,13 +166,18 @@ async def unlock(wish: Wish) -> int:
 
 
 async def list_all(as_json: bool) -> int:
-    """The stacks there are."""
-    rows, source = await rows_of(_site())
+    """The stacks there are, and volumes of caches that none of them uses."""
+    (rows, source), (volumes, error) = await asyncio.gather(rows_of(_site()), loose_volumes.volumes_there(_site()))
+    why = loose_volumes.why_not(error)
     if as_json:
-        print_json({"stacks": rows, "source": source})
+        listed = loose_volumes.rows_of(volumes)
+        print_json({"stacks": rows, "source": source, "volumes": listed, "volumes_unknown": why or None})
         return ExitCode.DONE
     screen = Screen()
     screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
+    screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
+    if why:
+        screen.remark(why)
     if source == "kept":
         screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
     return ExitCode.DONE
@@ -203,10 +209,11 @@ class _Seen:
     inputs: dict[str, Any]
     changes: Changes
     costs: list[str]
+    warnings: list[str]
 
     def document(self, ref: StackRef) -> dict[str, Any]:
         """For --json."""
-        return {"stack": str(ref), "changes": _steps(self.changes), "costs": self.costs}
+        return {"stack": str(ref), "changes": _steps(self.changes), "costs": self.costs, "warnings": self.warnings}
 
 
 async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
@@ -218,12 +225,15 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
         managed = await Managed.open(_site(), wish.ref.project, wish.ref.name, run, create=True)
         try:
             changes = await managed.preview(heard, refresh=True)
+            warnings = await program.warnings(wish.ref, before, os.environ)
         except BaseException:
             await _forget_if_fresh(managed)
             raise
     costs = program.costs(inputs, changes, before)
     screen.changes(changes, "costs", costs)
-    return _Seen(managed=managed, outputs=before, inputs=inputs, changes=changes, costs=costs)
+    for warning in warnings:
+        screen.remark(f"warning: {warning}")
+    return _Seen(managed=managed, outputs=before, inputs=inputs, changes=changes, costs=costs, warnings=warnings)
 
 
 async def _forget_if_fresh(managed: Managed) -> None:
@@ -328,7 +338,15 @@ async def _meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
 
     rows, _ = await rows_of(_site(), bills=False)
     hint = did_you_mean(str(ref), [row["stack"] for row in rows]) if rows else ""
-    return NoSuchStack(f"stack {ref} does not exist", advice=hint or error.advice)
+    left = await _left_of(ref)
+    return NoSuchStack("; ".join([f"stack {ref} does not exist", *left]), advice=hint or error.advice)
+
+
+async def _left_of(ref: StackRef) -> list[str]:
+    """What bears its name all the same, and bills; nothing where nobody can be asked."""
+    with suppress(RecipeError):
+        return await program_of(ref).warnings(ref, {}, os.environ)
+    return []
 
 
 async def _inputs(wish: Wish, program: StackProgram, *, new: bool = False) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
 from provisioners.contract import Site
@@ -12,6 +11,7 @@ from recipes.errors import RecipeError
 from runners.stacking.program import program_of
 from stacks import kept
 from stacks.automation import stacks
+from stacks.model_cache.state import cache
 from stacks.reference import PROGRAMS, StackRef
 from stacks.values import NoEngine, StackSummary
 
@@ -32,16 +32,20 @@ async def rows_of(site: Site, *, bills: bool = True) -> tuple[list[dict[str, Any
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def row(summary: StackSummary) -> dict[str, Any]:
-        ref, values = StackRef.of(summary.project, summary.name), dict[str, Any]()
-        if bills and summary.resources:
+        ref = StackRef.of(summary.project, summary.name)
+        told, unfinished = "", False
+        if bills and summary.resources != 0:
             async with turns:
-                with suppress(RecipeError):
-                    values = dict((await kept.outputs_of(site, ref)).values)
+                try:
+                    told, unfinished = await _told(site, ref, summary)
+                except RecipeError as error:
+                    told = f"nobody knows what bills: {error.message}"
         return {
             "stack": str(ref),
             "resources": summary.resources,
             "busy": summary.busy,
-            "bills": _bills(ref, values),
+            "bills": told,
+            "unfinished": unfinished,
             "updated_at": summary.updated_at.isoformat(timespec="seconds") if summary.updated_at else None,
         }
 
@@ -57,8 +61,19 @@ def _seen(site: Site) -> list[dict[str, Any]]:
         if before is not None:
             at = before.at.isoformat(timespec="seconds")
             bills = _bills(ref, before.values)
-            rows.append({"stack": str(ref), "resources": None, "busy": None, "bills": bills, "updated_at": at})
+            row = {"stack": str(ref), "resources": None, "busy": None, "bills": bills, "unfinished": False}
+            rows.append({**row, "updated_at": at})
     return rows
+
+
+async def _told(site: Site, ref: StackRef, summary: StackSummary) -> tuple[str, bool]:
+    """What it bills; and whether an update has not come to its end, of which only the state knows what it has made."""
+    if values := (await kept.outputs_of(site, ref)).values:
+        return _bills(ref, values), False
+    if ref.program != "model_cache":
+        return "", bool(summary.resources)
+    known = await cache(site, ref)
+    return _bills(ref, known.volume), bool(known.names)
 
 
 def _bills(ref: StackRef, values: Mapping[str, Any]) -> str:

@@ -25,11 +25,12 @@ from runners.boot import fetch_boot
 from runners.environments import environment_name
 from runners.models import HubModel, resolve_model
 from runners.stack_volumes import amount_of, files_of, forget, held_in, keeper_of, noted, place_on
+from runners.stacking.cache_volumes import others_of, taken_on_by
 from runners.stacking.program import StackOptions
 from runners.terminal.words import plural
-from stacks.kept import outputs_of
+from stacks.kept import kept, outputs_of
 from stacks.model_cache.lifecycle import VOLUME, let_go, tag_of
-from stacks.model_cache.values import Held
+from stacks.model_cache.values import Held, merged
 from stacks.orders import Request, pack
 from stacks.reference import StackRef
 from stacks.values import Changes, Heard
@@ -72,20 +73,25 @@ async def inputs(
     before = before or {}
     keeper, name = _keeper(recipes, before)
     wanted = await asyncio.gather(*(_wanted(loaded, ref) for loaded in recipes))
-    models = _models(wanted, name, before, options, env, await _brought(ref, before, env))
+    taken_on = await taken_on_by(ref, site_of(env), options.volume, options.region) if options.volume else None
+    brought = await _brought(ref, before, env, taken_on.id if taken_on else None)
+    models = _models(wanted, name, before, options, env, brought)
     engines = {**before.get("engines", {}), **dict(one.engine for one in wanted)}
     asked_region = options.region or str(before.get("asked_region") or "")
     wishes = [one.recipe.resources.model_copy(update={"volumes": ()}) for one in wanted]
     suggested = str(before.get("suggested_region") or "")
     if options.region:
         _check_region(options.region, await keeper.places([]))
+    elif taken_on is not None:
+        suggested = taken_on.region
     elif not asked_region and not suggested:
         suggested = _best(await keeper.places(wishes), wishes, ref).region
     return {
         "stack": ref.name,
         "provisioner": name,
         "owner": owner_name(env),
-        "size_gb": _size_gb(models, engines, options, before, keeper),
+        "volume_name": taken_on.name if taken_on else str(before.get("volume_name") or ""),
+        "size_gb": max(_size_gb(models, engines, options, before, keeper), taken_on.size_gb if taken_on else 0),
         "asked_size_gb": max(options.size_gb or 0, int(before.get("asked_size_gb") or 0)),
         "asked_region": asked_region,
         "suggested_region": suggested or asked_region,
@@ -100,6 +106,8 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
     now_gb = int(outputs.get("size_gb") or 0)
     size_gb = max(int(inputs["size_gb"]), now_gb)
     lines = [f"{_price(size_gb)} for {size_gb} GB in {region}, until it is destroyed ({_source()})"]
+    if inputs["volume_name"] and not outputs:
+        lines.append(f"{inputs['volume_name']} is gone on with: none is made besides it")
     if 0 < now_gb < size_gb:
         lines.append(f"it grows from {now_gb} GB, which cost {_price(now_gb)}; it can never be made smaller")
     fetched = {step.name for step in changes.steps if step.type == "Model" and step.op in ("create", "replace")}
@@ -108,6 +116,17 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
         size = amount_of(sum(one["bytes"] for one in to_fill))
         lines.append(f"{plural(len(fetched), 'download')}, {size}: by the cheapest pod in {region}, let go after")
     return lines
+
+
+async def warnings(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    """Volumes that were made for a stack of this name, and that no stack here has."""
+    others = await others_of(site_of(env), ref, str(outputs.get("volume_id") or ""))
+    ways = "" if outputs.get("volume_id") else "recipe stack up {0} RECIPE --volume {1} goes on with it; "
+    return [
+        f"{one} ({one.volume.name}) was made for a stack of this name: {one.says}; "
+        f"{ways.format(ref, one.volume.id)}{one.command} deletes it"
+        for one in others
+    ]
 
 
 def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -255,13 +274,22 @@ def _models(
     return sorted(found.values(), key=_key)
 
 
-async def _brought(ref: StackRef, before: Mapping[str, Any], env: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What runs of this machine have brought onto the stack's volume, with the volume's id."""
-    if not before:
+async def _brought(
+    ref: StackRef, before: Mapping[str, Any], env: Mapping[str, str], taken_on: str | None
+) -> list[dict[str, Any]]:
+    """What is known to lie on the stack's volume, with the volume's id: runs of this machine have brought it.
+
+    Of one that is taken on also what this machine last saw of the stack that had it.
+    """
+    if not before and not taken_on:
         return []
-    site = site_of(env)
-    volume_id = (await outputs_of(site, ref)).values.get("volume_id")
-    return [{**held.data(), "volume_id": volume_id} for held in noted(site, str(volume_id))] if volume_id else []
+    site, held = site_of(env), list[Held]()
+    volume_id = taken_on or (await outputs_of(site, ref)).values.get("volume_id")
+    seen = kept(site, ref) if taken_on else None
+    if seen is not None and seen.values.get("volume_id") == taken_on:
+        held = held_in(seen.values)
+    known = merged(*held, *noted(site, str(volume_id))) if volume_id else []
+    return [{**one.data(), "volume_id": volume_id} for one in known]
 
 
 def _model(one: _Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, Any]:

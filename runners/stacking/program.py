@@ -23,6 +23,8 @@ class StackOptions:
     """Of 10⁹ bytes."""
     region: str | None = None
     fill: bool = False
+    volume: str | None = None
+    """The id of a volume that is there already, and is to be gone on with."""
     forced: tuple[str, ...] = ()
     """Checks that may fail."""
 
@@ -49,6 +51,13 @@ class StackProgram(Protocol):
         """What it will cost from then on, a line each, such as "$14.00/month for 200 GB until it is destroyed".
 
         `outputs` are those of the stack as it is; none if it is new.
+        """
+        ...
+
+    async def warnings(self, ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+        """What is to be known before an update is agreed to, such as what another one has left, and bills.
+
+        Changes nothing. Raises NoMachine where nobody can be asked.
         """
         ...
 

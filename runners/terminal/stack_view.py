@@ -74,9 +74,28 @@ def stacks_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterat
     indent = max(len(row["stack"]) for row in rows) + 3
     for row in rows:
         bills = plain(row["bills"]) or ("holds nothing" if row["resources"] == 0 else "bills nothing")
-        yield from labelled(plain(row["stack"]), bills, width, indent=indent)
+        yield from labelled(plain(row["stack"]), _unfinished(row) if row["unfinished"] else bills, width, indent=indent)
         changed = "is being changed" if row["busy"] else f"changed {moment(row['updated_at'])}"
         yield from labelled("", changed, width, indent=indent)
+
+
+def _unfinished(row: Mapping[str, Any]) -> str:
+    """Of a stack that has put out nothing yet."""
+    bills = plain(row["bills"]) or "nobody knows what bills"
+    ways = f"recipe stack up {row['stack']} goes on, recipe stack destroy {row['stack']} ends it"
+    return f"{bills}: its update has not come to its end; {ways}"
+
+
+def volumes_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterator[RenderableType]:
+    """Volumes of caches that no stack uses, each with what it costs, and how it is ended."""
+    indent = len("volume") + 3
+    for row in rows:
+        usd = row["usd_per_month"]
+        price = f", ${usd:,.2f}/month" if usd is not None else ""
+        what = f"{row['id']}, {row['size_gb']} GB in {row['region']}{price} ({row['name']})"
+        yield from labelled("volume", plain(what), width, indent=indent)
+        yield from labelled("", plain(row["says"]), width, indent=indent)
+        yield from labelled("", f"{plain(row['command'])} ends it, and all that lies on it", width, indent=indent)
 
 
 def moment(text: str | None) -> str:

@@ -50,6 +50,9 @@ class Things:
     def costs(self, inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[str]:
         return ["$14.00/month for 200 GB"] if changes.any else []
 
+    async def warnings(self, ref: Any, outputs: Any, env: Any) -> list[str]:
+        return []
+
     def told(self, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("thing", str(outputs["text"]))]
 

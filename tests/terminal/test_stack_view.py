@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -63,15 +64,22 @@ def test_outputs_and_stacks_wrap_under_themselves() -> None:
         "         (recipe-cache-main-20261121)",
         "size     200 GB in EU-RO-1",
     ]
+    done: dict[str, Any] = {"resources": 3, "busy": False, "unfinished": False, "updated_at": None}
     rows = [
-        {"stack": "gpu_pod", "bills": "pod x at $3.61/h", "resources": 3, "busy": True, "updated_at": None},
-        {"stack": "model_cache", "bills": "", "resources": 0, "busy": False, "updated_at": "2026-11-21T16:12:00+01:00"},
+        {**done, "stack": "gpu_pod", "bills": "pod x at $3.61/h", "busy": True},
+        {**done, "stack": "model_cache", "bills": "", "resources": 0, "updated_at": "2026-11-21T16:12:00+01:00"},
+        {**done, "stack": "gpu_pod/ana", "bills": "", "unfinished": True},
     ]
     assert shown(stacks_lines(rows, 60)) == [
         "gpu_pod       pod x at $3.61/h",
         "              is being changed",
         "model_cache   holds nothing",
         "              changed 2026-11-21 15:12 UTC",
+        "gpu_pod/ana   nobody knows what bills: its update has not",
+        "              come to its end; recipe stack up gpu_pod/ana",
+        "              goes on, recipe stack destroy gpu_pod/ana ends",
+        "              it",
+        "              changed never",
     ]
 
 

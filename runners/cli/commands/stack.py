@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_stack(parser_of)
         if name != "outputs":
             _add_yes(parser_of)
+        if name == "destroy":
+            text = "model_cache: only this volume, which was made for a stack of this name, and which no stack has"
+            parser_of.add_argument("--volume", metavar="ID", help=text)
         _add_json(parser_of)
     inputs = command("inputs", "what a stack's Pulumi program is run with, for a plain pulumi up")
     _add_stack(inputs)
@@ -78,6 +81,7 @@ def _add_recipes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="SIZE", help="model_cache: of the volume, such as 200GB; never made smaller")
     parser.add_argument("--region", metavar="PLACE", help="model_cache: the data centre, such as EU-RO-1")
     parser.add_argument("--fill", action="store_true", help="model_cache: download the models now, with a cheap pod")
+    parser.add_argument("--volume", metavar="ID", help="model_cache: go on with this volume, which no stack has")
 
 
 def _add_yes(parser: argparse.ArgumentParser) -> None:
@@ -107,13 +111,25 @@ def run(options: argparse.Namespace) -> int:
         "list": lambda: stacking.list_all(options.json),
         "install": lambda: stacking.install(options.json),
         "outputs": lambda: stacking.outputs(_wish(options)),
-        "destroy": lambda: stacking.destroy(_wish(options)),
+        "destroy": lambda: _destroy(options),
         "unlock": lambda: stacking.unlock(_wish(options)),
         "preview": lambda: stacking.preview(_wish(options)),
         "up": lambda: stacking.up(_wish(options)),
         "inputs": lambda: stacking.inputs(_wish(options), new=options.new),
     }
     return asyncio.run(ends[options.what]())
+
+
+async def _destroy(options: argparse.Namespace) -> int:
+    if options.volume is None:
+        from runners.cli.stacking import destroy
+
+        return await destroy(_wish(options))
+    from runners.cli.loose_volumes import destroy_volume
+    from stacks.reference import StackRef
+
+    ref = StackRef.parse(options.stack)
+    return await destroy_volume(ref, options.volume, yes=options.yes, as_json=options.json)
 
 
 def _wish(options: argparse.Namespace) -> Any:
@@ -133,6 +149,7 @@ def _wish(options: argparse.Namespace) -> Any:
             size_gb=_size_gb(options.size),
             region=options.region,
             fill=options.fill,
+            volume=options.volume,
             forced=tuple(forced_codes(options)),
         ),
         yes=yes,
