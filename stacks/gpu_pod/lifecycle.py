@@ -68,7 +68,8 @@ class Keeper:
             if state in _USABLE:
                 return ours
             if state in _ENDED:
-                return await self._let_go(ours)
+                await self._let_go(ours)
+                return None
         waits_until = self._listed_by(entry, made_at)
         told = False
         while True:
@@ -86,7 +87,8 @@ class Keeper:
         if len(found) == 1 and state not in _ENDED:
             theirs = replace(lease, price_usd_per_h=None, details={**lease.details, ELSEWHERE: True})
             return _completed(ours or theirs, found[0])
-        return await self._let_go(replace(lease, id=found[0].id))
+        await self._let_go(replace(lease, id=found[0].id))
+        return None
 
     async def _let_go(self, lease: Lease) -> None:
         """Of what was known of it, such as its key, nothing holds for another pod of its name."""
