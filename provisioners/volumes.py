@@ -43,6 +43,8 @@ class VolumeKeeper(Protocol):
 
     smallest_gb: int
     largest_gb: int
+    volumes_page: str
+    """Where people see them, and delete one by hand."""
 
     def volume_usd_per_month(self, size_gb: int) -> float | None:
         """What a network volume costs; None if nobody has said."""

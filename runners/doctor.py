@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from provisioners.contract import Site
+from recipes.errors import UsageError
 from recipes.units import GIB
 from stacks import engine
+from stacks.backend import BACKEND_URL, backend_of
 from stacks.values import NoEngine
 
 _FREE_GIB = 0.5
@@ -61,8 +63,11 @@ def _pulumi(site: Site) -> Check:
     if path is None:
         return Check("missing", "pulumi", "for stacks and provisioner: pulumi; nothing else needs it", _INSTALL)
     try:
-        return Check("ok", "pulumi", f"{path} {engine.need(site).version}")
-    except NoEngine as error:
+        found = engine.need(site)
+        if BACKEND_URL in site.env:
+            backend_of(site)  # our own is made where it is missing
+        return Check("ok", "pulumi", f"{path} {found.version}")
+    except (NoEngine, UsageError) as error:
         return Check("missing", "pulumi", error.message, error.advice)
 
 

@@ -15,10 +15,10 @@ from provisioners.contract import Site
 from recipes.errors import UsageError
 from stacks.report import VARIABLE as REPORT
 
-_URL = "PULUMI_BACKEND_URL"
+BACKEND_URL = "PULUMI_BACKEND_URL"
 _PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 (a variable's name)
 _PASSPHRASE_FILE = f"{_PASSPHRASE}_FILE"
-_HANDED_ON = (_URL, _PASSPHRASE, _PASSPHRASE_FILE, "PULUMI_ACCESS_TOKEN", "PULUMI_API", "PULUMI_HOME")
+_HANDED_ON = (BACKEND_URL, _PASSPHRASE, _PASSPHRASE_FILE, "PULUMI_ACCESS_TOKEN", "PULUMI_API", "PULUMI_HOME")
 """The user's that reach the engine, for a backend that is his. Others of Pulumi's may take away what a stack needs:
 a state that is written at each step, a resource provider in recipe's own Python, secrets that are not logged."""
 _MISLEADING = ("VIRTUAL_ENV", "PYTHONHOME")
@@ -68,12 +68,12 @@ def backend_of(site: Site) -> Backend:
     Raises UsageError where nobody has said with which passphrase secrets are encrypted, and for a RECIPE_HOME that
     Pulumi cannot be told of.
     """
-    url = site.env.get(_URL)
+    url = site.env.get(BACKEND_URL)
     if not url:
         return _own(site)
     has_passphrase = _PASSPHRASE in site.env or site.env.get(_PASSPHRASE_FILE)
     if not url.startswith(_SERVICE) and not has_passphrase:
-        message = f"{_URL} is {shown(url)}, and nobody has said with which passphrase its secrets are encrypted"
+        message = f"{BACKEND_URL} is {shown(url)}, and nobody has said with which passphrase its secrets are encrypted"
         raise UsageError(
             message, advice=f"export {_PASSPHRASE_FILE}=… (a file), or {_PASSPHRASE}=…; all of a team use the same"
         )
@@ -88,11 +88,11 @@ def _own(site: Site) -> Backend:
         raise UsageError(message, advice="export RECIPE_HOME=… to a folder without it")
     _private(pulumi_home(site))
     env = {
-        _URL: f"file://{_private(state)}",
+        BACKEND_URL: f"file://{_private(state)}",
         _PASSPHRASE_FILE: str(_passphrase(site)),
         "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",  # they would stay when a run's stack is removed
     }
-    return Backend(url=env[_URL], own=True, env=env)
+    return Backend(url=env[BACKEND_URL], own=True, env=env)
 
 
 def refusal(site: Site, stack: str, said: str) -> UsageError | None:
@@ -100,19 +100,19 @@ def refusal(site: Site, stack: str, said: str) -> UsageError | None:
     if _WRONG_PASSPHRASE in said:
         message = f"stack {stack} was encrypted with another passphrase than the one that is set here"
         advice = f"export {_PASSPHRASE_FILE}=…, or {_PASSPHRASE}=…, as whoever made it has it"
-        if not site.env.get(_URL):
+        if not site.env.get(BACKEND_URL):
             advice = f"put the {pulumi_home(site) / 'passphrase'} back that was there when it was made"
         return UsageError(message, advice=advice)
     if any(words in said for words in _OLD_LAYOUT):
-        url = shown(site.env.get(_URL, ""))
-        message = f"{_URL} is {url}, where stacks have no projects: Pulumi's layout until 2023"
+        url = shown(site.env.get(BACKEND_URL, ""))
+        message = f"{BACKEND_URL} is {url}, where stacks have no projects: Pulumi's layout until 2023"
         return UsageError(message, advice="pulumi state upgrade changes that, for everybody who uses it")
     return None
 
 
 def where(site: Site) -> str:
     """What people call the backend. Nothing is made, and nothing is missed."""
-    return shown(site.env.get(_URL) or f"file://{pulumi_home(site) / 'state'}")
+    return shown(site.env.get(BACKEND_URL) or f"file://{pulumi_home(site) / 'state'}")
 
 
 def shown(url: str) -> str:

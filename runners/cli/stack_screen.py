@@ -33,6 +33,7 @@ class Screen:
         self._err = console(stderr=True)
         self._out = self._err if as_json else console()
         self._changing = False
+        self._stepping = False
 
     @property
     def width(self) -> int | None:
@@ -48,9 +49,11 @@ class Screen:
         """Beside it."""
         self._err.print(text)
 
-    def changes(self, changes: Changes, label: str, texts: Sequence[str]) -> None:
-        """What would change, and what comes of that."""
-        self.print(changes_lines(changes, label, texts, self.width))
+    def changes(
+        self, changes: Changes, label: str, texts: Sequence[str], reasons: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """What would change, why, and what comes of that."""
+        self.print(changes_lines(changes, label, texts, self.width, reasons))
 
     def outputs(self, told: Iterable[tuple[str, str]], notes: Sequence[str] = ()) -> None:
         """What a stack has put out."""
@@ -59,10 +62,13 @@ class Screen:
 
     @contextmanager
     def happening(self, what: str, *, changing: bool = False) -> Iterator[Happening]:
-        """While entered, what happens is shown; `changing`: from now on something may be left behind."""
-        self._changing = self._changing or changing
-        with Happening(self._err, what).shown() as heard:
-            yield heard
+        """While entered, what happens is shown; `changing`: Pulumi runs steps, and may leave something behind."""
+        self._changing, self._stepping = self._changing or changing, changing
+        try:
+            with Happening(self._err, what).shown() as heard:
+                yield heard
+        finally:
+            self._stepping = False
 
     async def agreed(self, question: str, *, yes: bool) -> bool:
         """Whether the user, at a terminal, says yes. Raises UsageError where nobody can be asked."""
@@ -72,10 +78,13 @@ class Screen:
             raise UsageError("nothing was changed: nobody can be asked here", advice="the same with --yes does it")
         self._err.print(f"{question}? [y/N] ", end="")
         try:
-            agreed = (await _typed()).strip().lower() in ("y", "yes")
+            typed = await _typed()
         except asyncio.CancelledError:
             self._err.print()  # the question's line ends here
             raise
+        if not typed.endswith("\n"):
+            self._err.print()
+        agreed = typed.strip().lower() in ("y", "yes")
         if not agreed:
             self._err.print("nothing was changed")
         return agreed
@@ -92,7 +101,7 @@ class Screen:
             if name == WISH.name or task is None:
                 return
             heard.append(name)
-            if self._changing and len(heard) == 1:
+            if self._stepping and len(heard) == 1:
                 self.remark("stops after the running step; once more: now")
             task.cancel()
 

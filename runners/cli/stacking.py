@@ -7,18 +7,18 @@ import os
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from provisioners.contract import Site
 from provisioners.site import site_of
 from recipes.errors import ExitCode, MayStillBillError, NoMachine, RecipeError, UsageError
 from recipes.load import LoadedRecipe
-from runners.cli import loose_volumes
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
+from runners.stacking.billing import Replaced
 from runners.stacking.listing import rows_of
 from runners.stacking.program import StackOptions, StackProgram, program_of, pulumi_program
-from runners.terminal.stack_view import stacks_lines, volumes_lines
 from stacks import engine, kept
 from stacks.automation import Managed
 from stacks.reference import StackRef
@@ -27,11 +27,9 @@ from stacks.values import INPUTS, Changes, Heard, NoEngine, NoSuchStack, Secret,
 T = TypeVar("T")
 PATIENCE_S = 600.0
 """How long everything of a stack may take to be gone, with proof."""
-_BEGIN = (
-    "no stacks yet",
-    "recipe stack up model_cache RECIPE   makes a volume for its model, downloaded once",
-    "recipe stack up gpu_pod RECIPE       makes a pod that stays",
-)
+INSTALL = "recipe stack install"
+_SHOWN = 12
+"""Of stacks that are there, where another one was named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +55,12 @@ async def up(wish: Wish) -> int:
             raise
         if not agreed:
             await _forget_if_fresh(seen.managed)
-            if wish.as_json:
-                print_json(seen.document(wish.ref))
-            return ExitCode.DONE
+            return _undone(wish, seen.document(wish.ref))
         with screen.happening(f"makes {wish.ref}", changing=True) as heard:
             outputs = await _updated(wish, program, seen, heard)
-            made = bool(seen.managed.report.created)
-            try:
-                notes = await program.after_up(wish.ref, seen.inputs, outputs, os.environ, heard)
-            except Unusable as error:
-                if made:  # else it is an earlier update's, of which somebody may know more
-                    raise await _to_its_end(_let_go(wish.ref, program, seen, outputs, error, heard)) from error
-                raise
+        notes = await _usable(wish.ref, program, seen, outputs, screen)
     if wish.as_json:
-        print_json({**seen.document(wish.ref), "outputs": outputs, "notes": notes})
+        print_json({**seen.document(wish.ref), "done": True, "outputs": outputs, "notes": notes})
     else:
         screen.outputs(program.told(outputs), notes)
     return ExitCode.DONE
@@ -97,7 +87,7 @@ async def destroy(wish: Wish) -> int:
                 before = await _before(wish.ref)
                 managed = await _existing(wish.ref)
                 changes = await managed.preview_destroy(heard)
-            except StackFailed as error:
+            except (StackFailed, NoEngine) as error:
                 raise _unreadable(wish.ref, program, error) from error
             except NoSuchStack:
                 if not program.left(wish.ref, {}):
@@ -110,7 +100,7 @@ async def destroy(wish: Wish) -> int:
         else:
             screen.changes(changes, "ends", list(filter(None, bills)))
         if (changes.any or left) and not await screen.agreed("delete this", yes=wish.yes):
-            return ExitCode.DONE
+            return _undone(wish, {"stack": str(wish.ref), "changes": _steps(changes)})
         with screen.happening(f"deletes {wish.ref}", changing=True) as heard:
             if managed is None:
                 proofs = await program.after_destroy(wish.ref, before, os.environ)
@@ -119,7 +109,7 @@ async def destroy(wish: Wish) -> int:
                 await managed.remove()
         kept.forget(site, wish.ref)
     if wish.as_json:
-        print_json({"stack": str(wish.ref), "changes": _steps(changes), "proofs": proofs})
+        print_json({"stack": str(wish.ref), "changes": _steps(changes), "done": True, "proofs": proofs})
     else:
         screen.outputs([("gone", proof) for proof in proofs or [f"stack {wish.ref}"]])
     return ExitCode.DONE
@@ -133,19 +123,23 @@ async def outputs(wish: Wish) -> int:
         raise await _meant(wish.ref, error) from None
     if wish.as_json:
         document = {"stack": str(wish.ref), "at": found.at.isoformat(timespec="seconds"), "source": found.source}
-        print_json({**document, "outputs": dict(found.values)})
+        print_json({**document, "outputs": dict(program_of(wish.ref).known(found.values))})
         return ExitCode.DONE
     screen = Screen()
     told = program_of(wish.ref).told(found.values) if found.values else []
     screen.outputs(told, [] if told else [f"stack {wish.ref} puts out nothing; recipe stack up {wish.ref} fills it"])
     if found.source == "kept":
         screen.remark(f"as last seen on this machine, {found.at:%Y-%m-%d %H:%M} UTC; Pulumi's engine is not on it")
+        bills = program_of(wish.ref).billing(found.values)
+        if bills is not None and not bills.over:
+            screen.remark(bills.way_out)
     return ExitCode.DONE
 
 
 async def inputs(wish: Wish, *, new: bool) -> int:
     """What a stack's program is run with."""
-    print_json(await _inputs(wish, program_of(wish.ref), new=new))
+    before = None if new else await kept.inputs_of(_site(), wish.ref)
+    print_json(await _inputs(wish, program_of(wish.ref), before))
     return ExitCode.DONE
 
 
@@ -156,46 +150,12 @@ async def unlock(wish: Wish) -> int:
         managed = await _existing(wish.ref)
         screen.remark(f"two updates of {wish.ref} at once spoil its state")
         if not await screen.agreed("has the other one ended", yes=wish.yes):
-            return ExitCode.DONE
+            return _undone(wish, {"stack": str(wish.ref)})
         await managed.unlock()
     if wish.as_json:
-        print_json({"stack": str(wish.ref), "unlocked": True})
+        print_json({"stack": str(wish.ref), "done": True})
     else:
         screen.print([f"{wish.ref} is unlocked; recipe stack up {wish.ref} goes on where it was left"])
-    return ExitCode.DONE
-
-
-async def list_all(as_json: bool) -> int:
-    """The stacks there are, and volumes of caches that none of them uses."""
-    (rows, source), (volumes, error) = await asyncio.gather(rows_of(_site()), loose_volumes.volumes_there(_site()))
-    why = loose_volumes.why_not(error)
-    if as_json:
-        listed = loose_volumes.rows_of(volumes)
-        print_json({"stacks": rows, "source": source, "volumes": listed, "volumes_unknown": why or None})
-        return ExitCode.DONE
-    screen = Screen()
-    screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
-    screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
-    if why:
-        screen.remark(why)
-    if source == "kept":
-        screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
-    return ExitCode.DONE
-
-
-async def install(as_json: bool) -> int:
-    """Get the engine."""
-    site, screen, fresh = _site(), Screen(as_json=as_json), False
-    try:
-        found = engine.need(site)
-    except NoEngine:
-        with screen.happening(f"gets Pulumi's engine {engine.pinned()}"):
-            found, fresh = await engine.install(site), True
-    if as_json:
-        print_json({"path": str(found.path), "version": found.version, "installed": fresh})
-    else:
-        there = "" if fresh else " (was there already)"
-        screen.print([f"Pulumi's engine {found.version}: {found.path}{there}"])
     return ExitCode.DONE
 
 
@@ -210,17 +170,21 @@ class _Seen:
     changes: Changes
     costs: list[str]
     warnings: list[str]
+    replaced: Replaced | None
 
     def document(self, ref: StackRef) -> dict[str, Any]:
         """For --json."""
-        return {"stack": str(ref), "changes": _steps(self.changes), "costs": self.costs, "warnings": self.warnings}
+        said = {"costs": self.costs, "warnings": self.warnings}
+        why = {"because": list(self.replaced.because), "ends": self.replaced.ends} if self.replaced else {}
+        return {"stack": str(ref), "changes": _steps(self.changes), **said, **why}
 
 
 async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
     """Previews, and shows it. Nothing is made, but an empty stack where there was none: see `_forget_if_fresh`."""
     with screen.happening(f"looks at what would change in {wish.ref}") as heard:
         before = await _before(wish.ref)
-        inputs = await _inputs(wish, program)
+        last = await kept.inputs_of(_site(), wish.ref)
+        inputs = await _inputs(wish, program, last)
         run = pulumi_program(wish.ref, inputs)
         managed = await Managed.open(_site(), wish.ref.project, wish.ref.name, run, create=True)
         try:
@@ -230,10 +194,19 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
             await _forget_if_fresh(managed)
             raise
     costs = program.costs(inputs, changes, before)
-    screen.changes(changes, "costs", costs)
+    replaced = program.replaced(changes, last, inputs, before)
+    screen.changes(changes, "costs", costs, list(replaced.lines()) if replaced else [])
     for warning in warnings:
         screen.remark(f"warning: {warning}")
-    return _Seen(managed=managed, outputs=before, inputs=inputs, changes=changes, costs=costs, warnings=warnings)
+    return _Seen(
+        managed=managed,
+        outputs=before,
+        inputs=inputs,
+        changes=changes,
+        costs=costs,
+        warnings=warnings,
+        replaced=replaced,
+    )
 
 
 async def _forget_if_fresh(managed: Managed) -> None:
@@ -257,6 +230,31 @@ async def _updated(wish: Wish, program: StackProgram, seen: _Seen, heard: Heard)
         raise
     kept.keep(_site(), ref, outputs, seen.inputs)
     return {name: value for name, value in outputs.items() if name != INPUTS and not isinstance(value, Secret)}
+
+
+async def _usable(
+    ref: StackRef, program: StackProgram, seen: _Seen, outputs: Mapping[str, Any], screen: Screen
+) -> list[str]:
+    """What is to be told once it can be used. Whoever stops waiting is told what is there, and bills."""
+    made = bool(seen.managed.report.created)
+    with screen.happening(f"waits until {ref} can be used") as heard:
+        try:
+            return await program.after_up(ref, seen.inputs, outputs, os.environ, heard)
+        except Unusable as error:
+            if made:  # else it is an earlier update's, of which somebody may know more
+                raise await _to_its_end(_let_go(ref, program, seen, outputs, error, heard)) from error
+            raise
+        except asyncio.CancelledError:
+            if bills := program.may_bill(outputs):
+                heard(f"{bills} is there; recipe stack up {ref} goes on, recipe stack destroy {ref} ends it")
+            raise
+
+
+def _undone(wish: Wish, document: Mapping[str, Any]) -> int:
+    """The user has said no."""
+    if wish.as_json:
+        print_json({**document, "done": False})
+    return ExitCode.DONE
 
 
 async def _let_go(
@@ -305,14 +303,14 @@ async def _destroyed(
         raise MayStillBillError(message, advice=f"recipe stack destroy {ref}, again") from error
 
 
-def _unreadable(ref: StackRef, program: StackProgram, error: StackFailed) -> RecipeError:
-    """A stack that Pulumi cannot read: what it held when this machine last saw it may bill."""
+def _unreadable(ref: StackRef, program: StackProgram, error: RecipeError) -> RecipeError:
+    """A stack that Pulumi cannot read, or no Pulumi: what it held when this machine last saw it may bill."""
     last = kept.kept(_site(), ref)
-    bills = program.may_bill(last.values) if last is not None else ""
-    if not bills:
+    bills = program.billing(last.values) if last is not None else None
+    if bills is None or bills.over:
         return error
-    advice = "recipe ps shows its machines, and recipe down RUN ends one without Pulumi"
-    return MayStillBillError(f"NOT PROVEN GONE: {bills}: {error.message}", advice=advice)
+    advice = f"{bills.way_out}; {f'{INSTALL} gets the engine' if isinstance(error, NoEngine) else error.advice}"
+    return MayStillBillError(f"NOT PROVEN GONE: {bills.what}: {error.message}", advice=advice)
 
 
 async def _before(ref: StackRef) -> Mapping[str, Any]:
@@ -334,10 +332,13 @@ async def _existing(ref: StackRef) -> Managed:
 
 async def _meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
     """The same, with a stack that is there and has almost this name."""
-    from recipes.explain import did_you_mean
-
     rows, _ = await rows_of(_site(), bills=False)
-    hint = did_you_mean(str(ref), [row["stack"] for row in rows]) if rows else ""
+    others = [StackRef.parse(row["stack"]) for row in rows]
+    names = {other.name: str(other) for other in others if other.program == ref.program}
+    near = get_close_matches(ref.name, names, n=1)
+    hint = f"did you mean {names[near[0]]}?" if near else ""
+    if others and not near:
+        hint = f"there {'is' if len(others) == 1 else 'are'} {', '.join(map(str, others[:_SHOWN]))}; {error.advice}"
     left = await _left_of(ref)
     return NoSuchStack("; ".join([f"stack {ref} does not exist", *left]), advice=hint or error.advice)
 
@@ -349,9 +350,8 @@ async def _left_of(ref: StackRef) -> list[str]:
     return []
 
 
-async def _inputs(wish: Wish, program: StackProgram, *, new: bool = False) -> dict[str, Any]:
+async def _inputs(wish: Wish, program: StackProgram, before: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the Pulumi program is run with. Raises UsageError where neither a recipe nor an update before says it."""
-    before = None if new else await kept.inputs_of(_site(), wish.ref)
     if not wish.recipes and before is None:
         message = f"stack {wish.ref} was never made, so there is nothing to go on with"
         raise UsageError(message, advice=f"name a recipe: recipe stack up {wish.ref} RECIPE")

@@ -25,6 +25,8 @@ from runners.machines import end, in_stacks, journalled
 from runners.ordering import boot_env, order_with
 from runners.plan import Plan
 from runners.planning import make_plan
+from runners.stacking import pod_changes
+from runners.stacking.billing import Billing, Replaced
 from runners.stacking.program import StackOptions
 from stacks.gpu_pod.lifecycle import ELSEWHERE
 from stacks.holding import held
@@ -36,6 +38,7 @@ from stacks.values import Changes, Heard, Unusable
 _NOT_WANTED = {"provisioner", "retry", "hosts", "ssh_key", "jump_host", "price_per_hour", "price_per_kwh"}
 """Of a recipe's resources: what makes no other pod."""
 _OWN = "pulumi"
+_THEIRS = "it was rented from another computer, whose key alone opens it"
 
 
 async def inputs(
@@ -123,6 +126,11 @@ async def warnings(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, 
     return []
 
 
+def known(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As they are."""
+    return outputs
+
+
 def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The pod, its price, its end and the way in."""
     if not outputs.get("lease"):
@@ -133,16 +141,35 @@ def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("hardware", " ".join(filter(None, [lease.details.get("gpu"), lease.details.get("cloud")]))),
         ("price", _price(lease)),
         ("ends itself", _until(lease)),
-        ("shell", f"recipe ssh {lease.run_id}"),
+        ("shell", f"recipe ssh {lease.run_id}" if _entry(_journal(), lease) else _THEIRS),
     ]
 
 
 def may_bill(outputs: Mapping[str, Any]) -> str:
     """The pod with its price."""
+    found = billing(outputs)
+    return found.what if found is not None else ""
+
+
+def billing(outputs: Mapping[str, Any]) -> Billing | None:
+    """The pod. Its machine ends it at its deadline, also where nobody looks."""
     if not outputs.get("lease"):
-        return ""
+        return None
     lease = lease_of(outputs["lease"])
-    return _told_of(lease)
+    return Billing(
+        what=_told_of(lease),
+        id=lease.id or "",
+        usd_per_h=lease.usd_per_h,
+        until=lease.deadline,
+        way_out=f"recipe down {lease.run_id} ends it without Pulumi",
+    )
+
+
+def replaced(
+    changes: Changes, before: Mapping[str, Any] | None, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> Replaced | None:
+    """Why there is to be another pod, and which one is deleted first."""
+    return pod_changes.replaced(changes, before, inputs, billing(outputs))
 
 
 def left(ref: StackRef, outputs: Mapping[str, Any]) -> str:
@@ -160,8 +187,7 @@ async def after_up(
     if entry is None or entry.lease.details.get(ELSEWHERE):
         if entry is not None:
             journal.created(held(entry.lease, ref))
-        where = "it was rented from another computer, whose key alone opens it"
-        return [f"{lease.name}: {where}; recipe stack destroy {ref} ends it from here as well"]
+        return [f"{lease.name}: {_THEIRS}; recipe stack destroy {ref} ends it from here as well"]
     provisioner = registry.provisioner(_OWN)
     if not entry.lease.details.get("reached"):
         heard(f"{lease.name}: waiting until it can be reached")
@@ -243,7 +269,9 @@ def _entry(journal: Journal, lease: Lease) -> Entry | None:
 
 
 def _told_of(lease: Lease) -> str:
-    return f"pod {lease.id or '?'} ({lease.name}) at {_price(lease)} until {_until(lease)}"
+    over = lease.deadline is not None and lease.deadline <= datetime.now(UTC)
+    end = f", which has ended by itself at {_until(lease)}" if over else f" until {_until(lease)}"
+    return f"pod {lease.id or '?'} ({lease.name}) at {_price(lease)}{end}"
 
 
 def _price(lease: Lease) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from provisioners.contract import Site
 from recipes.errors import RecipeError
+from runners.ledger import Ledger
+from runners.machines import in_stacks
+from runners.stacking.billing import Billing
 from runners.stacking.program import program_of
 from stacks import kept
 from stacks.automation import stacks
@@ -33,23 +36,42 @@ async def rows_of(site: Site, *, bills: bool = True) -> tuple[list[dict[str, Any
 
     async def row(summary: StackSummary) -> dict[str, Any]:
         ref = StackRef.of(summary.project, summary.name)
-        told, unfinished = "", False
+        bill, told, left, unfinished = None, "", "", False
         if bills and summary.resources != 0:
             async with turns:
                 try:
-                    told, unfinished = await _told(site, ref, summary)
+                    bill, left, unfinished = await _told(site, ref, summary)
                 except RecipeError as error:
                     told = f"nobody knows what bills: {error.message}"
         return {
             "stack": str(ref),
             "resources": summary.resources,
             "busy": summary.busy,
-            "bills": told,
+            "bills": _data(bill),
+            "says": "; ".join(filter(None, [told or _says(bill), left])),
             "unfinished": unfinished,
             "updated_at": summary.updated_at.isoformat(timespec="seconds") if summary.updated_at else None,
         }
 
-    return list(await asyncio.gather(*map(row, found))), "pulumi"
+    rows = list(await asyncio.gather(*map(row, found)))
+    return [*rows, *(_lost(site, {row["stack"] for row in rows}) if bills else [])], "pulumi"
+
+
+def _lost(site: Site, known: Collection[str]) -> list[dict[str, Any]]:
+    """Stacks whose pods were rented from here and may bill, and of which the backend knows nothing."""
+    refs = dict.fromkeys(ref for ref, _ in in_stacks(Ledger(site.home)) if str(ref) not in known)
+    return [
+        {
+            "stack": str(ref),
+            "resources": None,
+            "busy": None,
+            "bills": None,
+            "says": f"{program_of(ref).left(ref, {})}; no state knows it, recipe stack destroy {ref} ends it",
+            "unfinished": False,
+            "updated_at": None,
+        }
+        for ref in refs
+    ]
 
 
 def _seen(site: Site) -> list[dict[str, Any]]:
@@ -60,21 +82,32 @@ def _seen(site: Site) -> list[dict[str, Any]]:
         before = kept.kept(site, ref) if program in PROGRAMS else None
         if before is not None:
             at = before.at.isoformat(timespec="seconds")
-            bills = _bills(ref, before.values)
-            row = {"stack": str(ref), "resources": None, "busy": None, "bills": bills, "unfinished": False}
-            rows.append({**row, "updated_at": at})
+            bill = _bills(ref, before.values)
+            row = {"stack": str(ref), "resources": None, "busy": None, "bills": _data(bill), "says": _says(bill)}
+            way_out = bill.way_out if bill is not None and not bill.over else ""
+            rows.append({**row, "unfinished": False, "way_out": way_out, "updated_at": at})
     return rows
 
 
-async def _told(site: Site, ref: StackRef, summary: StackSummary) -> tuple[str, bool]:
-    """What it bills; and whether an update has not come to its end, of which only the state knows what it has made."""
-    if values := (await kept.outputs_of(site, ref)).values:
-        return _bills(ref, values), False
+async def _told(site: Site, ref: StackRef, summary: StackSummary) -> tuple[Billing | None, str, bool]:
+    """What it bills, and what else may; whether an update has not come to its end, so that the state alone knows it."""
+    values = (await kept.outputs_of(site, ref)).values
+    left = program_of(ref).left(ref, values)
+    if values:
+        return _bills(ref, values), left, False
     if ref.program != "model_cache":
-        return "", bool(summary.resources)
+        return None, left, bool(summary.resources)
     known = await cache(site, ref)
-    return _bills(ref, known.volume), bool(known.names)
+    return _bills(ref, known.volume), left, bool(known.names)
 
 
-def _bills(ref: StackRef, values: Mapping[str, Any]) -> str:
-    return program_of(ref).may_bill(values) if values else ""
+def _bills(ref: StackRef, values: Mapping[str, Any]) -> Billing | None:
+    return program_of(ref).billing(values) if values else None
+
+
+def _data(bill: Billing | None) -> dict[str, Any] | None:
+    return bill.data() if bill is not None else None
+
+
+def _says(bill: Billing | None) -> str:
+    return bill.what if bill is not None else ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from recipes.load import LoadedRecipe
+from runners.stacking.billing import Billing, Replaced
 from stacks.reference import StackRef
 from stacks.values import Changes, Heard
 
@@ -61,6 +62,10 @@ class StackProgram(Protocol):
         """
         ...
 
+    def known(self, outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The outputs, with what this machine knows besides."""
+        ...
+
     def told(self, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
         """The stack's outputs for people: what each is, and its value."""
         ...
@@ -92,6 +97,23 @@ class StackProgram(Protocol):
 
         `made` is what was made before that, as the report has it; `outputs` are those of before the update. Returns the
         names of what stays, and bills. Raises MayStillBillError.
+        """
+        ...
+
+    def billing(self, outputs: Mapping[str, Any]) -> Billing | None:
+        """What of this stack bills until it is destroyed, as data; None if nothing does."""
+        ...
+
+    def replaced(
+        self,
+        changes: Changes,
+        before: Mapping[str, Any] | None,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+    ) -> Replaced | None:
+        """Why something is replaced, and what is ended for it; None if nothing is.
+
+        `before` are the inputs of the last update, and `outputs` what it has put out.
         """
         ...
 

@@ -26,8 +26,13 @@ _BEARERS = _INNER - {"UniqueName"}
 """What bears such a name ends with it, also where the state knows of no such thing."""
 
 
-def changes_lines(changes: Changes, label: str, texts: Sequence[str], width: int | None) -> Iterator[RenderableType]:
-    """What an update would do, a resource on a line; then what comes of it, such as what it costs, behind a label."""
+def changes_lines(
+    changes: Changes, label: str, texts: Sequence[str], width: int | None, reasons: Sequence[tuple[str, str]] = ()
+) -> Iterator[RenderableType]:
+    """What an update would do, a resource on a line; then what comes of it, such as what it costs, behind a label.
+
+    `reasons` say, each behind its label, why something is replaced; else the names of what differs do.
+    """
     changing = [step for step in changes.steps if step.op in _SIGNS]
     shown = [step for step in changing if step.type not in _INNER]
     shown = shown or [step for step in changing if step.op == "delete" and step.type in _BEARERS]
@@ -35,13 +40,16 @@ def changes_lines(changes: Changes, label: str, texts: Sequence[str], width: int
     for step in shown:
         sign = Text(f"{_SIGNS[step.op]:<4}", style=_STYLES[step.op])
         what = f"{step.op:<8} {_kind(step):<{kind}}   {_name(step):<{name}}"
-        why = ", ".join(step.changed) if step.op in ("update", "replace") else ""
+        named = step.op == "update" or (step.op == "replace" and not reasons)
+        why = ", ".join(step.changed) if named else ""
         yield Text.assemble(sign, plain(f"{what}   {why}".rstrip()))
     if shown:
         if len(shown) > 1:
             yield _total(changes)
     else:
         yield "nothing changes"
+    for name_of, line in reasons:
+        yield from labelled(name_of, plain(line), width)
     for i, line in enumerate(texts):
         yield from labelled(label if i == 0 else "", plain(line), width)
 
@@ -73,15 +81,18 @@ def stacks_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterat
     """Each stack with what it bills until it is destroyed, and when it was changed."""
     indent = max(len(row["stack"]) for row in rows) + 3
     for row in rows:
-        bills = plain(row["bills"]) or ("holds nothing" if row["resources"] == 0 else "bills nothing")
+        bills = plain(row["says"]) or ("holds nothing" if row["resources"] == 0 else "bills nothing")
         yield from labelled(plain(row["stack"]), _unfinished(row) if row["unfinished"] else bills, width, indent=indent)
-        changed = "is being changed" if row["busy"] else f"changed {moment(row['updated_at'])}"
-        yield from labelled("", changed, width, indent=indent)
+        at = row["updated_at"]
+        as_of = f"as of its last update, {moment(at)}" if at else "never updated"
+        yield from labelled("", "is being changed" if row["busy"] else as_of, width, indent=indent)
+        if way_out := row.get("way_out"):
+            yield from labelled("", plain(way_out), width, indent=indent)
 
 
 def _unfinished(row: Mapping[str, Any]) -> str:
     """Of a stack that has put out nothing yet."""
-    bills = plain(row["bills"]) or "nobody knows what bills"
+    bills = plain(row["says"]) or "nobody knows what bills"
     ways = f"recipe stack up {row['stack']} goes on, recipe stack destroy {row['stack']} ends it"
     return f"{bills}: its update has not come to its end; {ways}"
 

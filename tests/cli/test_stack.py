@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import runners.stacking.listing
 from recipes.errors import MayStillBillError
 from runners.cli.run import run_command
 from runners.stacking import program as programs
+from runners.stacking.billing import Billing, Replaced
 from stacks import kept
 from stacks.reference import StackRef
 from stacks.values import Changes
@@ -41,6 +44,8 @@ class Things:
     def __init__(self, at: Path) -> None:
         self.at, self.text, self.does = at, "a", ""
         self.failed: list[list[Mapping[str, Any]]] = []
+        self.until: datetime | None = None
+        self.waits: Callable[[], Awaitable[None]] | None = None
 
     async def inputs(self, recipes: Sequence[Any], ref: Any, options: Any, env: Any, before: Any) -> dict[str, Any]:
         if recipes:
@@ -50,13 +55,12 @@ class Things:
     def costs(self, inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[str]:
         return ["$14.00/month for 200 GB"] if changes.any else []
 
-    async def warnings(self, ref: Any, outputs: Any, env: Any) -> list[str]:
-        return []
-
     def told(self, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("thing", str(outputs["text"]))]
 
     async def after_up(self, ref: Any, inputs: Any, outputs: Any, env: Any, heard: Any) -> list[str]:
+        if self.waits is not None:
+            await self.waits()
         return [f"{outputs['text']} can be used"]
 
     async def after_failure(self, ref: Any, made: Any, outputs: Any, env: Any, heard: Any) -> list[str]:
@@ -64,7 +68,27 @@ class Things:
         return [one["name"] for one in made]
 
     def may_bill(self, outputs: Mapping[str, Any]) -> str:
-        return f"thing {outputs['text']} at $3.61/h" if outputs else ""
+        found = self.billing(outputs)
+        return found.what if found else ""
+
+    def billing(self, outputs: Mapping[str, Any]) -> Billing | None:
+        if not outputs:
+            return None
+        what = f"thing {outputs['text']} at $3.61/h"
+        return Billing(what=what, id="t1", usd_per_h=3.61, until=self.until, way_out="recipe down t1 ends it")
+
+    def replaced(self, changes: Changes, before: Any, inputs: Any, outputs: Any) -> Replaced | None:
+        step = changes.of("Thing")
+        if step is None or step.op != "replace":
+            return None
+        because = (f"text {before['text']} → {inputs['text']}",)
+        return Replaced(because=because, ends=f"{self.may_bill(outputs)} first")
+
+    async def warnings(self, ref: Any, outputs: Any, env: Any) -> list[str]:
+        return []
+
+    def left(self, ref: Any, outputs: Any) -> str:
+        return ""
 
     async def after_destroy(self, ref: Any, outputs: Any, env: Any) -> list[str]:
         return []
@@ -158,11 +182,14 @@ def test_json_is_one_document(stack: Things, typed: Callable[..., Ended]) -> Non
     document = json.loads(out)
     assert [(step["op"], step["type"]) for step in document["changes"]] == [("create", "Thing")]
     assert (document["stack"], document["costs"]) == ("gpu_pod", ["$14.00/month for 200 GB"])
+    assert document["done"] is True
     assert document["outputs"] == {"text": "a", "sizes": {"gb": 200}}, "neither secrets nor what only recipe reads"
     assert things.SECRET not in out
     assert json.loads(typed("outputs", "gpu_pod", "--json")[1])["source"] == "pulumi"
     (row,) = json.loads(typed("list", "--json")[1])["stacks"]
-    assert (row["stack"], row["bills"], row["busy"]) == ("gpu_pod", "thing a at $3.61/h", None)
+    assert (row["stack"], row["says"], row["busy"]) == ("gpu_pod", "thing a at $3.61/h", None)
+    what = {"what": "thing a at $3.61/h", "id": "t1", "usd_per_h": 3.61, "usd_per_month": None, "until": None}
+    assert row["bills"] == what
     assert json.loads(typed("destroy", "gpu_pod", "--yes", "--json")[1])["proofs"] == ["looked for twice"]
 
 
@@ -192,6 +219,52 @@ def test_the_question_at_a_terminal(
     assert "do this? [y/N]" in err
     assert ("nothing was changed" in err) is not made
     assert stack.ledger() == (["create a"] if made else [])
+
+
+@real
+@pytest.mark.parametrize("command", ["up", "destroy", "unlock"])
+def test_no_is_a_document_as_well(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    stack.text = "b"
+    ours, its = os.openpty()
+    with open(its, closefd=True) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        os.write(ours, b"n\n")
+        code, out, _ = typed(command, "gpu_pod", *(["local-smoke"] if command == "up" else []), "--json")
+    os.close(ours)
+    document = json.loads(out)
+    assert (code, document["stack"], document["done"]) == (0, "gpu_pod", False)
+    assert stack.ledger() == ["create a"]
+
+
+@real
+def test_the_end_of_what_is_typed_is_a_no_on_a_line_of_its_own(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, its = os.openpty()
+    with open(its, closefd=True) as terminal:
+        monkeypatch.setattr("sys.stdin", terminal)
+        os.write(ours, b"\x04")
+        code, _, err = typed("up", "gpu_pod", "local-smoke")
+    os.close(ours)
+    assert code == 0
+    assert err.splitlines()[-2:] == ["do this? [y/N] ", "nothing was changed"]
+
+
+@real
+def test_whoever_stops_waiting_is_told_what_bills(stack: Things, typed: Callable[..., Ended]) -> None:
+    async def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+    stack.waits = interrupted
+    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    assert code == 130
+    told = " ".join(err.split())
+    assert "thing a at $3.61/h is there; recipe stack up gpu_pod goes on, recipe stack destroy gpu_pod ends it" in told
+    assert "running step" not in err, "none is"
 
 
 @real
@@ -256,7 +329,7 @@ def test_a_state_that_cannot_be_read_hides_nothing_that_bills(stack: Things, typ
     code, _, err = typed("destroy", "gpu_pod", "--yes")
     assert code == 9
     assert "NOT PROVEN GONE: thing a at $3.61/h" in err
-    assert "recipe down RUN ends one without Pulumi" in err
+    assert "next:  recipe down t1 ends it" in err
     state.write_text(whole)
     assert typed("destroy", "gpu_pod", "--yes")[0] == 0
 
@@ -268,6 +341,7 @@ def test_a_stack_that_is_not_there(stack: Things, typed: Callable[..., Ended]) -
         assert (code, err.splitlines()[0]) == (2, "error: stack gpu_pod does not exist")
     typed("up", "gpu_pod/anna", "local-smoke", "--yes")
     assert "next:  did you mean gpu_pod/anna?" in typed("destroy", "gpu_pod/ana", "--yes")[2]
+    assert "next:  there is gpu_pod/anna; " in typed("destroy", "model_cache/anna", "--yes")[2], "of another program"
     code, _, err = typed("up", "gpu_pod")
     assert code == 2
     assert "name a recipe: recipe stack up gpu_pod RECIPE" in err
@@ -285,7 +359,16 @@ def test_without_the_engine_what_was_seen_here_is_told(
     code, out, err = typed("outputs", "gpu_pod")
     assert (code, out) == (0, "thing   a\n")
     assert "as last seen on this machine" in err
-    assert typed("destroy", "gpu_pod", "--yes")[0] == 4
+    assert "recipe down t1 ends it" in err
+    assert "recipe down t1 ends it" in typed("list")[1]
+    code, _, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 9, "it bills"
+    assert err.splitlines()[-2:] == [
+        "error: NOT PROVEN GONE: thing a at $3.61/h: Pulumi's engine is not on this machine",
+        "next:  recipe down t1 ends it; recipe stack install gets the engine",
+    ]
+    stack.until = datetime(2026, 1, 1, tzinfo=UTC)
+    assert typed("destroy", "gpu_pod", "--yes")[0] == 4, "it has ended by itself"
 
 
 @real

@@ -46,6 +46,19 @@ def test_changes_stand_below_each_other_with_their_sign_and_reason() -> None:
     ]
 
 
+def test_why_something_is_replaced_stands_in_place_of_the_names_of_inputs() -> None:
+    steps = (step("replace", "GpuPod", "pod", "run", "wanted"), step("update", "Volume", "cache", "size_gb"))
+    why = [("because", "resources.accelerators A40:1 → L40S:1"), ("ends", "pod x at $0.44/h first")]
+    assert shown(changes_lines(Changes(steps), "costs", ["$0.79/h"], 60, why)) == [
+        "-/+ replace  GpuPod   pod",
+        "~   update   Volume   cache   size_gb",
+        "1 to change, 1 to replace",
+        "because   resources.accelerators A40:1 → L40S:1",
+        "ends      pod x at $0.44/h first",
+        "costs     $0.79/h",
+    ]
+
+
 @pytest.mark.parametrize("steps", [(), (step("same"),), (step("read"), step("same", "UniqueName"))])
 def test_nothing_changes(steps: tuple[Step, ...]) -> None:
     assert shown(changes_lines(Changes(steps), "costs", [], 60)) == ["nothing changes"]
@@ -66,20 +79,20 @@ def test_outputs_and_stacks_wrap_under_themselves() -> None:
     ]
     done: dict[str, Any] = {"resources": 3, "busy": False, "unfinished": False, "updated_at": None}
     rows = [
-        {**done, "stack": "gpu_pod", "bills": "pod x at $3.61/h", "busy": True},
-        {**done, "stack": "model_cache", "bills": "", "resources": 0, "updated_at": "2026-11-21T16:12:00+01:00"},
-        {**done, "stack": "gpu_pod/ana", "bills": "", "unfinished": True},
+        {**done, "stack": "gpu_pod", "says": "pod x at $3.61/h", "busy": True},
+        {**done, "stack": "model_cache", "says": "", "resources": 0, "updated_at": "2026-11-21T16:12:00+01:00"},
+        {**done, "stack": "gpu_pod/ana", "says": "", "unfinished": True},
     ]
     assert shown(stacks_lines(rows, 60)) == [
         "gpu_pod       pod x at $3.61/h",
         "              is being changed",
         "model_cache   holds nothing",
-        "              changed 2026-11-21 15:12 UTC",
+        "              as of its last update, 2026-11-21 15:12 UTC",
         "gpu_pod/ana   nobody knows what bills: its update has not",
         "              come to its end; recipe stack up gpu_pod/ana",
         "              goes on, recipe stack destroy gpu_pod/ana ends",
         "              it",
-        "              changed never",
+        "              never updated",
     ]
 
 

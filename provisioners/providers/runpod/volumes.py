@@ -95,6 +95,7 @@ class _Shelf:
 class VolumeKeeping:
     """Implements VolumeKeeper, over REST: the part of RunPod's provisioner that has to do with network volumes."""
 
+    volumes_page = STORAGE_URL
     smallest_gb = 10
     largest_gb = 4096
 

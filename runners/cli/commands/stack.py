@@ -1,12 +1,14 @@
-"""What outlives a run: a network volume that holds models, a pod that stays. Each is a Pulumi stack.
+"""What outlives a run: a volume that holds models, a pod. Each is a Pulumi stack.
 
-recipe stack up model_cache RECIPE…   a volume, as large as these recipes' models ask for, where their GPUs are
-recipe stack up gpu_pod RECIPE        the recipe's pod, reached by ssh, until its deadline or until it is destroyed
+recipe stack up model_cache RECIPE…   a volume for the models of these recipes
+recipe stack up gpu_pod RECIPE        the recipe's pod, reached by ssh
 recipe stack list                     what there is, and what of it bills
 recipe stack destroy model_cache      delete it, with proof
 
-A second one of the same program has a name behind it: gpu_pod/ana. State lies in RECIPE_HOME/pulumi, or where
-PULUMI_BACKEND_URL says, so that a team shares it. Pulumi's engine is needed: recipe stack install.
+A volume lies where the recipes' GPUs are. A pod stays until its deadline, or
+until it is destroyed. A second one of the same program has a name behind it:
+gpu_pod/ana. State lies in RECIPE_HOME/pulumi, or where PULUMI_BACKEND_URL says,
+so that a team shares it. Pulumi's engine is needed: recipe stack install.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def command(name: str, what: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
 
-    _add_json(command("list", "the stacks there are, and what of them bills"))
+    add_json(command("list", "the stacks there are, and what of them bills"))
     for name, what in (
         ("preview", "what up would change, and what it would cost; changes nothing"),
         ("up", "make a stack what its recipes ask for: preview, ask, do it"),
@@ -36,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_stack(parser_of)
         _add_recipes(parser_of)
         if name == "up":
-            _add_yes(parser_of)
-        _add_json(parser_of)
+            parser_of.add_argument("--yes", action="store_true", help="ask nothing")
+        add_json(parser_of)
     for name, what in (
         ("outputs", "what a stack has put out, such as a volume's id"),
         ("destroy", "delete everything that a stack holds, with proof, and the stack"),
@@ -46,17 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser_of = command(name, what)
         _add_stack(parser_of)
         if name != "outputs":
-            _add_yes(parser_of)
+            parser_of.add_argument("--yes", action="store_true", help="ask nothing")
         if name == "destroy":
             text = "model_cache: only this volume, which was made for a stack of this name, and which no stack has"
             parser_of.add_argument("--volume", metavar="ID", help=text)
-        _add_json(parser_of)
+        add_json(parser_of)
     inputs = command("inputs", "what a stack's Pulumi program is run with, for a plain pulumi up")
     _add_stack(inputs)
     _add_recipes(inputs)
     inputs.add_argument("--new", action="store_true", help="as for a stack that has never been updated")
-    _add_json(inputs)
-    _add_json(command("install", "get Pulumi's engine, of the version that fits, into RECIPE_HOME"))
+    add_json(inputs)
+    add_json(command("install", "get Pulumi's engine, of the version that fits, into RECIPE_HOME"))
 
 
 def _add_stack(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +69,7 @@ def _add_stack(parser: argparse.ArgumentParser) -> None:
 
 def _add_recipes(parser: argparse.ArgumentParser) -> None:
     help_text = "a recipe file, or a name of the catalogue; without one as at the last update"
-    argument = parser.add_argument("recipe", nargs="*", metavar="RECIPE", help=help_text)
+    argument = parser.add_argument("recipe", nargs="*", default=[], metavar="RECIPE", help=help_text)
     argument.completer = complete_recipes  # type: ignore[attr-defined]
     parser.add_argument(
         "--set",
@@ -84,32 +86,25 @@ def _add_recipes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--volume", metavar="ID", help="model_cache: go on with this volume, which no stack has")
 
 
-def _add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    add_json(parser)
-
-
 def complete_stacks(prefix: str, **_: object) -> list[str]:
-    """The programs, and the stacks that this machine knows."""
+    """The programs, and the stacks that this machine knows, as far as they begin so."""
     from provisioners.site import recipe_home
     from stacks.reference import PROGRAMS, USUAL
 
     known = (p.stem.partition(".") for p in (recipe_home() / "stacks").glob("*.*.json"))
-    return sorted({*PROGRAMS, *(f"{program}/{name}" for program, _, name in known if name != USUAL)})
+    names = {*PROGRAMS, *(f"{program}/{name}" for program, _, name in known if name != USUAL)}
+    return sorted(name for name in names if name.startswith(prefix))
 
 
 def run(options: argparse.Namespace) -> int:
     if options.what is None:
         print(options.help(), end="")
         return ExitCode.USAGE
-    from runners.cli import stacking
+    from runners.cli import stack_looks, stacking
 
     ends: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {
-        "list": lambda: stacking.list_all(options.json),
-        "install": lambda: stacking.install(options.json),
+        "list": lambda: stack_looks.list_all(options.json),
+        "install": lambda: stack_looks.install(options.json),
         "outputs": lambda: stacking.outputs(_wish(options)),
         "destroy": lambda: _destroy(options),
         "unlock": lambda: stacking.unlock(_wish(options)),

@@ -1,0 +1,58 @@
+"""Which stacks there are, and Pulumi's engine: what `recipe stack` does with no stack in particular."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from provisioners.site import site_of
+from recipes.errors import ExitCode
+from runners.cli import loose_volumes
+from runners.cli.common import print_json
+from runners.cli.stack_screen import Screen
+from runners.stacking.listing import rows_of
+from runners.terminal.stack_view import stacks_lines, volumes_lines
+from stacks import engine
+from stacks.values import NoEngine
+
+_BEGIN = (
+    "no stacks yet",
+    "recipe stack up model_cache RECIPE   makes a volume for its model, downloaded once",
+    "recipe stack up gpu_pod RECIPE       makes a pod that stays",
+)
+
+
+async def list_all(as_json: bool) -> int:
+    """The stacks there are, and volumes of caches that none of them uses."""
+    (rows, source), (volumes, error) = await asyncio.gather(
+        rows_of(site_of(os.environ)), loose_volumes.volumes_there(site_of(os.environ))
+    )
+    why = loose_volumes.why_not(error)
+    if as_json:
+        listed = loose_volumes.rows_of(volumes)
+        print_json({"stacks": rows, "source": source, "volumes": listed, "volumes_unknown": why or None})
+        return ExitCode.DONE
+    screen = Screen()
+    screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
+    screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
+    if why:
+        screen.remark(why)
+    if source == "kept":
+        screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
+    return ExitCode.DONE
+
+
+async def install(as_json: bool) -> int:
+    """Get the engine."""
+    site, screen, fresh = site_of(os.environ), Screen(as_json=as_json), False
+    try:
+        found = engine.need(site)
+    except NoEngine:
+        with screen.happening(f"gets Pulumi's engine {engine.pinned()}"):
+            found, fresh = await engine.install(site), True
+    if as_json:
+        print_json({"path": str(found.path), "version": found.version, "installed": fresh})
+    else:
+        there = "" if fresh else " (was there already)"
+        screen.print([f"Pulumi's engine {found.version}: {found.path}{there}"])
+    return ExitCode.DONE
