@@ -13,6 +13,7 @@ from pulumi.output import Unknown
 
 from provisioners.volumes import StoredVolume
 from recipes.errors import NoMachine
+from stacks.agreed import check_agreed
 from stacks.model_cache.filling import Filling
 from stacks.model_cache.values import Held
 from stacks.model_cache.volume import CacheProvider
@@ -40,7 +41,10 @@ class DownloadProvider(CacheProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         """The model, whole, on the volume. One that a run has brought costs nothing."""
         with self._told():
-            held = self._noted(props) or asyncio.run(self._fill(props))
+            held = self._noted(props)
+            if held is None:
+                check_agreed("Model")
+                held = asyncio.run(self._fill(props))
             told = {key: value for key, value in props.items() if key not in _UNTOLD and not key.startswith("__")}
             return CreateResult(f"{held.repo}@{held.commit}", {**told, "held": held.data()})
 

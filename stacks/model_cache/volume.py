@@ -19,6 +19,7 @@ from pulumi.dynamic import (
 from provisioners.volumes import StoredVolume
 from recipes.errors import UsageError
 from stacks import report
+from stacks.agreed import check_agreed
 from stacks.model_cache.lifecycle import Cache
 from stacks.providing import Name, NameProvider, Provider, plain
 from stacks.unique import made_here
@@ -68,6 +69,7 @@ class VolumeProvider(CacheProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         with self._told():
+            check_agreed("Volume")
             cache = self._cache(props)
             volume = asyncio.run(cache.make(props, fresh=made_here(str(props["unique_name"]))))
             return CreateResult(volume.name, _outs(props, volume, cache))
