@@ -20,7 +20,7 @@ from stacks.model_cache.volume import CacheProvider
 
 _IS = ("volume_id", "repo", "commit", "files", "place")
 """What makes it another model, or the same one elsewhere."""
-_UNTOLD = ("order", "secrets", "gated", "noted")
+_UNTOLD = ("order", "secrets", "gated", "max_price", "noted")
 
 
 class DownloadProvider(CacheProvider):
@@ -76,9 +76,11 @@ class ModelDownload(Resource, module="recipe", name="Model"):
     """As `Held.data` gives it."""
 
     def __init__(self, name: str, *, volume_id: Input[str], opts: ResourceOptions | None = None, **props: Any) -> None:
-        """`props`: provisioner, owner, repo, commit, files, bytes, place, order, secrets, gated, lasts_s, noted.
+        """`props`: provisioner, owner, repo, commit, files, bytes, place, order, secrets, gated, lasts_s,
+        max_price, noted.
 
         `order` is one that was packed, without secrets; `secrets` are names of variables, which only the process that
-        rents the machine reads. `noted` says, if it can, who brought the model and onto which volume.
+        rents the machine reads. `max_price`, if any, is the most that it may cost, in USD per hour. `noted` says, if it
+        can, who brought the model and onto which volume.
         """
         super().__init__(DownloadProvider(), name, {"volume_id": volume_id, **props, "held": None}, opts)

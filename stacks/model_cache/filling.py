@@ -6,8 +6,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from stacks.orders import lease_data, unpack
 from stacks.unique import STAMP
 
 _MOST_OFFERS = 8
-_TELL_EVERY_S = 5.0
+_TELL_EVERY_S, _TELL_WAIT_S = 5.0, 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,7 @@ class Filling:
         if props.get("gated") and missing:
             raise UsageError(f"{props['repo']} is gated, and {missing[0]} is not set", advice=f"export {missing[0]}=…")
         await cache.end_fillers(tag_of(self.volume.name), str(props["owner"]))
-        offers = (await cache.provisioner.fillers(self.volume))[:_MOST_OFFERS]
-        if not offers:
-            raise NoCapacity(
-                f"no machine can be had in {self.volume.region} that could fill the volume",
-                advice="try again later; or leave --fill out, and the first run fills it",
-            )
+        offers = await self._offers()
         order = self._order(offers[0])
         acquisition = Acquisition(cache.provisioner, cache.journal)
         try:
@@ -66,7 +61,9 @@ class Filling:
                 report.tell_created(lease.name, lease_data(lease))
                 told = describe(acquisition.offer) if acquisition.offer else lease.name
                 cache.say(f"{told} for ${lease.usd_per_h or 0:.2f}/h downloads {props['repo']}")
-                await self._download(await cache.provisioner.host(lease), order)
+                async with self._waiting("waits until the machine can be reached"):
+                    host = await cache.provisioner.host(lease)
+                await self._download(host, order)
                 acquisition.reached()
         except TimeoutError as error:
             what = f"{props['repo']} was not downloaded in {float(props['lasts_s']) / 60:.0f} minutes"
@@ -84,6 +81,23 @@ class Filling:
             at=now,
         )
 
+    async def _offers(self) -> list[Offer]:
+        """The cheapest machines, none above limits.max_price. Raises NoCapacity where there is none."""
+        offers, most = await self.cache.provisioner.fillers(self.volume), self.props.get("max_price")
+        found = [offer for offer in offers if most is None or (offer.price_usd_per_h or 0.0) <= most]
+        if found:
+            return found[:_MOST_OFFERS]
+        otherwise = "leave --fill out, and the first run fills it"
+        if not offers:
+            what = f"no machine can be had in {self.volume.region} that could fill the volume"
+            raise NoCapacity(what, advice=f"try again later; or {otherwise}")
+        price = offers[0].price_usd_per_h or 0.0
+        raise NoCapacity(
+            f"the cheapest machine in {self.volume.region} that could fill the volume takes ${price:.2f}/h, above "
+            f"limits.max_price ${most:.2f}/h",
+            advice=f"name the recipe with --set limits.max_price={price:g}; or {otherwise}",
+        )
+
     def _order(self, offer: Offer) -> Order:
         """What is asked for with this offer, under a name by which it is recognised later."""
         props, now = self.props, datetime.now(UTC)
@@ -97,6 +111,7 @@ class Filling:
         return replace(
             packed,
             offer=offer,
+            max_price_usd_per_h=props.get("max_price"),
             lease=minded(replace(packed.lease, provider=provider, name=name, run_id=run_id, deadline=deadline)),
             resources=resources,
             boot=replace(packed.boot, env={**packed.boot.env, **found}),
@@ -112,7 +127,8 @@ class Filling:
                     advice="try again",
                 )
             (job,) = order.boot.jobs
-            await host.ready_for(order.boot)
+            async with self._waiting("waits until the machine is ready"):
+                await host.ready_for(order.boot)
             heard = _Heard(self.cache, str(self.props["repo"]))
             argv = _placed(job, host)
             process = await host.start(job.name, argv, env=order.boot.env, on_output=heard.take)
@@ -122,6 +138,23 @@ class Filling:
         finally:
             with suppress(Exception):
                 await asyncio.wait_for(host.close(), 5)
+
+    @asynccontextmanager
+    async def _waiting(self, what: str) -> AsyncIterator[None]:
+        """What is waited for is said at once, and that it goes on now and then."""
+
+        async def goes_on() -> None:
+            begun_s = time.monotonic()
+            while True:
+                await asyncio.sleep(_TELL_WAIT_S)
+                self.cache.say(f"{what}, for {time.monotonic() - begun_s:.0f} s so far")
+
+        self.cache.say(what)
+        saying = asyncio.create_task(goes_on())
+        try:
+            yield
+        finally:
+            saying.cancel()
 
     async def _let_go(self, lease: Lease | None) -> None:
         """Always, and with proof. Raises MayStillBillError."""
@@ -158,8 +191,7 @@ class _Heard:
             return
         rate = (progress["bytes"] - self._before) / passed_s / 1e6
         self._told_at, self._before = time.monotonic(), progress["bytes"]
-        done = f"{progress['bytes'] / 1e6:,.0f} of {progress['total'] / 1e6:,.0f} MB"
-        self._cache.say(f"{self._repo}: {done} at {max(0.0, rate):,.0f} MB/s")
+        self._cache.say(f"{self._repo}: {_of(progress['bytes'], progress['total'])} at {max(0.0, rate):,.1f} MB/s")
 
     def raise_unless_done(self, status: int) -> None:
         if "path" in self._said:
@@ -167,6 +199,12 @@ class _Heard:
         error = self._said.get("error") or {}
         message = error.get("message") or f"the download ended with exit status {status}: {self._last}"
         raise HostCommandFailed(self._cache.mask(message), advice=error.get("advice") or "run it again")
+
+
+def _of(stored: int, total: int) -> str:
+    """How much of how much, in the unit that suits the whole."""
+    unit, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    return f"{stored / unit:,.1f} of {total / unit:,.1f} {name}"
 
 
 def _with(order: Order, offer: Offer) -> Order:

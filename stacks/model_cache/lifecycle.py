@@ -76,17 +76,22 @@ class Cache:
             await self.end_fillers(tag_of(volume.name), owner)
         release = await self.provisioner.delete_one(volume)
         if isinstance(release, MayStillBill):
-            raise MayStillBillError(
-                f"{volume.name} ({volume.id}) may still bill: {release.reason}", advice=release.command
-            )
+            raise self._may_still_bill(volume, release)
         return release
 
-    async def delete(self, volume_id: str, name: str, owner: str, *, patience_s: float = 60.0) -> Gone:
+    def _may_still_bill(self, volume: StoredVolume, release: MayStillBill) -> MayStillBillError:
+        usd = self.provisioner.volume_usd_per_month(volume.size_gb)
+        price = f" for ${usd:,.2f}/month" if usd is not None else ""
+        what = f"{volume.name} ({volume.id}, {volume.size_gb} GB) may still bill{price}: {release.reason}"
+        return MayStillBillError(what, advice=release.command)
+
+    async def delete(self, volume: StoredVolume, owner: str, *, patience_s: float = 60.0) -> Gone:
         """Delete it, with the proof, and whatever fills it before. Raises MayStillBillError with name and price."""
+        name = volume.name
         await self.end_fillers(tag_of(name), owner)
-        release = await self.provisioner.delete_volume(volume_id, name, patience_s=patience_s)
+        release = await self.provisioner.delete_volume(volume.id, name, patience_s=patience_s)
         if isinstance(release, MayStillBill):
-            raise MayStillBillError(f"{name} ({volume_id}) may still bill: {release.reason}", advice=release.command)
+            raise self._may_still_bill(volume, release)
         report.tell_released(name, self.mask(release.proof))
         return release
 

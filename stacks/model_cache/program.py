@@ -13,7 +13,7 @@ from stacks.model_cache.values import Held, merged, volume_name
 from stacks.model_cache.volume import CacheVolume, VolumeName, VolumeNameProvider
 from stacks.unique import UniqueName
 
-_MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "gated", "lasts_s", "noted")
+_MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "gated", "lasts_s", "max_price", "noted")
 
 
 def run(inputs: Mapping[str, Any]) -> None:
@@ -52,6 +52,7 @@ def run(inputs: Mapping[str, Any]) -> None:
     holds = Output.all(volume.volume_id, *(one.held for one in fetched)).apply(lambda made: _holds(*made, noted=noted))
     pulumi.export("volume_id", volume.volume_id)
     pulumi.export("name", name)
+    pulumi.export("provisioner", inputs["provisioner"])
     for output in ("size_gb", "region", "usd_per_month"):
         pulumi.export(output, getattr(volume, output))
     pulumi.export("holds", holds)

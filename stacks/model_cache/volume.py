@@ -89,7 +89,7 @@ class VolumeProvider(CacheProvider):
         """With proof. Raises with name, price and command where there is none."""
         with self._told():
             cache = self._cache(_props)
-            gone = asyncio.run(cache.delete(str(_props["volume_id"]), str(_props["unique_name"]), str(_props["owner"])))
+            gone = asyncio.run(cache.delete(_stored(_props), str(_props["owner"])))
             cache.say(gone.proof)
 
 
@@ -173,6 +173,16 @@ def _of_twin(twin: StoredVolume, volume: StoredVolume, *, spare: bool) -> str:
     if spare:
         return f"{what}; nothing was ever brought onto it, so recipe stack up deletes it and keeps {volume.id}"
     return f"{what}; it bills, and nobody here knows what lies on it: recipe stack list says how it is ended"
+
+
+def _stored(props: Mapping[str, Any]) -> StoredVolume:
+    """The volume as the state has it."""
+    return StoredVolume(
+        id=str(props["volume_id"]),
+        name=str(props["unique_name"]),
+        size_gb=int(props["size_gb"]),
+        region=str(props["region"]),
+    )
 
 
 def _outs(props: Mapping[str, Any], volume: StoredVolume, cache: Cache) -> dict[str, Any]:

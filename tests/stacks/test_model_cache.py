@@ -23,7 +23,7 @@ from provisioners.site import site_of
 from recipes.spec import Resources, Volume
 from stacks import report, unique
 from stacks.holding import minded
-from stacks.model_cache import lifecycle
+from stacks.model_cache import filling, lifecycle
 from stacks.model_cache.download import DownloadProvider
 from stacks.model_cache.volume import CacheProvider, VolumeNameProvider, VolumeProvider
 from stacks.orders import Request, pack
@@ -230,7 +230,7 @@ def test_one_that_stays_is_an_error_with_name_and_command(pulumi: Pulumi) -> Non
     pulumi.runpod.inject(volume_delete_ignored=-1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lifecycle.Cache.delete, "__kwdefaults__", {"patience_s": 1.0})
-        with pytest.raises(ProviderFailed, match=f"{NAME} .*may still bill.*"):
+        with pytest.raises(ProviderFailed, match=f"{NAME} .*may still bill for [$]3.50/month: "):
             pulumi.delete(outs)
     assert json.loads(pulumi.said.splitlines()[-1])["error"] == "MayStillBillError"
     pulumi.runpod.inject(volume_delete_ignored=0)
@@ -280,6 +280,32 @@ def test_a_model_is_brought_by_the_cheapest_machine_which_is_let_go(pulumi: Pulu
     assert Journal(pulumi.home / "ledger.db").state(pod["name"]) == "gone"
     assert (pod["name"] in pulumi.said, TOKEN in pulumi.said + json.dumps(outs)) == (True, False)
     pulumi.delete(volume)
+
+
+def test_no_machine_dearer_than_the_recipes_limit_fills_it(pulumi: Pulumi) -> None:
+    volume = pulumi.create(suggested_region="EU-RO-1")
+    with pytest.raises(ProviderFailed, match=r"takes \$0\.\d\d/h, above limits.max_price \$0.05/h") as refused:
+        pulumi.provider(DownloadProvider).create(download(volume["volume_id"], max_price=0.05))
+    assert "--set limits.max_price=0." in str(refused.value)
+    assert pulumi.runpod.ledger() == []
+    pulumi.provider(DownloadProvider).create(download(volume["volume_id"], max_price=5.0))
+    pulumi.delete(volume)
+
+
+def test_what_a_download_waits_for_is_said(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filling, "_TELL_WAIT_S", 0.05)
+    volume = pulumi.create(suggested_region="EU-RO-1")
+    pulumi.provider(DownloadProvider).create(download(volume["volume_id"]))
+    assert "waits until the machine can be reached, for 0 s so far" in pulumi.said
+    pulumi.delete(volume)
+
+
+@pytest.mark.parametrize(
+    ("stored", "total", "told"),
+    [(1_504_288, 1_504_288, "1.5 of 1.5 MB"), (12_300_000_000, 137_900_000_000, "12.3 of 137.9 GB")],
+)
+def test_how_much_is_there_is_told_in_the_unit_that_suits(stored: int, total: int, told: str) -> None:
+    assert filling._of(stored, total) == told
 
 
 @pytest.mark.parametrize(

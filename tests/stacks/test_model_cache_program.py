@@ -99,6 +99,7 @@ def test_a_name_a_volume_and_a_model(run: Run) -> None:
     assert exported == {
         "volume_id": "v1",
         "name": name,
+        "provisioner": "runpod",
         "size_gb": 200,
         "region": "EU-RO-1",
         "usd_per_month": 14.0,

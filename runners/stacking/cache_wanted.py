@@ -1,0 +1,157 @@
+"""What recipes want a model cache to hold, and what lies there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from provisioners.contract import Lease, Offer, Order
+from provisioners.preflight import clear
+from provisioners.site import site_of
+from provisioners.threads import in_thread
+from recipes.errors import UsageError
+from recipes.load import LoadedRecipe
+from recipes.spec import Recipe, Resources, Volume
+from runners import registry
+from runners.boot import fetch_boot
+from runners.environments import environment_name
+from runners.models import HubModel, resolve_model
+from runners.stack_volumes import files_of, held_in, noted, place_on
+from runners.stacking.program import StackOptions
+from stacks.kept import kept, outputs_of
+from stacks.model_cache.values import Held, merged
+from stacks.orders import Request, pack
+from stacks.reference import StackRef
+
+MOUNTED_AT = "/workspace"
+"""Where RunPod mounts volumes, for a recipe that does not say."""
+_SLOWEST_BYTES_PER_S, _LONGEST_S, _START_S = 5e6, 24 * 3600.0, 1800.0
+"""For how long a machine may fill the volume: downloads of 1 to 3 MB/s were seen, hundreds are usual."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one recipe asks of the cache."""
+
+    recipe: Recipe
+    hub: HubModel
+    engine: tuple[str, float]
+    """Its environment's name, and its size in 10⁹ bytes."""
+    volume: Volume
+
+
+async def wanted_of(loaded: LoadedRecipe, ref: StackRef) -> Wanted:
+    """Raises UsageError for a recipe that would not use this cache, and Refused if its model cannot be had."""
+    recipe = loaded.recipe
+    engine = registry.engine(recipe.engine.name)
+    volumes = [volume for volume in recipe.resources.volumes if volume.stack or volume.name]
+    mounted = next((v for v in volumes if v.stack and StackRef.parse(v.stack) == ref), None)
+    if mounted is None and volumes:
+        other = f"stack {volumes[0].stack}" if volumes[0].stack else f"volume {volumes[0].name}"
+        raise UsageError(
+            f"recipe {recipe.name} mounts {other}, not stack {ref}",
+            advice=f"write volumes: [{{stack: {ref}, path: {MOUNTED_AT}}}]",
+        )
+    model = await in_thread(resolve_model, recipe, engine)
+    if model.hub is None:
+        raise UsageError(
+            f"recipe {recipe.name} downloads no model", advice="name recipes whose model.repo is at the Hub"
+        )
+    volume = mounted or Volume(path=MOUNTED_AT, stack=str(ref))
+    if place_on(recipe, volume) is None:
+        raise UsageError(
+            f"recipe {recipe.name} stores its model at {recipe.model.path}, outside of the volume at {volume.path}",
+            advice=f"leave model.path out, or write one below {volume.path}",
+        )
+    accelerated = recipe.resources.accelerators is not None
+    version = recipe.engine.version or engine.default_version or ""
+    installation = engine.installation(version, accelerated=accelerated)
+    named = environment_name(engine.name, version, installation) if installation else engine.name
+    size_gb = (engine.install_gb(version, accelerated=accelerated) or 0.0) if installation else 0.0
+    return Wanted(recipe, model.hub, (named, size_gb), volume)
+
+
+def models_of(
+    wanted: Iterable[Wanted],
+    provisioner: str,
+    before: Mapping[str, Any],
+    options: StackOptions,
+    env: Mapping[str, str],
+    brought: Iterable[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Those of the recipes, and those of before, with who has brought them as far as this machine knows."""
+    found = {_key(model): dict(model) for model in before.get("models", ())}
+    limits = dict[Any, float]()
+    for one in wanted:
+        model = _model(one, provisioner, env)
+        earlier = found.get(_key(model), {})
+        if model["max_price"] is not None:
+            limits[_key(model)] = min(model["max_price"], limits.get(_key(model), inf))
+        model["max_price"] = limits.get(_key(model))
+        found[_key(model)] = {**model, "fill": bool(earlier.get("fill")), "noted": earlier.get("noted")}
+    for held in brought:
+        found.setdefault(_key(held), _unasked(held))["noted"] = dict(held)
+    for model in found.values():
+        if options.fill and model["order"]:
+            model["fill"] = True
+    return sorted(found.values(), key=_key)
+
+
+async def brought_onto(
+    ref: StackRef, before: Mapping[str, Any], env: Mapping[str, str], taken_on: str | None
+) -> list[dict[str, Any]]:
+    """What is known to lie on the stack's volume, with the volume's id: runs of this machine have brought it.
+
+    Of one that is taken on also what this machine last saw of the stack that had it.
+    """
+    if not before and not taken_on:
+        return []
+    site, held = site_of(env), list[Held]()
+    volume_id = taken_on or (await outputs_of(site, ref)).values.get("volume_id")
+    seen = kept(site, ref) if taken_on else None
+    if seen is not None and seen.values.get("volume_id") == taken_on:
+        held = held_in(seen.values)
+    known = merged(*held, *noted(site, str(volume_id))) if volume_id else []
+    return [{**one.data(), "volume_id": volume_id} for one in known]
+
+
+def _model(one: Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, Any]:
+    place = place_on(one.recipe, one.volume)
+    secrets = [name for name in one.recipe.secrets if name == "HF_TOKEN"]
+    hub_env = {"HF_ENDPOINT": env["HF_ENDPOINT"]} if env.get("HF_ENDPOINT") else {}
+    plain = {name: value for name, value in one.recipe.env.items() if name not in one.recipe.secrets}
+    resources = Resources(
+        provisioner=provisioner,
+        image=one.recipe.resources.image,
+        volumes=(Volume(path=one.volume.path, name="volume"),),
+    )
+    order = Order(
+        offer=Offer(provider=provisioner, id=""),
+        lease=Lease(provider=provisioner, name="", run_id=""),
+        resources=resources,
+        boot=fetch_boot(one.hub, one.recipe.model.path, {**hub_env, **plain}),
+    )
+    return {
+        "repo": one.hub.repo,
+        "commit": one.hub.commit,
+        "files": files_of(one.hub),
+        "bytes": one.hub.bytes,
+        "place": place,
+        "order": pack(Request.of(order, clear(()))),
+        "secrets": secrets,
+        "gated": one.hub.gated,
+        "max_price": one.recipe.limits.max_price,
+        "lasts_s": min(_LONGEST_S, _START_S + one.hub.bytes / _SLOWEST_BYTES_PER_S),
+    }
+
+
+def _unasked(held: Mapping[str, Any]) -> dict[str, Any]:
+    """A model that a run has brought, and that no recipe of this stack names."""
+    told = {key: held[key] for key in ("repo", "commit", "files", "bytes", "place")}
+    return {**told, "order": "", "secrets": [], "gated": False, "lasts_s": 0.0, "max_price": None, "fill": False}
+
+
+def _key(model: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return str(model["repo"]), str(model["commit"]), str(model["files"]), str(model["place"])

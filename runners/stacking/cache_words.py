@@ -1,0 +1,122 @@
+"""What a model cache costs, holds and bills, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Any
+
+from provisioners.phase_times import phase_times_of
+from provisioners.storage_prices import storage_prices
+from runners import registry
+from runners.stack_volumes import amount_of, held_in, noted
+from runners.stacking.billing import Billing
+from runners.stacking.cache_places import keeper_named
+from runners.terminal.words import dollars, plural
+from stacks.model_cache.values import Held, merged
+from stacks.values import Changes
+
+_HOUR_S = 3600.0
+
+
+def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[str]:
+    """What the volume costs from then on, and what filling it asks for."""
+    region = outputs.get("region") or inputs["asked_region"] or inputs["suggested_region"]
+    now_gb = int(outputs.get("size_gb") or 0)
+    size_gb = max(int(inputs["size_gb"]), now_gb)
+    who = str(inputs["provisioner"])
+    lines = [f"{_price(who, size_gb)} for {size_gb} GB in {region}, until it is destroyed ({_source(who)})"]
+    lines += inputs.get("says", ())
+    if inputs["volume_name"] and not outputs:
+        lines.append(f"{inputs['volume_name']} is gone on with: none is made besides it")
+    if 0 < now_gb < size_gb:
+        lines.append(f"it grows from {now_gb} GB, which cost {_price(who, now_gb)}; it can never be made smaller")
+    fetched = sum(step.type == "Model" and step.op in ("create", "replace") for step in changes.steps)
+    return [*lines, *_filling(inputs, fetched, region)] if fetched else lines
+
+
+def _filling(inputs: Mapping[str, Any], fetched: int, region: str) -> Iterator[str]:
+    """What the downloads take: machines with a price, for an assumed time, and never longer than their deadlines."""
+    models = [one for one in inputs["models"] if one["fill"] and not one.get("noted")]
+    if not models:
+        return
+    stored = sum(int(one["bytes"]) for one in models)
+    what = f"{plural(fetched, 'download')}, {amount_of(stored)}: by the cheapest machine in {region}, let go after"
+    usd_per_h = inputs.get("filler_usd_per_h")
+    if usd_per_h is None:
+        yield f"{what}; nobody can say now what it costs"
+        return
+    times = phase_times_of(registry.provisioner(str(inputs["provisioner"])))
+    likely_s = len(models) * times.provision_s.likely + stored / times.download_bytes_s[1]
+    most_usd = usd_per_h * sum(float(one["lasts_s"]) for one in models) / _HOUR_S
+    minutes = plural(max(1, ceil(likely_s / 60)), "minute")
+    yield (
+        f"{what}: ${usd_per_h:,.2f}/h for about {minutes}: {dollars(usd_per_h * likely_s / _HOUR_S)}; "
+        f"at most {dollars(most_usd)}"
+    )
+    limit = min((float(one["max_price"]) for one in models if one.get("max_price") is not None), default=None)
+    if limit is not None and usd_per_h > limit:
+        yield f"no machine there is as cheap as limits.max_price ${limit:,.2f}/h asks: the download would be refused"
+
+
+def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The volume, its price, and what lies on it."""
+    size_gb, usd = int(outputs["size_gb"]), outputs.get("usd_per_month")
+    lines = [
+        ("volume", f"{outputs['volume_id']} ({outputs['name']})"),
+        ("size", f"{size_gb} GB in {outputs['region']}"),
+    ]
+    lines += [("price", f"${float(usd):,.2f}/month")] if usd is not None else []
+    held = _held(outputs)
+    lines += [("holds" if i == 0 else "", _line(one)) for i, one in enumerate(held)]
+    if held:
+        return lines
+    return [*lines, ("holds", "nothing yet: the first run fills it, or recipe stack up with the stack and --fill")]
+
+
+def known(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs, with what runs of this machine have brought since they were written."""
+    return {**outputs, "holds": [held.data() for held in _held(outputs)]} if outputs.get("volume_id") else {**outputs}
+
+
+def _held(outputs: Mapping[str, Any]) -> list[Held]:
+    return merged(*held_in(outputs), *noted(registry.site(), str(outputs.get("volume_id"))))
+
+
+def billing(outputs: Mapping[str, Any]) -> Billing | None:
+    """The volume."""
+    if not outputs.get("volume_id"):
+        return None
+    usd = outputs.get("usd_per_month")
+    who = outputs.get("provisioner")
+    at = f" at {keeper_named(str(who)).volumes_page}" if who else ""
+    return Billing(
+        what=_volume_with_price(outputs),
+        id=str(outputs["volume_id"]),
+        usd_per_month=float(usd) if usd is not None else None,
+        way_out=f"volume {outputs['volume_id']} is deleted by hand{at}, with all that lies on it",
+    )
+
+
+def _volume_with_price(outputs: Mapping[str, Any]) -> str:
+    size_gb = int(outputs.get("size_gb") or 0)
+    usd = outputs.get("usd_per_month")
+    price = f" for ${float(usd):,.2f}/month" if usd is not None else ""
+    held = _held(outputs)
+    holds = f", holds {plural(len(held), 'model')}, {amount_of(sum(one.bytes for one in held))}" if held else ""
+    return f"volume {outputs['volume_id']}, {size_gb} GB in {outputs.get('region')}{price}{holds}"
+
+
+def _price(provisioner: str, size_gb: int) -> str:
+    usd = keeper_named(provisioner).volume_usd_per_month(size_gb)
+    return "at a price that nobody has said" if usd is None else f"${usd:,.2f}/month"
+
+
+def _source(provisioner: str) -> str:
+    price = storage_prices(provisioner).get("network")
+    return f"prices of {price.seen_on}, assumed" if price else "assumed"
+
+
+def _line(held: Held) -> str:
+    when = f"{held.at:%Y-%m-%d %H:%M} UTC"
+    return f"{held.repo} @ {held.commit[:7]}, {amount_of(held.bytes)}, since {when} ({held.by})"
