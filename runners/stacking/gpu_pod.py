@@ -31,13 +31,13 @@ from runners.stacking.program import StackOptions
 from stacks.gpu_pod.lifecycle import ELSEWHERE
 from stacks.holding import held
 from stacks.orders import Request, digest_of, lease_of, pack
-from stacks.provisioner import UNDERLYING
+from stacks.provisioner import UNDERLYING, PulumiProvisioner
 from stacks.reference import StackRef
 from stacks.values import Changes, Heard, Unusable
 
 _NOT_WANTED = {"provisioner", "retry", "hosts", "ssh_key", "jump_host", "price_per_hour", "price_per_kwh"}
 """Of a recipe's resources: what makes no other pod."""
-_OWN = "pulumi"
+_OWN = PulumiProvisioner.name
 _THEIRS = "it was rented from another computer, whose key alone opens it"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,12 @@ import pytest
 from recipes.errors import NoCapacity, UsageError
 from recipes.load import LoadedRecipe, load
 from runners import registry
+from runners.modelfacts.facts import File
+from runners.models import HubModel
+from runners.stack_volumes import StackVolume, note_filled
 from runners.stacking import model_cache
 from runners.stacking.program import StackOptions
+from stacks import kept
 from stacks.orders import unpack
 from stacks.reference import StackRef
 from stacks.values import Changes, Step
@@ -169,18 +175,70 @@ def test_of_secrets_only_the_names_travel(tmp_path: Path) -> None:
 def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     found = inputs(recipe_of(tmp_path, "me/large"), fill=True, size_gb=200)
     changes = Changes((Step(op="create", type="Volume", name="volume"), Step(op="create", type="Model", name="m")))
-    first, second = model_cache.costs(found, changes, {})
-    assert first.startswith("$14.00/month for 200 GB in EU-RO-1, until it is destroyed (RunPod's prices of 2026-")
-    assert second == "1 download, 137.9 GB: by the cheapest pod in EU-RO-1, let go after"
+    first, stock, second = model_cache.costs(found, changes, {})
+    assert first.startswith("$14.00/month for 200 GB in EU-RO-1, until it is destroyed (prices of 2026-")
+    assert stock.startswith("EU-RO-1 has A40:1 in stock (")
+    match = re.fullmatch(
+        r"1 download, 137\.9 GB: by the cheapest machine in EU-RO-1, let go after: "
+        r"\$(\S+)/h for about (\d+) minutes: \$(\S+); at most \$(\S+)",
+        second,
+    )
+    assert match is not None, second
+    usd_per_h, minutes, likely_usd, most_usd = map(float, match.groups())
+    assert 8 <= minutes <= 15, "at 300 MB/s, and until the machine is there"
+    assert likely_usd == pytest.approx(usd_per_h * minutes / 60, abs=0.01)
+    assert most_usd == pytest.approx(usd_per_h * found["models"][0]["lasts_s"] / 3600, abs=0.01)
     grown = model_cache.costs(found, Changes(), {"size_gb": 50, "region": "EU-RO-1"})
-    assert grown[1] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
+    assert grown[2] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
 
 
 @pytest.mark.parametrize("region", ["EUR-IS-1", "EU-RO-2"])
 def test_a_data_centre_without_volumes_is_refused_before_anything_is_made(tmp_path: Path, region: str) -> None:
     with pytest.raises(UsageError, match=f"--region {region}: no data centre that keeps network volumes") as refused:
         inputs(recipe_of(tmp_path), region=region)
-    assert refused.value.advice == "there are EU-RO-1, US-CA-2, US-KS-2, US-TX-3"
+    assert refused.value.advice == "did you mean EU-RO-1? there are EU-RO-1, US-CA-2, US-KS-2, US-TX-3"
+
+
+def test_a_data_centre_without_the_wanted_hardware_is_told(tmp_path: Path, client: RunPod) -> None:
+    client.inject(no_capacity_gpus=["NVIDIA L4"])
+    found = inputs(recipe_of(tmp_path, accelerators="L4:1"), region="EU-RO-1")
+    lines = model_cache.costs(found, Changes((Step(op="create", type="Volume", name="volume"),)), {})
+    assert "EU-RO-1 has not all of L4:1 in stock now: runs there may find no machine" in lines
+
+
+def test_a_smaller_size_is_said_to_be_none(tmp_path: Path) -> None:
+    before = inputs(recipe_of(tmp_path), size_gb=80)
+    kept.keep(registry.site(), MAIN, {"volume_id": "v1", "size_gb": 80.0}, before)
+    again = inputs(before=before, size_gb=20)
+    (said,) = [line for line in model_cache.costs(again, Changes(), {"size_gb": 80}) if "keeps" in line]
+    assert said == "it keeps its 80 GB: a volume can grow, and never be made smaller"
+
+
+def test_a_recipe_of_other_machines_cannot_join_it(tmp_path: Path) -> None:
+    before = inputs(recipe_of(tmp_path))
+    with pytest.raises(UsageError, match="the volume of this stack is runpod's, and machines of local cannot mount it"):
+        inputs(recipe_of(tmp_path, resources={"provisioner": "local"}), before=before)
+
+
+def test_the_lowest_of_the_recipes_limits_goes_for_the_download_too(tmp_path: Path) -> None:
+    dear = recipe_of(tmp_path, limits={"max_price": 0.5})
+    cheap = recipe_of(tmp_path, limits={"max_price": 0.05})
+    found = inputs(dear, cheap, recipe_of(tmp_path), fill=True)
+    assert [model["max_price"] for model in found["models"]] == [0.05]
+    changes = Changes((Step(op="create", type="Model", name="m"),))
+    assert "limits.max_price $0.05/h" in model_cache.costs(found, changes, {})[-1]
+
+
+def test_what_runs_of_this_machine_have_brought_is_told_before_an_update_says_it() -> None:
+    hub = HubModel("a/b", "c0ffee", (File("a.safetensors", BYTES),))
+    outputs: dict[str, Any] = {"volume_id": "v1", "name": "n", "size_gb": 200.0, "region": "EU-RO-1", "holds": []}
+    assert "nothing yet" in str(model_cache.told(outputs))
+    volume = StackVolume(ref=MAIN, id="v1", region="EU-RO-1", size_gb=200, place=".", path="/workspace", grows_by="")
+    note_filled(registry.site(), volume, hub, "my-run", datetime.now(UTC))
+    told = str(model_cache.told(outputs))
+    assert ("a/b @ c0ffee, 137.9 GB" in told, "nothing yet" in told) == (True, False)
+    assert model_cache.may_bill({**outputs, "usd_per_month": 14.0}).endswith("holds 1 model, 137.9 GB")
+    assert [one["by"] for one in model_cache.known(outputs)["holds"]] == ["my-run"]
 
 
 def test_what_bills_is_said_with_its_price_and_what_would_be_lost() -> None:
