@@ -113,7 +113,8 @@ def test_a_cache_whose_filling_fails_bills_and_is_said_to(world: World) -> None:
     assert failed.returncode == 4
     (volume_id,) = world.runpod.billing_volumes
     (row,) = listed(world)["stacks"]
-    assert (row["unfinished"], row["bills"].startswith(f"volume {volume_id}, 10 GB in ")) == (True, True)
+    assert row["unfinished"]
+    assert f"volume {volume_id}, 10 GB in " in json.dumps(row["bills"])
     world.runpod.inject(create_no_capacity=0)
     assert world.destroy().returncode == 0
 
