@@ -107,6 +107,8 @@ def stack(pulumi_engine: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("RECIPE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RUNPOD_API_KEY", things.SECRET)
+    monkeypatch.setenv("RECIPE_RUNPOD_URL", "http://127.0.0.1:9/v2")  # where nobody answers
+    monkeypatch.setenv("RECIPE_RUNPOD_PACE", "0.01")
     monkeypatch.chdir(tmp_path)
 
     def pulumi_program(ref: StackRef, inputs: Mapping[str, Any]) -> Callable[[], None]:
