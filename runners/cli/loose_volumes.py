@@ -61,12 +61,14 @@ async def destroy_volume(ref: StackRef, volume_id: str, *, yes: bool, as_json: b
             one = _meant(ref, volume_id, await cache_volumes(site))
         screen.print([f"-   delete   {one} ({one.volume.name})", f"    {one.says}; whatever lies on it is lost"])
         if not await screen.agreed("delete this", yes=yes):
+            if as_json:
+                print_json({"volume": one.row(), "done": False})
             return ExitCode.DONE
         cache = Cache.of(site, one.provisioner, mask_of(site.env))
         with screen.happening(f"deletes volume {volume_id}", changing=True):
             gone = await cache.delete_one(one.volume, owner_name(site.env))
     if as_json:
-        print_json({"volume": one.row(), "proofs": [gone.proof]})
+        print_json({"volume": one.row(), "done": True, "proofs": [gone.proof]})
     else:
         screen.outputs([("gone", gone.proof)])
     return ExitCode.DONE

@@ -82,17 +82,7 @@ async def destroy(wish: Wish) -> int:
     site, program, screen = _site(), program_of(wish.ref), Screen(as_json=wish.as_json)
     async with screen.heeding_signals(f"recipe stack destroy {wish.ref}"):
         with screen.happening(f"looks at {wish.ref}") as heard:
-            managed: Managed | None = None
-            try:
-                before = await _before(wish.ref)
-                managed = await _existing(wish.ref)
-                changes = await managed.preview_destroy(heard)
-            except (StackFailed, NoEngine) as error:
-                raise _unreadable(wish.ref, program, error) from error
-            except NoSuchStack:
-                if not program.left(wish.ref, {}):
-                    raise
-                before, changes = {}, Changes()
+            managed, before, changes = await _to_destroy(wish.ref, program, heard)
         left = program.left(wish.ref, before)
         bills = [program.may_bill(before) if changes.any else "", left]
         if managed is None:
@@ -113,6 +103,22 @@ async def destroy(wish: Wish) -> int:
     else:
         screen.outputs([("gone", proof) for proof in proofs or [f"stack {wish.ref}"]])
     return ExitCode.DONE
+
+
+async def _to_destroy(
+    ref: StackRef, program: StackProgram, heard: Heard
+) -> tuple[Managed | None, Mapping[str, Any], Changes]:
+    """The stack, what it puts out, and what would be deleted; None where no state knows it, and something is left."""
+    try:
+        before = await _before(ref)
+        managed = await _existing(ref)
+        return managed, before, await managed.preview_destroy(heard)
+    except (StackFailed, NoEngine) as error:
+        raise _unreadable(ref, program, error) from error
+    except NoSuchStack:
+        if not program.left(ref, {}):
+            raise
+        return None, {}, Changes()
 
 
 async def outputs(wish: Wish) -> int:
@@ -293,8 +299,11 @@ async def _destroyed(
         await managed.destroy(heard, patience_s=PATIENCE_S)
         proofs = list(managed.report.proofs)
         return await program.after_destroy(ref, outputs, os.environ) or proofs
-    except MayStillBillError:
-        raise
+    except MayStillBillError as error:
+        again = f"recipe stack destroy {ref}"
+        if again in error.advice:
+            raise
+        raise MayStillBillError(error.message, advice=f"{again}, again; or {error.advice}") from error
     except RecipeError as error:
         bills = program.may_bill(outputs)
         if not bills:
@@ -307,10 +316,14 @@ def _unreadable(ref: StackRef, program: StackProgram, error: RecipeError) -> Rec
     """A stack that Pulumi cannot read, or no Pulumi: what it held when this machine last saw it may bill."""
     last = kept.kept(_site(), ref)
     bills = program.billing(last.values) if last is not None else None
-    if bills is None or bills.over:
+    what, way_out = (bills.what, bills.way_out) if bills is not None and not bills.over else (program.left(ref, {}), "")
+    if not what:
         return error
-    advice = f"{bills.way_out}; {f'{INSTALL} gets the engine' if isinstance(error, NoEngine) else error.advice}"
-    return MayStillBillError(f"NOT PROVEN GONE: {bills.what}: {error.message}", advice=advice)
+    way_out = way_out or "recipe ps shows it, and recipe down RUN ends it without Pulumi"
+    then = f"{INSTALL} gets the engine" if isinstance(error, NoEngine) else error.advice
+    return MayStillBillError(
+        f"NOT PROVEN GONE: {what}: {error.message}", advice="; ".join(filter(None, [way_out, then]))
+    )
 
 
 async def _before(ref: StackRef) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from provisioners.contract import Site
+from provisioners.named import underlying_of
 from provisioners.volumes import StoredVolume, VolumeKeeper
 from recipes.errors import NoCredentials, NoMachine, RecipeError, UsageError
 from runners import registry
@@ -159,7 +160,7 @@ async def _listed() -> list[tuple[str, VolumeKeeper, StoredVolume]]:
 def _keeper(name: str) -> VolumeKeeper | None:
     """One that keeps volumes itself."""
     provisioner = registry.provisioner(name)
-    return None if hasattr(provisioner, "underlying") else keeper_of(provisioner)
+    return keeper_of(provisioner) if underlying_of(provisioner) == provisioner.name else None
 
 
 def _seen_here(site: Site) -> list[Known]:

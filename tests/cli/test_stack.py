@@ -17,8 +17,11 @@ import pytest
 
 import runners.cli.stacking
 import runners.stacking.listing
+from provisioners.site import site_of
 from recipes.errors import MayStillBillError
+from runners.cli.commands.stack import complete_stacks
 from runners.cli.run import run_command
+from runners.doctor import examine
 from runners.stacking import program as programs
 from runners.stacking.billing import Billing, Replaced
 from stacks import kept
@@ -54,6 +57,9 @@ class Things:
 
     def costs(self, inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[str]:
         return ["$14.00/month for 200 GB"] if changes.any else []
+
+    def known(self, outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return outputs
 
     def told(self, outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("thing", str(outputs["text"]))]
@@ -427,7 +433,7 @@ def test_install_without_a_network_says_so(recipe: Command) -> None:
         (("up", "model_cache", "local-smoke", "--size", "0GB"), "no volume is that small"),
         (("destory", "gpu_pod"), "did you mean destroy?"),
         (("up", "gpu_pod", "local-smoke", "--fil"), "did you mean --fill?"),
-        (("up",), "the following arguments are required: STACK"),
+        (("up",), "the following arguments are required: STACK\n"),
     ],
 )
 def test_wrong_words(recipe: Command, words: tuple[str, ...], told: str) -> None:
@@ -440,7 +446,25 @@ def test_the_command_alone_shows_its_help(recipe: Command) -> None:
     ended = plainly(recipe)
     assert ended.returncode == 2
     assert "recipe stack up model_cache RECIPE" in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 80
     assert plainly(recipe, "up", "--help").returncode == 0
+
+
+def test_stacks_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECIPE_HOME", str(tmp_path))
+    kept.keep(site_of({"RECIPE_HOME": str(tmp_path)}), StackRef("gpu_pod", "ana"), {"a": 1})
+    assert complete_stacks("") == ["gpu_pod", "gpu_pod/ana", "model_cache"]
+    assert complete_stacks("mod") == ["model_cache"]
+
+
+def test_the_doctor_asks_for_the_passphrase_of_a_backend(tmp_path: Path, pulumi_engine: dict[str, str]) -> None:
+    env = {"RECIPE_HOME": str(tmp_path / "home"), "PATH": pulumi_engine["PATH"]}
+    (ours,) = [check for check in examine(site_of(env)) if check.name == "pulumi"]
+    assert ours.state == "ok"
+    (check,) = [one for one in examine(site_of({**env, "PULUMI_BACKEND_URL": "s3://team"})) if one.name == "pulumi"]
+    assert check.state == "missing"
+    assert "PULUMI_CONFIG_PASSPHRASE" in check.mend
+    assert not (tmp_path / "home").exists(), "a look makes nothing"
 
 
 def test_every_program_has_its_side_here() -> None:
@@ -451,8 +475,6 @@ def test_every_program_has_its_side_here() -> None:
 
 
 def test_nothing_is_kept_of_another_backend(tmp_path: Path) -> None:
-    from provisioners.site import site_of
-
     ours = site_of({"RECIPE_HOME": str(tmp_path)})
     theirs = site_of(
         {"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": "s3://them?region=x", "PULUMI_CONFIG_PASSPHRASE": "x"}
