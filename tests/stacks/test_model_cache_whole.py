@@ -118,7 +118,10 @@ def test_the_first_run_fills_it_and_the_next_one_downloads_nothing(world: World)
     assert after["steps"][2] == {"phase": "prepare", "action": "find me/lead @ " + after["model"]["commit"][:7] + " on "
                                  "stack model_cache", "bytes": 0}  # fmt: skip
     assert "already paid for" in world("plan", str(world.file)).stdout
-    assert world.run()["prepared"]["downloaded_bytes"] == 0
+    second = world("up", str(world.file), "--json")
+    assert json.loads(second.stdout)["runs"][0]["prepared"]["downloaded_bytes"] == 0
+    assert "1.5 MB: found on stack model_cache, 0 B downloaded" in second.stderr
+    assert [held["by"] for held in world.outputs()["holds"]] == [first["run_id"]], "before any update says it"
     told = world.up("--fill")
     assert told.returncode == 0, told.stderr
     assert [held["by"] for held in world.outputs()["holds"]] == [first["run_id"]], "no pod brought it once more"
