@@ -19,6 +19,7 @@ from recipes.errors import ExitCode, MayStillBillError, NoMachine, UsageError
 from recipes.load import LoadedRecipe
 from runners import registry
 from runners.budget import lease_deadline
+from runners.failures import waited_for
 from runners.ledger import Ledger
 from runners.machine import Machine
 from runners.machines import end, in_stacks, journalled
@@ -202,8 +203,10 @@ async def _reach(provisioner: Provisioner, lease: Lease, within_s: float | None,
         async with asyncio.timeout(within_s):
             host = await provisioner.host(lease)
     except TimeoutError as error:
-        waited_for = "".join(f": {why}" for why in error.__cause__.args) if error.__cause__ else ""
-        what = f"{lease.name} could not be reached within limits.deadlines.provision{waited_for}"
+        waited = waited_for(error)
+        what = f"{lease.name} could not be reached within limits.deadlines.provision" + (
+            f": {waited}" if waited else ""
+        )
         raise Unusable(what, advice=advice) from None
     except NoMachine as error:
         raise Unusable(f"{lease.name} cannot be reached: {error.message}", advice=advice) from error
