@@ -34,7 +34,9 @@ def test_where_nothing_was_to_be_made_nothing_is() -> None:
         check_agreed("A")
 
 
-@pytest.mark.parametrize("provider", [GpuPodProvider(), VolumeProvider(), DownloadProvider()], ids=repr)
+@pytest.mark.parametrize(
+    "provider", [GpuPodProvider(), VolumeProvider(), DownloadProvider()], ids=lambda p: type(p).__name__
+)
 def test_no_provider_makes_what_was_not_agreed_to(provider: ResourceProvider) -> None:
     """It was not even configured: it could ask nobody."""
     provider._mask = str  # type: ignore[attr-defined]
