@@ -107,14 +107,20 @@ class Parser(argparse.ArgumentParser):
     """Says what was meant when an option is misspelt."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As always, but that `--sort -cost` is the same as `--sort=-cost`."""
+        """As always, but that `--sort -cost` is `--sort=-cost`, and that options may stand between names."""
         joined: list[str] = []
         for word in sys.argv[1:] if args is None else args:
             if joined and joined[-1] == _DASHED and word.startswith("-") and not word.startswith("--"):
                 joined[-1] = f"{_DASHED}={word}"
             else:
                 joined.append(word)
-        return super().parse_known_args(joined, namespace)
+        found, left = super().parse_known_args(joined, namespace)
+        several = (a for a in self._actions if not a.option_strings and a.nargs in ("*", "+") and a.type is None)
+        names = next(several, None)
+        if names is not None and left and not any(word.startswith("-") for word in left):
+            setattr(found, names.dest, [*getattr(found, names.dest), *left])
+            left = []
+        return found, left
 
     def error(self, message: str) -> NoReturn:
         from recipes.explain import did_you_mean

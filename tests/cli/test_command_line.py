@@ -262,3 +262,13 @@ def test_a_wrong_flag_with_json_is_a_json_document_too(recipe: Command) -> None:
     ended = recipe("up", "local-smoke", "--jso", "--json")
     assert ended.returncode == 2
     assert json.loads(ended.stdout)["error"]["exit_code"] == 2
+
+
+def test_options_may_stand_between_names(recipe: Command) -> None:
+    ended = recipe("show", "--json", "local-smoke")
+    assert ended.returncode == 0
+    both = recipe("validate", "local-smoke", "--set", "workload.max_tokens=50", "load-smoke", "--json")
+    assert json.loads(both.stdout) == {"problems": []}
+    wrong = recipe("validate", "local-smoke", "--json", "load-smok")
+    assert wrong.returncode == 2
+    assert "load-smok" in wrong.stdout
