@@ -22,14 +22,7 @@ def add_recipes(parser: argparse.ArgumentParser) -> None:
     """The arguments of a command that takes recipes."""
     argument = parser.add_argument("recipe", nargs="+", help="a recipe file, or a name of the catalogue")
     argument.completer = complete_recipes  # type: ignore[attr-defined]
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="set a field, such as workload.concurrency=8; may be repeated",
-    )
+    add_overrides(parser)
     parser.add_argument("--yes", action="store_true", help="a matrix may have more than 1,000 runs")
 
 
@@ -64,6 +57,18 @@ def watched(work: Callable[..., int], metrics: Sequence[Metrics | None], metrics
     from runners.metrics.serving import pages_of, with_pages
 
     return with_pages(work, pages_of(metrics, metrics_port), recipe_home(), say=console(stderr=True).print)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """For commands that take recipes."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="set a field, such as workload.concurrency=8; may be repeated",
+    )
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

@@ -55,7 +55,9 @@ def test_a_passphrase_of_another_project_makes_no_stack_unreadable(site: Site, t
     async def life() -> None:
         await up(elsewhere, tmp_path)
         managed = await Managed.open(site, PROJECT, "main", create=False)  # from a shell in which nothing is set
+        assert await managed.outputs()
         await managed.destroy(patience_s=60)
+        assert not await managed.outputs()
 
     asyncio.run(life())
 

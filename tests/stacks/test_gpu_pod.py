@@ -222,6 +222,8 @@ def test_a_pod_is_let_go_twice_without_harm(pulumi: Pulumi) -> None:
     outs = pulumi.create()
     delete(pulumi, outs)
     delete(pulumi, outs)
+    assert pulumi.runpod.billing == []
+    assert pulumi.journal.state(outs["lease"]["name"]) == "gone"
 
 
 def test_a_pod_that_has_ended_by_itself_is_replaced_and_the_same_name_is_new_again(pulumi: Pulumi) -> None:

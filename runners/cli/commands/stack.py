@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from recipes.errors import ExitCode, UsageError
-from runners.cli.common import add_json, complete_recipes, forced_codes, load_recipes
+from runners.cli.common import add_force, add_json, add_overrides, complete_recipes, forced_codes, load_recipes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,15 +71,8 @@ def _add_recipes(parser: argparse.ArgumentParser) -> None:
     help_text = "a recipe file, or a name of the catalogue; without one as at the last update"
     argument = parser.add_argument("recipe", nargs="*", default=[], metavar="RECIPE", help=help_text)
     argument.completer = complete_recipes  # type: ignore[attr-defined]
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="set a field of the recipes; may be repeated",
-    )
-    parser.add_argument("--force", action="append", default=[], metavar="CODE", help="let this check pass")
+    add_overrides(parser)
+    add_force(parser)
     parser.add_argument("--size", metavar="SIZE", help="model_cache: of the volume, such as 200GB; never made smaller")
     parser.add_argument("--region", metavar="PLACE", help="model_cache: the data centre, such as EU-RO-1")
     parser.add_argument("--fill", action="store_true", help="model_cache: download the models now, with a cheap pod")
