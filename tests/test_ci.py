@@ -193,13 +193,13 @@ def test_a_recipe_that_is_refused_and_inputs_that_would_do_harm(recipe: Command,
     """What would run in a script that it were a part of is a wrong argument, and nothing else."""
     harm = tmp_path / "harm"
     evil = f'local-smoke$(touch${{IFS}}{harm}) ; touch {harm} `touch {harm}` "&&" touch {harm}'
-    job = Job(recipe, tmp_path, {"recipe": evil, "version": "installed", "check": evil, "args": "--json *"})
+    job = Job(recipe, tmp_path, {"recipe": evil, "version": "installed", "check": evil, "args": "--json --max-cost *"})
     assert job.run() == 2, job.said
     assert not harm.exists()
     assert job.outputs["up"]["run_id"] == ""
     summary = job.summary.read_text()
     assert "`recipe up` ended with 2" in summary
-    assert "unrecognized arguments: *" in summary
+    assert "argument --max-cost: invalid float value: '*'" in summary
 
 
 @pytest.mark.real
