@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from runners.together import together
+from runners.together import to_its_end, together
 
 
 class Expected(Exception):
@@ -46,3 +46,28 @@ def test_what_nobody_expected_keeps_its_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(all_of(Expected("known"), ValueError("a bug")))
     assert caught.group_contains(ValueError, match="a bug")
+
+
+def test_letting_go_comes_to_its_end_and_its_time_limit_holds_however_often_it_is_cancelled() -> None:
+    async def lets_go(ended: list[str]) -> str:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        ended.append("gone")
+        return "gone"
+
+    async def interrupted(ended: list[str]) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert await to_its_end(lets_go(ended)) == "gone"
+
+    async def go() -> list[str]:
+        ended: list[str] = []
+        task = asyncio.create_task(interrupted(ended))
+        while not task.done():
+            await asyncio.sleep(0)
+            task.cancel()
+        return ended
+
+    assert asyncio.run(go()) == ["gone"]
