@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,8 +16,8 @@ from typing import Any
 
 import pytest
 
-import runners.cli.stacking
-import runners.stacking.listing
+import runners.cli.stack_destroy
+import runners.cli.stack_up
 from provisioners.site import site_of
 from recipes.errors import MayStillBillError
 from runners.cli.commands.stack import complete_stacks
@@ -25,7 +26,7 @@ from runners.doctor import examine
 from runners.stacking import program as programs
 from runners.stacking.billing import Billing, Replaced
 from stacks import kept
-from stacks.reference import StackRef
+from stacks.reference import PROGRAMS, StackRef
 from stacks.values import Changes
 from tests.conftest import Command, eventually
 from tests.emulators.pulumi import pulumi_engine
@@ -126,9 +127,9 @@ def stack(pulumi_engine: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mon
 
         return run
 
-    monkeypatch.setattr(runners.cli.stacking, "program_of", lambda ref: made)
-    monkeypatch.setattr(runners.stacking.listing, "program_of", lambda ref: made)
-    monkeypatch.setattr(runners.cli.stacking, "pulumi_program", pulumi_program)
+    for name in PROGRAMS:
+        monkeypatch.setitem(sys.modules, f"runners.stacking.{name}", made)
+    monkeypatch.setattr(runners.cli.stack_up, "pulumi_program", pulumi_program)
     return made
 
 
@@ -313,7 +314,7 @@ def test_what_is_not_proven_gone_is_told_with_its_price(
 ) -> None:
     typed("up", "gpu_pod", "local-smoke", "--yes")
     (stack.at / "gate").touch()
-    monkeypatch.setattr(runners.cli.stacking, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(runners.cli.stack_destroy, "PATIENCE_S", 1.0)
     code, _, err = typed("destroy", "gpu_pod", "--yes")
     assert code == 9
     assert "NOT PROVEN GONE: thing a at $3.61/h" in err

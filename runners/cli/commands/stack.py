@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what is None:
         print(options.help(), end="")
         return ExitCode.USAGE
-    from runners.cli import stack_looks, stacking
+    from runners.cli import stack_looks, stack_up, stacking
 
     ends: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {
         "list": lambda: stack_looks.list_all(options.json),
@@ -101,8 +101,8 @@ def run(options: argparse.Namespace) -> int:
         "outputs": lambda: stacking.outputs(_wish(options)),
         "destroy": lambda: _destroy(options),
         "unlock": lambda: stacking.unlock(_wish(options)),
-        "preview": lambda: stacking.preview(_wish(options)),
-        "up": lambda: stacking.up(_wish(options)),
+        "preview": lambda: stack_up.preview(_wish(options)),
+        "up": lambda: stack_up.up(_wish(options)),
         "inputs": lambda: stacking.inputs(_wish(options), new=options.new),
     }
     return asyncio.run(ends[options.what]())
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 async def _destroy(options: argparse.Namespace) -> int:
     if options.volume is None:
-        from runners.cli.stacking import destroy
+        from runners.cli.stack_destroy import destroy
 
         return await destroy(_wish(options))
     from runners.cli.loose_volumes import destroy_volume
