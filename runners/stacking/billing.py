@@ -19,13 +19,18 @@ class Billing:
     usd_per_month: float | None = None
     until: datetime | None = None
     """When it ends by itself."""
+    gone: str = ""
+    """The proof that it has ended meanwhile, where this machine has one."""
     way_out: str = ""
     """What ends it where Pulumi is of no help."""
 
     @property
     def over(self) -> bool:
-        """Whether it has ended by itself."""
-        return self.until is not None and self.until <= datetime.now(UTC)
+        """Whether it has ended: let go, or by itself."""
+        return bool(self.gone) or (self.until is not None and self.until <= datetime.now(UTC))
+
+    def __str__(self) -> str:
+        return f"nothing: {self.what} is gone: {self.gone}" if self.gone else self.what
 
     def data(self) -> dict[str, Any]:
         """For --json."""

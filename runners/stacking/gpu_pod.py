@@ -162,7 +162,18 @@ def billing(outputs: Mapping[str, Any]) -> Billing | None:
         id=lease.id or "",
         usd_per_h=lease.usd_per_h,
         until=lease.deadline,
-        way_out=f"recipe down {lease.run_id} ends it without Pulumi",
+        gone=_proof_of(lease),
+        way_out=_way_out(lease),
+    )
+
+
+def _way_out(lease: Lease) -> str:
+    """What ends it without Pulumi: from here, if it was rented here."""
+    said = read_name(lease.name)
+    if said is None or _entry(_journal(), lease):
+        return f"recipe down {lease.run_id} ends it without Pulumi"
+    return (
+        f"recipe reap --owner {said.owner} lists it, and with --yes ends it without Pulumi, with all of {said.owner}'s"
     )
 
 
@@ -222,10 +233,14 @@ async def after_failure(
     return [str(lease.get("name") or lease.get("id")) for lease in made]
 
 
-async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+async def after_destroy(
+    ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str], *, alone: bool = False
+) -> list[str]:
     """The proof, from the journal or from the provider itself. Raises MayStillBillError without one."""
-    found = [(machine.lease, await end(machine, _ledger())) for machine in _left(ref, {})]
     lease = _lease_of(ref, outputs)
+    named = {lease.name} if lease is not None else set()
+    machines = [machine for machine in _left(ref, {}) if not alone or machine.lease.name in named]
+    found = [(machine.lease, await end(machine, _ledger())) for machine in machines]
     if lease is not None and lease.name not in [ended.name for ended, _ in found]:
         found.append((lease, await _release_of(lease)))
     for ended, release in found:
@@ -236,10 +251,16 @@ async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[
 
 async def _release_of(lease: Lease) -> Release:
     """Pulumi has done what it can."""
-    latest = _journal().of_run(lease.run_id)
-    if latest is not None and latest.state == "gone" and latest.proof:
-        return Gone(latest.proof)
+    if proof := _proof_of(lease):
+        return Gone(proof)
     return await registry.provisioner(UNDERLYING).destroy(lease)
+
+
+def _proof_of(lease: Lease) -> str:
+    """The journal's, that this very pod is gone; "" if it has none. Another of its name has a proof of its own."""
+    latest = _journal().of_run(lease.run_id)
+    is_its = latest is not None and latest.state == "gone" and lease.id in (None, latest.lease.id)
+    return (latest.proof or "") if latest is not None and is_its else ""
 
 
 def _left(ref: StackRef, outputs: Mapping[str, Any]) -> list[Machine]:

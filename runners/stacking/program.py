@@ -125,10 +125,13 @@ class StackProgram(Protocol):
         """What may bill of this stack besides what it puts out, as far as it is known here; "" if nothing does."""
         ...
 
-    async def after_destroy(self, ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    async def after_destroy(
+        self, ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str], *, alone: bool = False
+    ) -> list[str]:
         """Called once everything is deleted, with the outputs of before: the proof, a line for each thing.
 
-        What is `left` of the stack is ended here. It may be called for a stack that is not there any more.
+        What is `left` of the stack is ended here; `alone`: nothing but what these outputs tell of. It may be called for
+        a stack that is not there any more, or that Pulumi cannot read.
         Raises MayStillBillError if something of it is there after all.
         """
         ...
