@@ -152,7 +152,9 @@ def left(ref: StackRef, outputs: Mapping[str, Any]) -> str:
     return ""
 
 
-async def after_destroy(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+async def after_destroy(
+    ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str], *, alone: bool = False
+) -> list[str]:
     """That the provider does not have the volume any more. Raises MayStillBillError if it has."""
     volume_id = outputs.get("volume_id")
     if not volume_id or not outputs.get("provisioner"):
