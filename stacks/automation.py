@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from provisioners.at_once import all_of
 from provisioners.contract import Site
 from provisioners.threads import in_thread
 from stacks import locks
 from stacks.agreed import making
-from stacks.backend import ASKING, backend_of, drop_copies, engine_env, refusal, shown, work_dir
+from stacks.asking import asked
+from stacks.backend import backend_of, drop_copies, engine_env, work_dir
 from stacks.driving import LAST_WORD_S, Driver
-from stacks.engine import ask, need
+from stacks.engine import need
 from stacks.log import Log, log_of
 from stacks.masks import mask_of
 from stacks.reference import PROGRAMS, StackRef
@@ -118,10 +119,6 @@ class Managed:
             message = f"Pulumi did not destroy {self} within {patience_s:.0f} s"
             raise StackFailed(message, advice=f"all that it said: {self._driver.log.path}") from None
 
-    async def refresh(self, heard: Heard = _nobody) -> None:
-        """Look at every resource, and write down what is there."""
-        await self._steps("refresh", heard, self._stack.refresh, show_secrets=False)
-
     async def outputs(self) -> Mapping[str, Any]:
         """As of the last update; secrets as `Secret`."""
         return _values(await self._driver.call("output", self._stack.outputs))
@@ -183,22 +180,9 @@ def _values(outputs: OutputMap) -> dict[str, Any]:
 
 async def stacks(site: Site) -> list[StackSummary]:
     """The stacks of both programs in the backend, without the SDK. Raises NoEngine, StackFailed, UsageError."""
-    backend = backend_of(site)
-    engine = await in_thread(need, site)
-
-    async def of(project: str) -> list[StackSummary]:
-        folder = work_dir(site, project, ASKING)
-        env = engine_env(site, backend, folder)
-        code, out, err = await ask(engine, ["stack", "ls", "--json"], cwd=folder, env=env)
-        if code and (refused := refusal(site, project, err)):
-            raise refused
-        if code:
-            message = f"pulumi stack ls: {mask_of(env)(err.strip()) or f'exit {code}'}"
-            raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached")
-        return [_summary(project, one) for one in json.loads(out)]
-
-    found = await asyncio.gather(*(of(StackRef(program).project) for program in PROGRAMS))
-    return [summary for summaries in found for summary in summaries]
+    projects = [StackRef(program).project for program in PROGRAMS]
+    found = await all_of(asked(site, project, "stack", "ls", "--json") for project in projects)
+    return [_summary(project, one) for project, told in zip(projects, found, strict=True) for one in told]
 
 
 def _summary(project: str, told: Mapping[str, Any]) -> StackSummary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 import secrets
 import sys
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioners.contract import Site
+from provisioners.files import write_once, write_whole
 from recipes.errors import UsageError
-from stacks.report import VARIABLE as REPORT
+from stacks import agreed, report
 
 BACKEND_URL = "PULUMI_BACKEND_URL"
 _PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 (a variable's name)
@@ -23,12 +24,12 @@ _HANDED_ON = (BACKEND_URL, _PASSPHRASE, _PASSPHRASE_FILE, "PULUMI_ACCESS_TOKEN",
 a state that is written at each step, a resource provider in recipe's own Python, secrets that are not logged."""
 _MISLEADING = ("VIRTUAL_ENV", "PYTHONHOME")
 """Would send Pulumi to another Python."""
+_FOR_PROVIDERS = (report.VARIABLE, agreed.VARIABLE)
+"""What recipe tells resource providers of one update: of another's, or of a user's, nothing reaches them."""
 _SERVICE = ("https://", "http://")
 _NO_URL = re.compile(r"[%?#\x00-\x1f\x7f]")
 """What would mean something else in file://…."""
-ASKING = "_"
-"""In a stack's place: the folder from which a project's stacks are asked after. No stack has this name."""
-
+_USER = re.compile(r"//[^/@]*@")
 _WRONG_PASSPHRASE = "incorrect passphrase"  # noqa: S105 (what the engine says)
 _OLD_LAYOUT = ("a stack name may only contain", "Legacy DIY state is deprecated")
 """What the engine says of a backend from before stacks had projects: older engines, and newer."""
@@ -117,7 +118,15 @@ def where(site: Site) -> str:
 
 def shown(url: str) -> str:
     """The URL without what may be secret in it: a user's password, and the query."""
-    return re.sub(r"//[^/@]*@", "//***@", url).partition("?")[0]
+    return _USER.sub("//***@", url).partition("?")[0]
+
+
+def key_of(site: Site) -> str:
+    """The backend in names of files here: two of them may have stacks of the same name. Nothing secret is in it."""
+    url = site.env.get(BACKEND_URL)
+    if not url:
+        return "own"
+    return hashlib.sha256(_USER.sub("//", url).rstrip("/").encode()).hexdigest()[:8]
 
 
 def pulumi_home(site: Site) -> Path:
@@ -128,14 +137,12 @@ def pulumi_home(site: Site) -> Path:
 def work_dir(site: Site, project: str, name: str) -> Path:
     """The folder that the engine works in, with its Pulumi.yaml; made if it is not there yet."""
     folder = _private(pulumi_home(site))
-    for part_of_it in ("work", project, name):
+    for part_of_it in ("work", key_of(site), project, name):
         folder = _private(folder / part_of_it)
     settings = folder / "Pulumi.yaml"
     text = _SETTINGS.format(project=project)
     if not settings.is_file() or settings.read_text(encoding="utf-8") != text:
-        part = folder / f".{secrets.token_hex(4)}"
-        part.write_text(text, encoding="utf-8")
-        part.replace(settings)
+        write_whole(settings, text)
     return folder
 
 
@@ -147,7 +154,7 @@ def engine_env(site: Site, backend: Backend, folder: Path) -> dict[str, str]:
     env = {
         name: value
         for name, value in site.env.items()
-        if not name.startswith("PULUMI_") and name not in (*_MISLEADING, REPORT)
+        if not name.startswith("PULUMI_") and name not in (*_MISLEADING, *_FOR_PROVIDERS)
     }
     return {
         **env,
@@ -182,17 +189,8 @@ def _private(folder: Path) -> Path:
 
 
 def _passphrase(site: Site) -> Path:
-    """A random one of our own. Whoever comes second reads the first one's: it appears whole, by a link."""
+    """A random one of our own. Whoever comes second reads the first one's."""
     path = pulumi_home(site) / "passphrase"
     if not path.is_file():
-        part = path.with_name(f".{secrets.token_hex(8)}")
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(handle, secrets.token_urlsafe(32).encode())
-            os.fsync(handle)
-            with suppress(FileExistsError):
-                os.link(part, path)
-        finally:
-            os.close(handle)
-            part.unlink()
+        write_once(path, secrets.token_urlsafe(32))
     return path

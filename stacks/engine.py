@@ -19,7 +19,7 @@ from pathlib import Path
 from provisioners.contract import Site
 from stacks.backend import pulumi_home
 from stacks.masks import mask_of
-from stacks.values import NoEngine
+from stacks.values import NoEngine, StackFailed
 
 OLDEST = (3, 200)
 """The oldest engine that is used: as the SDK's oldest."""
@@ -173,7 +173,7 @@ def _last_line(said: str) -> str:
 async def ask(
     engine: Engine, argv: Sequence[str], *, cwd: Path, env: dict[str, str], patience_s: float = 60.0
 ) -> tuple[int, str, str]:
-    """A short question to the engine: its exit status and what it said on both streams. Raises NoEngine."""
+    """A short question to the engine: its exit status and what it said on both streams. Raises StackFailed."""
     process = await asyncio.create_subprocess_exec(
         str(engine.path),
         *argv,
@@ -190,7 +190,7 @@ async def ask(
             out, err = await process.communicate()
     except TimeoutError:
         message = f"Pulumi's engine did not answer within {patience_s:.0f} s: pulumi {' '.join(argv)}"
-        raise NoEngine(message, advice="see whether its backend can be reached") from None
+        raise StackFailed(message, advice="see whether its backend can be reached") from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provisioners.contract import Site
-from provisioners.threads import in_thread
-from stacks.backend import ASKING, backend_of, engine_env, refusal, shown, work_dir
-from stacks.engine import ask, need
-from stacks.masks import mask_of
+from provisioners.files import write_whole
+from stacks.asking import asked_of
+from stacks.backend import key_of, where
 from stacks.reference import StackRef
-from stacks.values import HIDDEN, INPUTS, NoEngine, NoSuchStack, Secret, StackFailed
+from stacks.values import HIDDEN, INPUTS, NoEngine, NoSuchStack, Secret
 
 _VERSION = 1
 
@@ -49,19 +47,14 @@ def keep(site: Site, ref: StackRef, values: Mapping[str, Any], inputs: Mapping[s
         "version": _VERSION,
         "stack": str(ref),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "backend": shown(backend_of(site).url),
+        "backend": where(site),
         "outputs": plain,
         "inputs": inputs,
     }
     path = _path(site, ref)
-    part = path.with_name(f".{secrets.token_hex(8)}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
 
 def forget(site: Site, ref: StackRef) -> None:
@@ -80,15 +73,17 @@ def kept(site: Site, ref: StackRef) -> Kept | None:
             values=dict(told["outputs"]),
             inputs=told["inputs"],
         )
+        is_it = told["stack"] == str(ref) and found.backend == where(site)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if found.backend == shown(backend_of(site).url) else None
+    return found if is_it else None
 
 
 async def outputs_of(site: Site, ref: StackRef) -> Outputs:
     """The stack's outputs: Pulumi's if there is an engine, else as they were last seen here (`source` says which).
 
-    Imports nothing of Pulumi. Raises NoSuchStack if there is none, and what `backend_of` raises.
+    Imports nothing of Pulumi. Raises NoSuchStack if there is none, StackFailed where the backend does not answer, and
+    what `backend_of` raises.
     """
     try:
         told = await _asked(site, ref)
@@ -101,46 +96,37 @@ async def outputs_of(site: Site, ref: StackRef) -> Outputs:
     return Outputs(values=plain, at=datetime.now(UTC), source="pulumi")
 
 
-async def inputs_of(site: Site, ref: StackRef) -> Mapping[str, Any] | None:
-    """What the stack's program was last run with: as the stack has it, else as it was last seen here.
+async def known_of(site: Site, ref: StackRef) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """What the stack puts out, and what its program was last run with: as the stack has it, else as last seen here.
 
-    None if nobody knows, or if there is no such stack. A stack that was emptied puts out nothing any more. Raises
-    NoEngine.
+    None for the latter if nobody knows; a stack that was emptied puts out nothing any more. Neither if there is no such
+    stack. One question: INPUTS is the only secret that our programs put out. Raises NoEngine, StackFailed, UsageError.
     """
     try:
-        told = (await _asked(site, ref, "--show-secrets")).get(INPUTS)
+        told = await _asked(site, ref, "--show-secrets")
     except NoSuchStack:
-        return None
-    if isinstance(told, str):
-        found: dict[str, Any] = json.loads(told)
-        return found
+        return {}, None
+    said = told.pop(INPUTS, None)
+    if isinstance(said, str):
+        return told, json.loads(said)
     before = kept(site, ref)
-    return before.inputs if before is not None else None
+    return told, before.inputs if before is not None else None
+
+
+async def inputs_of(site: Site, ref: StackRef) -> Mapping[str, Any] | None:
+    """What its program was last run with, as `known_of` says."""
+    return (await known_of(site, ref))[1]
 
 
 async def _asked(site: Site, ref: StackRef, *how: str) -> dict[str, Any]:
-    """What the engine says that the stack puts out. Raises NoEngine, NoSuchStack, StackFailed."""
-    backend = backend_of(site)
-    engine = await in_thread(need, site)
-    folder = work_dir(site, ref.project, ASKING)
-    env, name = engine_env(site, backend, folder), backend.stack(ref.project, ref.name)
-    code, out, err = await ask(engine, ["stack", "output", "--json", *how, "--stack", name], cwd=folder, env=env)
-    if code and "no stack named" in err:
+    """What the engine says that the stack puts out."""
+    try:
+        told: dict[str, Any] = await asked_of(site, ref, "stack", "output", "--json", *how)
+    except NoSuchStack:
         forget(site, ref)  # somebody else has destroyed it
-        raise no_such_stack(ref)
-    if code and (refused := refusal(site, str(ref), err)):
-        raise refused
-    if code:
-        message = f"pulumi stack output of {ref}: {mask_of(env)(err.strip()) or f'exit {code}'}"
-        raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached")
-    told: dict[str, Any] = json.loads(out)
+        raise
     return told
 
 
-def no_such_stack(ref: StackRef) -> NoSuchStack:
-    """Nobody has made it, and how it is made."""
-    return NoSuchStack(f"stack {ref} does not exist", advice=f"recipe stack up {ref} RECIPE makes it")
-
-
 def _path(site: Site, ref: StackRef) -> Path:
-    return site.home / "stacks" / f"{ref.program}.{ref.name}.json"
+    return site.home / "stacks" / key_of(site) / f"{ref.program}.{ref.name}.json"

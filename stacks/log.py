@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from provisioners.contract import Site
-from stacks.backend import pulumi_home
+from stacks.backend import key_of, pulumi_home
 
 _MOST = 4_000_000
 """Bytes; then the file is begun anew, and the one before is kept beside it."""
@@ -16,7 +16,7 @@ _MOST = 4_000_000
 
 def log_of(site: Site, project: str, name: str) -> Path:
     """Where it lies."""
-    return pulumi_home(site) / "logs" / f"{project}.{name}.log"
+    return pulumi_home(site) / "logs" / key_of(site) / f"{project}.{name}.log"
 
 
 class Log:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from provisioners.contract import Site
-from provisioners.threads import in_thread
+from stacks.asking import asked_of
 from stacks.automation import stacks
-from stacks.backend import ASKING, backend_of, engine_env, refusal, work_dir
-from stacks.engine import ask, need
-from stacks.masks import mask_of
 from stacks.reference import StackRef
 from stacks.values import StackFailed
 
@@ -38,7 +34,7 @@ class Known:
 
 
 async def caches(site: Site) -> list[Known]:
-    """Of all model caches in the backend. Raises NoEngine, StackFailed, UsageError."""
+    """Of all model caches in the backend. Raises NoEngine, NoSuchStack, StackFailed, UsageError."""
     refs = [StackRef.of(one.project, one.name) for one in await stacks(site) if one.resources != 0]
     turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -50,22 +46,12 @@ async def caches(site: Site) -> list[Known]:
 
 
 async def cache(site: Site, ref: StackRef) -> Known:
-    """Of one stack; it is there. Raises NoEngine, StackFailed, UsageError."""
-    backend = backend_of(site)
-    engine = await in_thread(need, site)
-    folder = work_dir(site, ref.project, ASKING)
-    env = engine_env(site, backend, folder)
-    argv = ["stack", "export", "--stack", backend.stack(ref.project, ref.name)]
-    code, out, err = await ask(engine, argv, cwd=folder, env=env)
-    if code and (refused := refusal(site, str(ref), err)):
-        raise refused
+    """Of one stack; it is there. Raises NoEngine, NoSuchStack, StackFailed, UsageError."""
+    told = await asked_of(site, ref, "stack", "export")
     try:
-        if code:
-            raise ValueError(err.strip() or f"exit {code}")
-        deployment = json.loads(out)["deployment"]
-        return _known(ref, deployment.get("resources") or ())
+        return _known(ref, told["deployment"].get("resources") or ())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"pulumi stack export of {ref}: {mask_of(env)(str(error))}"
+        message = f"pulumi stack export of {ref}: nothing that can be read: {type(error).__name__}: {error}"
         raise StackFailed(message, advice=f"recipe stack preview {ref} may say more") from error
 
 

@@ -13,7 +13,9 @@ import pytest
 from provisioners.contract import Site
 from provisioners.site import site_of
 from recipes.errors import ExitCode, MayStillBillError, NoCapacity, RecipeError, Unsettled
-from stacks.automation import Managed, log_of, stacks
+from stacks.automation import Managed, stacks
+from stacks.backend import key_of
+from stacks.log import log_of
 from stacks.values import Changes, NoSuchStack, Secret, StackBusy, StackFailed
 from tests.stacks.things import SECRET, program
 
@@ -278,4 +280,4 @@ def test_a_shared_backend_needs_its_passphrase(site: Site, tmp_path: Path) -> No
 
     asyncio.run(life())
     assert ledger(tmp_path) == ["create a", "delete a"]
-    assert os.listdir(tmp_path / "elsewhere" / "pulumi" / "work" / PROJECT) == ["main"]
+    assert os.listdir(tmp_path / "elsewhere" / "pulumi" / "work" / key_of(theirs) / PROJECT) == ["main"]

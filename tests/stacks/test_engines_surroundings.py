@@ -15,11 +15,13 @@ from provisioners.contract import Site
 from provisioners.site import site_of
 from recipes.errors import UsageError
 from stacks import kept
-from stacks.automation import Managed, log_of, stacks
-from stacks.backend import ASKING
+from stacks.asking import ASKING
+from stacks.automation import Managed, stacks
+from stacks.backend import work_dir
 from stacks.engine import Engine
+from stacks.log import log_of
 from stacks.reference import StackRef
-from stacks.values import StackFailed
+from stacks.values import INPUTS, StackFailed
 from tests.stacks.test_automation import PROJECT, opened, site
 from tests.stacks.things import SECRET, program
 
@@ -85,7 +87,7 @@ def test_a_colleagues_first_update_goes_on_with_the_states_own_key(site: Site, t
     theirs = site_of({**ours.env, "RECIPE_HOME": str(tmp_path / "elsewhere")})
 
     def salt(of: Site) -> str:
-        file = of.home / "pulumi" / "work" / PROJECT / "main" / "Pulumi.main.yaml"
+        file = work_dir(of, PROJECT, "main") / "Pulumi.main.yaml"
         return str(yaml.safe_load(file.read_text())["encryptionsalt"])
 
     async def life() -> None:
@@ -94,6 +96,33 @@ def test_a_colleagues_first_update_goes_on_with_the_states_own_key(site: Site, t
 
     asyncio.run(life())
     assert salt(theirs) == salt(ours)
+
+
+def test_a_stack_of_this_name_in_another_backend_is_another_stack(site: Site, tmp_path: Path) -> None:
+    """Whoever tries alone first, then joins a team: both stacks bear the name that all have who name none."""
+    team = {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "one that we all know"}
+    ours = site_of({**site.env, **team})
+    theirs = site_of({**ours.env, "RECIPE_HOME": str(tmp_path / "elsewhere")})
+    ref = StackRef("gpu_pod")
+
+    async def life() -> None:
+        kept.keep(site, ref, {"text": "mine"})
+        await up(site, tmp_path)
+        await up(theirs, tmp_path)
+        managed = await Managed.open(ours, PROJECT, "main", create=False)
+        assert (await managed.outputs())["text"] == "a"
+        kept.keep(ours, ref, {"text": "of the team"})
+        await managed.destroy(patience_s=60)
+        await managed.remove()
+        kept.forget(ours, ref)
+        own = await Managed.open(site, PROJECT, "main", create=False)
+        assert (await own.outputs())["text"] == "a"
+
+    asyncio.run(life())
+    last = kept.kept(site, ref)
+    assert last is not None
+    assert last.values == {"text": "mine"}, "what was seen of one is not forgotten with the other"
+    assert kept.kept(ours, ref) is None
 
 
 def test_an_old_backend_whose_stacks_have_no_projects_is_refused(site: Site, tmp_path: Path) -> None:
@@ -120,6 +149,28 @@ def test_an_update_asks_once_what_it_put_out(site: Site, tmp_path: Path) -> None
     log = log_of(site, PROJECT, "main").read_text()
     assert log.count("pulumi stack output") == 2, "the SDK's own: with secrets, and without"
     assert SECRET not in log
+
+
+def test_one_question_tells_what_was_put_out_and_what_with(site: Site, tmp_path: Path) -> None:
+    ref = StackRef("gpu_pod")
+
+    def run() -> None:
+        import pulumi
+
+        pulumi.export("text", "a")
+        pulumi.export(INPUTS, pulumi.Output.secret(json.dumps({"gpu": "A40"})))
+
+    async def life() -> None:
+        assert await kept.known_of(site, ref) == ({}, None)
+        managed = await opened(site, run)
+        await managed.up()
+        assert await kept.known_of(site, ref) == ({"text": "a"}, {"gpu": "A40"})
+        assert (await kept.outputs_of(site, ref)).values == {"text": "a"}
+        kept.keep(site, ref, {}, {"gpu": "A40"})
+        await managed.destroy(patience_s=60)
+        assert await kept.known_of(site, ref) == ({}, {"gpu": "A40"}), "as last seen here"
+
+    asyncio.run(life())
 
 
 def test_an_engine_that_is_a_link_finds_what_lies_beside_it(tmp_path: Path) -> None:
