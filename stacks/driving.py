@@ -16,7 +16,7 @@ from recipes.errors import RecipeError
 from stacks import locks
 from stacks.backend import pulumi_home, refusal
 from stacks.log import Log
-from stacks.report import VARIABLE, Report
+from stacks.report import CLIENT, VARIABLE, Report, sweep, this_client
 from stacks.values import Heard, NoSuchStack, StackBusy, StackFailed
 
 if TYPE_CHECKING:
@@ -132,13 +132,15 @@ class Driver:
         """A fresh file for what providers tell."""
         folder = pulumi_home(self._site) / "reports"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        sweep(folder)
         handle, path = tempfile.mkstemp(dir=folder)
         os.close(handle)
-        self.command.env[VARIABLE] = path
+        self.command.env |= {VARIABLE: path, CLIENT: this_client()}
         try:
             yield Report(Path(path))
         finally:
-            del self.command.env[VARIABLE]
+            for name in (VARIABLE, CLIENT):
+                del self.command.env[name]
             Path(path).unlink(missing_ok=True)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
-
-import psutil
+from datetime import UTC, datetime
 
 from provisioners.contract import Lease
 from provisioners.journal import Entry
+from provisioners.processes import lives, this_one
 from stacks.reference import StackRef
 
 _STACK = "stack"
@@ -51,8 +49,8 @@ def in_backend(lease: Lease, url: str) -> Lease:
 
 
 def held(lease: Lease, ref: StackRef) -> Lease:
-    """The same, kept by a stack whose update has come to its end."""
-    return replace(lease, details={**lease.details, _HELD: str(ref)})
+    """The same, kept by a stack whose update has come to its end: nobody need mind it any more."""
+    return replace(lease, details={**unminded(lease).details, _HELD: str(ref)})
 
 
 def holder_of(entry: Entry, now: datetime) -> str | None:
@@ -65,18 +63,20 @@ def holder_of(entry: Entry, now: datetime) -> str | None:
     return str(said) if said and entry.state in _IN_USE and not over else None
 
 
-def minded(lease: Lease) -> Lease:
-    """The same, used by this process for as long as it lives."""
-    return replace(lease, details={**lease.details, _MINDED: [os.getpid(), psutil.Process().create_time()]})
+def minded(lease: Lease, process: tuple[int, float] | None = None) -> Lease:
+    """The same, used for as long as this process lives, or the one that is named by its number and its beginning."""
+    return replace(lease, details={**lease.details, _MINDED: list(process or this_one())})
+
+
+def unminded(lease: Lease) -> Lease:
+    """The same, as others may know it: whose process uses it says nothing to them."""
+    return replace(lease, details={name: told for name, told in lease.details.items() if name != _MINDED})
 
 
 def is_minded(lease: Lease) -> bool:
     """Whether the process of this machine that uses it lives."""
-    said = lease.details.get(_MINDED)
-    if not said:
-        return False
-    pid, since = said
     try:
-        return bool(psutil.Process(int(pid)).create_time() == since)
-    except (psutil.Error, ValueError):
+        pid, since = lease.details[_MINDED]
+        return lives(int(pid), datetime.fromtimestamp(since, UTC))
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return False

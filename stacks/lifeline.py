@@ -34,7 +34,9 @@ def _is_pipe(descriptor: int) -> bool:
 
 
 def _wait_for_the_end() -> None:
-    """Not through sys.stdin: Python could not end while a thread waits in there."""
-    while os.read(0, 4096):
-        pass
-    os.killpg(0, signal.SIGKILL)
+    """Not through sys.stdin: Python could not end while a thread waits in there. What cannot be read has ended too."""
+    try:
+        while os.read(0, 4096):
+            pass
+    finally:
+        os.killpg(0, signal.SIGKILL)

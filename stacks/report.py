@@ -13,15 +13,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 import recipes.errors
 from provisioners.contract import Gone
+from provisioners.processes import this_one
 from recipes.errors import RecipeError
 from stacks.masks import mask_of
 from stacks.values import StackFailed
 
 VARIABLE = "RECIPE_STACK_REPORT"
+CLIENT = "RECIPE_STACK_CLIENT"
+"""The process that hears it, and minds what is made until the update has come to its end."""
+_KEPT_S = 86400.0
+"""After so long a report is of a client that has died: no update takes as long."""
 _released: set[str] = set()
 """What this process has told to be gone."""
 
@@ -54,18 +60,51 @@ def say(text: str) -> None:
     _append({"kind": "says", "text": text})
 
 
+def this_client() -> str:
+    """For CLIENT."""
+    return json.dumps(this_one())
+
+
+def client() -> tuple[int, float] | None:
+    """The number of the process that hears this one, and when it began; None if nobody does."""
+    try:
+        pid, since = json.loads(os.environ[CLIENT])
+        return int(pid), float(since)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def sweep(folder: Path) -> None:
+    """Take away what clients that have died left there."""
+    with suppress(OSError):
+        for left in [path for path in folder.iterdir() if path.stat().st_mtime < time() - _KEPT_S]:
+            left.unlink()
+
+
 def _append(note: dict[str, Any]) -> None:
-    """One write, so that the lines of several resources do not mix. A full disk stops nothing."""
+    """One write, so that the lines of several resources do not mix. A full disk stops nothing.
+
+    Who hears it has made the file: without it nobody does any more.
+    """
     path = os.environ.get(VARIABLE)
     if not path:
         return
-    line = mask_of(os.environ)(json.dumps(note, ensure_ascii=False)) + "\n"
+    line = json.dumps(_masked(note, mask_of(os.environ)), ensure_ascii=False) + "\n"
     with suppress(OSError):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(handle, line.encode("utf-8", "surrogatepass"))
         finally:
             os.close(handle)
+
+
+def _masked(data: Any, mask: Callable[[str], str]) -> Any:
+    """Plain data whose texts hold no secret; what it says besides is as it was, whatever a secret looks like."""
+    if isinstance(data, str):
+        return mask(data)
+    if isinstance(data, Mapping):
+        return {name: _masked(value, mask) for name, value in data.items()}
+    return [_masked(value, mask) for value in data] if isinstance(data, list | tuple) else data
 
 
 @dataclass

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from provisioners.processes import lives
+
 _MOST = 1e15
 _AT_ONCE = 500
 """So many ids go into one statement."""
@@ -200,19 +202,6 @@ def lost_of(running: Iterable[tuple[str, int | None, str]]) -> set[str]:
         if pid is None or pid not in living or not lives(pid, datetime.fromisoformat(since)):
             lost.add(run_id)
     return lost
-
-
-def lives(pid: int, since: datetime) -> bool:
-    """Whether the process is still the one of that time, and not a later one of the same number."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return bool(process.create_time() <= since.timestamp() + 1)
-    except psutil.Error:
-        return False
 
 
 def _processes() -> set[int]:

@@ -17,13 +17,14 @@ import pytest
 
 from provisioners.contract import Gone, Lease, MayStillBill, Observed
 from provisioners.journal import Journal
+from provisioners.processes import this_one
 from recipes.errors import NoCredentials, NoMachine, Refused, UsageError
 from recipes.references import Plugins
 from runners import machines, registry
 from runners.ledger import Ledger
 from runners.machine import Machine
 from runners.machines import end, end_all, everywhere, journalled, of_stack
-from stacks.holding import held, in_backend, in_stack
+from stacks.holding import held, in_backend, in_stack, minded
 from stacks.reference import StackRef
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
 
@@ -110,6 +111,17 @@ def test_a_client_that_is_a_zombie_is_gone(bench: Bench, zombie: int) -> None:
     bench.lease("dead", pid=zombie)
     (machine,) = journalled(bench.ledger)
     assert machine.client == "gone"
+
+
+def test_what_a_process_minds_is_minded_while_it_lives_whatever_its_clock_does(bench: Bench, zombie: int) -> None:
+    pid, since = this_one()
+    minds = {"me": (pid, since), "stepped": (pid, since - 1.5), "later": (pid, since - 60), "zombie": (zombie, since)}
+    for name, process in minds.items():
+        bench.journal.created(minded(lease_of(name), process))
+    bench.journal.created(held(minded(lease_of("held"), (pid, since)), StackRef("gpu_pod")))
+    bench.journal.created(lease_of("spoilt", details={"minded_by": "me"}))
+    found = {machine.lease.run_id for machine in journalled(bench.ledger) if machine.client == "running"}
+    assert found == {"me", "stepped"}
 
 
 def test_a_later_process_of_the_same_number_is_another(bench: Bench) -> None:

@@ -103,6 +103,7 @@ def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulumi]:
     with emulated(tmp_path / "runpod") as runpod:
         env = {**runpod.env, "RECIPE_HOME": str(tmp_path / "home"), "RECIPE_RUNPOD_PACE": "0.1"}
         env |= {"HF_TOKEN": TOKEN, report.VARIABLE: str(tmp_path / "report")}
+        (tmp_path / "report").touch()
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         yield Pulumi(runpod, tmp_path / "home", tmp_path / "report")

@@ -9,19 +9,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dill
 import pytest
 from pulumi.dynamic import Config, ConfigureRequest
 from pulumi.dynamic.dynamic import serialize_provider
 
-from provisioners.contract import Boot, BootJob, Lease, Offer, Order
+from provisioners.contract import Boot, BootJob, Gone, Lease, MayStillBill, Offer, Order, Provisioner, Release
 from provisioners.journal import Journal
 from provisioners.preflight import clear
 from provisioners.site import site_of
+from recipes.errors import MayStillBillError
 from recipes.spec import Resources, Volume
 from stacks import report, unique
+from stacks.agreed import making
 from stacks.holding import minded
 from stacks.model_cache import filling, lifecycle
 from stacks.model_cache.download import DownloadProvider
@@ -83,6 +85,7 @@ def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulumi]:
     with emulated(tmp_path / "runpod") as runpod:
         env = {**runpod.env, "RECIPE_HOME": str(tmp_path / "home"), "RECIPE_RUNPOD_PACE": "0.02"}
         env |= {"HF_TOKEN": TOKEN, report.VARIABLE: str(tmp_path / "report")}
+        (tmp_path / "report").touch()
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         yield Pulumi(runpod, tmp_path / "home", tmp_path / "report")
@@ -220,6 +223,9 @@ def test_one_that_somebody_has_deleted_is_made_anew_by_an_update(pulumi: Pulumi)
     wanted = pulumi.checked({**outs})
     assert pulumi.provider().diff(NAME, outs, wanted).changes
     assert "another one is made, and it is empty" in pulumi.said
+    with making(frozenset(), os.environ), pytest.raises(ProviderFailed, match="which the preview did not show"):
+        pulumi.provider().update(NAME, outs, wanted)
+    assert pulumi.runpod.billing_volumes == []
     another = pulumi.provider().update(NAME, outs, wanted).outs
     assert another["volume_id"] not in ("", outs["volume_id"])
     pulumi.delete(another)
@@ -298,6 +304,52 @@ def test_what_a_download_waits_for_is_said(pulumi: Pulumi, monkeypatch: pytest.M
     pulumi.provider(DownloadProvider).create(download(volume["volume_id"]))
     assert "waits until the machine can be reached, for 0 s so far" in pulumi.said
     pulumi.delete(volume)
+
+
+def test_only_the_download_itself_may_take_as_long_as_its_machine_is_rented_for(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: Any) -> None:
+        raise TimeoutError("the machine does not answer")
+
+    monkeypatch.setattr(filling.Filling, "_download", silent)
+    volume = pulumi.create(suggested_region="EU-RO-1")
+    with pytest.raises(ProviderFailed, match="TimeoutError: the machine does not answer"):
+        pulumi.provider(DownloadProvider).create(download(volume["volume_id"]))
+    assert pulumi.runpod.billing == []
+    pulumi.delete(volume)
+
+
+class Ending:
+    """A provisioner whose machines do not all end."""
+
+    def __init__(self) -> None:
+        self.ended = list[str]()
+
+    async def destroy(self, lease: Lease) -> Release:
+        if lease.name == "a":
+            raise OSError("no route to host")
+        if lease.name == "b":
+            return MayStillBill("it is still listed", "delete b by hand")
+        self.ended.append(lease.name)
+        return Gone(f"{lease.name} was deleted")
+
+    def command_to_end(self, lease: Lease) -> str:
+        return f"delete {lease.name} by hand"
+
+
+def test_machines_that_stay_keep_no_other_and_all_of_them_are_told(tmp_path: Path) -> None:
+    journal, ending = Journal(tmp_path / "ledger.db"), Ending()
+    leases = [Lease(provider="runpod", name=name, run_id="fill-1", price_usd_per_h=0.5) for name in "abc"]
+    with pytest.raises(MayStillBillError) as stay:
+        asyncio.run(lifecycle.let_all_go(journal, [(cast(Provisioner, ending), lease) for lease in leases]))
+    assert "a (None) may still bill for $0.50/h: OSError: no route to host" in stay.value.message
+    assert "b (None) may still bill for $0.50/h: it is still listed" in stay.value.message
+    assert stay.value.advice == "delete a by hand; delete b by hand"
+    assert (ending.ended, [journal.state(name) for name in "abc"]) == (
+        ["c"],
+        ["may-still-bill", "may-still-bill", "gone"],
+    )
 
 
 @pytest.mark.parametrize(

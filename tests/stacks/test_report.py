@@ -30,6 +30,7 @@ ERRORS = [
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    (tmp_path / "report").touch()
     monkeypatch.setenv(report.VARIABLE, str(tmp_path / "report"))
     return Report(tmp_path / "report")
 
@@ -73,6 +74,39 @@ def test_what_is_told_by_several_at_once_is_heard_line_by_line(told: Report) -> 
     assert {len(line) for line in heard} == {3002}
 
 
+def test_a_secret_that_looks_like_json_spoils_no_line(told: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, secret in {"A_TOKEN": "true", "B_KEY": "name", "C_KEY": "3.61", "D_KEY": 'a"bc\\'}.items():
+        monkeypatch.setenv(name, secret)
+    report.tell_created("pod", {"name": "n1", "reached": True, "price": 3.61, "details": [{"said": 'at a"bc\\'}]})
+    told.hear()
+    assert told.created == [{"name": "n1", "reached": True, "price": 3.61, "details": [{"said": "at ***"}]}]
+
+
+def test_whom_nobody_hears_leaves_no_file(told: Report) -> None:
+    assert told.path is not None
+    told.path.unlink()  # as by a client that has ended
+    report.say("anybody?")
+    assert not told.path.exists()
+
+
+def test_what_clients_that_died_left_is_swept(tmp_path: Path) -> None:
+    for name, age in (("old", timedelta(days=2)), ("new", timedelta(hours=1))):
+        (tmp_path / name).touch()
+        at = (datetime.now(UTC) - age).timestamp()
+        os.utime(tmp_path / name, (at, at))
+    report.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    report.sweep(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("said", [None, "", "[1]", "word", '{"a": 1}', '["x", 1]'])
+def test_a_client_that_is_told_in_no_words_of_ours_is_none(said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(report.CLIENT, raising=False)
+    if said is not None:
+        monkeypatch.setenv(report.CLIENT, said)
+    assert report.client() is None
+
+
 def test_a_torn_line_waits_and_a_foreign_one_is_passed_over(tmp_path: Path) -> None:
     path, heard = tmp_path / "report", list[str]()
     told = Report(path)
@@ -96,7 +130,6 @@ def test_no_secret_is_told(told: Report, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "tok-tok" not in written
     told.hear()
     assert told.created == [{"name": "pod", "env": {"A": "***"}}]
-    assert oct((tmp_path / "report").stat().st_mode & 0o777) == "0o600"
 
 
 def test_without_a_listener_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
