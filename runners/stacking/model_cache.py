@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from provisioners.contract import Lease
 from provisioners.journal import Journal
 from provisioners.naming import owner_name
 from provisioners.site import site_of
@@ -28,7 +30,8 @@ from runners.stacking.cache_volumes import others_of, taken_on_by
 from runners.stacking.cache_wanted import MOUNTED_AT, brought_onto, models_of, wanted_of
 from runners.stacking.cache_words import billing, costs, known, told
 from runners.stacking.program import StackOptions
-from stacks.model_cache.lifecycle import VOLUME, let_go, tag_of
+from stacks.holding import is_minded
+from stacks.model_cache.lifecycle import VOLUME, let_all_go, tag_of
 from stacks.reference import StackRef
 from stacks.values import Changes, Heard
 
@@ -46,6 +49,8 @@ __all__ = [
     "told",
     "warnings",
 ]
+_ENDS_S, _LOOK_S = 3.0, 0.05
+"""How long a provider may take to see that its engine has ended."""
 
 
 async def inputs(
@@ -127,11 +132,21 @@ async def after_failure(
     volumes = [str(one["name"]) for one in made if one.get("kind") == VOLUME]
     names = {*volumes, *([str(outputs["name"])] if outputs.get("name") else [])}
     journal = Journal(site_of(env).home / "ledger.db")
-    for entry in journal.open_leases():
-        if any(entry.lease.run_id.startswith(f"{tag_of(name)}-") for name in names):
-            gone = await let_go(registry.provisioner(entry.lease.provider), journal, entry.lease)
-            heard(f"{entry.lease.name} is gone: {gone.proof}")
+    begun = tuple(f"{tag_of(name)}-" for name in names)
+    leases = [entry.lease for entry in journal.open_leases() if entry.lease.run_id.startswith(begun)]
+    if left := await _left_by_their_providers(leases):
+        ended = await let_all_go(journal, [(registry.provisioner(lease.provider), lease) for lease in left])
+        for lease, gone in zip(left, ended, strict=True):
+            heard(f"{lease.name} is gone: {gone.proof}")
     return volumes
+
+
+async def _left_by_their_providers(leases: Sequence[Lease]) -> list[Lease]:
+    """Those that no process lets go of by itself. The providers of an update that was ended end a moment later."""
+    end_s = time.monotonic() + _ENDS_S
+    while any(map(is_minded, leases)) and time.monotonic() < end_s:
+        await asyncio.sleep(_LOOK_S)
+    return [lease for lease in leases if not is_minded(lease)]
 
 
 def may_bill(outputs: Mapping[str, Any]) -> str:

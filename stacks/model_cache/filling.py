@@ -54,9 +54,9 @@ class Filling:
         await cache.end_fillers(tag_of(self.volume.name), str(props["owner"]))
         offers = await self._offers()
         order = self._order(offers[0])
-        acquisition = Acquisition(cache.provisioner, cache.journal)
+        acquisition, limit = Acquisition(cache.provisioner, cache.journal), asyncio.timeout(float(props["lasts_s"]))
         try:
-            async with asyncio.timeout(float(props["lasts_s"])):
+            async with limit:
                 lease = await acquisition.get(offers, lambda offer: _with(order, offer), clear(()), note=cache.say)
                 report.tell_created(lease.name, lease_data(lease))
                 told = describe(acquisition.offer) if acquisition.offer else lease.name
@@ -66,6 +66,8 @@ class Filling:
                 await self._download(host, order)
                 acquisition.reached()
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             what = f"{props['repo']} was not downloaded in {float(props['lasts_s']) / 60:.0f} minutes"
             raise HostCommandFailed(what, advice="run it again: what is there already stays") from error
         finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -13,6 +14,7 @@ from provisioners.naming import owner_name, read_name
 from provisioners.volumes import StoredVolume, VolumeKeeper
 from recipes.errors import MayStillBillError, RecipeError, UsageError
 from stacks import report
+from stacks.agreed import check_agreed
 from stacks.holding import is_minded
 
 VOLUME = "network volume"
@@ -60,9 +62,13 @@ class Cache:
         return volume if volume.size_gb >= size_gb else await self.provisioner.grow_volume(volume.id, size_gb)
 
     async def adjust(self, volume_id: str, wanted: Mapping[str, Any]) -> StoredVolume:
-        """The same volume at its new size; another one, empty, if somebody has deleted it."""
+        """The same volume at its new size; another one, empty, if somebody has deleted it.
+
+        Raises NoMachine where no preview has shown that one would be made.
+        """
         volume = await self.provisioner.find_volume(volume_id)
         if volume is None:
+            check_agreed("Volume")
             return await self.make(wanted, fresh=False)
         return await self.provisioner.grow_volume(volume_id, int(wanted["size_gb"]))
 
@@ -107,12 +113,28 @@ class Cache:
         """Let go of machines that an interrupted update has left, or only asked for. Raises MayStillBillError."""
         listed = {lease.name: lease for who in {owner, self.here} for lease in await self.provisioner.owned(who)}
         known = {entry.lease.name: entry.lease for entry in self.journal.open_leases()}
-        for lease in {**listed, **known}.values():
-            said = read_name(lease.name)
-            if said is None or not said.run.startswith(f"{tag}-") or is_minded(lease):
-                continue
+        left = [lease for lease in {**listed, **known}.values() if _fills(lease, tag) and not is_minded(lease)]
+        for lease in left:
             self.say(f"lets go of {lease.name}, which an interrupted update has left")
-            await let_go(self.provisioner, self.journal, lease)
+        await let_all_go(self.journal, [(self.provisioner, lease) for lease in left])
+
+
+def _fills(lease: Lease, tag: str) -> bool:
+    said = read_name(lease.name)
+    return said is not None and said.run.startswith(f"{tag}-")
+
+
+async def let_all_go(journal: Journal, leases: Iterable[tuple[Provisioner, Lease]]) -> list[Gone]:
+    """End machines, all at once: one that stays keeps no other. Raises MayStillBillError that names all that stay."""
+    ended = await asyncio.gather(*(let_go(who, journal, lease) for who, lease in leases), return_exceptions=True)
+    stay = [one for one in ended if isinstance(one, MayStillBillError)]
+    if stay:
+        advice = "; ".join(dict.fromkeys(one.advice for one in stay))
+        raise MayStillBillError("; ".join(one.message for one in stay), advice=advice)
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in ended if isinstance(one, Gone)]
 
 
 async def let_go(provisioner: Provisioner, journal: Journal, lease: Lease) -> Gone:
@@ -120,8 +142,9 @@ async def let_go(provisioner: Provisioner, journal: Journal, lease: Lease) -> Go
     journal.releasing(lease)
     try:
         release = await provisioner.destroy(lease)
-    except RecipeError as error:
-        release = MayStillBill(error.message, provisioner.command_to_end(lease))
+    except Exception as error:  # whatever it is, nobody has proven that the machine is gone
+        why = error.message if isinstance(error, RecipeError) else f"{type(error).__name__}: {error}"
+        release = MayStillBill(why, provisioner.command_to_end(lease))
     journal.released(lease, release)
     if isinstance(release, Gone):
         return release

@@ -230,6 +230,9 @@ def test_interrupted_while_it_is_filled_the_machine_is_let_go(world: World, wait
     process = world.recipe.start("stack", "up", "model_cache", "--fill", "--yes", env=world.env)
     wait_until(lambda: world.runpod.billing, what="the machine that fills it")
     assert "nothing of ana's is billing" in world("reap", "--yes").stdout, "somebody minds it"
+    at_once = world("stack", "up", "model_cache", "--fill", "--yes")
+    assert (at_once.returncode, "is being changed by" in at_once.stderr) == (4, True), at_once.stderr
+    assert len(world.runpod.billing) == 1, "another's update ends nothing of it"
     status, out, err = send(process, signal.SIGINT)
     assert status == 130, out + err
     assert world.runpod.billing == []

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from provisioners.contract import Lease
+from provisioners.journal import Journal
 from recipes.errors import NoCapacity, UsageError
 from recipes.load import LoadedRecipe, load
 from runners import registry
@@ -22,6 +24,8 @@ from runners.stack_volumes import StackVolume, note_filled
 from runners.stacking import model_cache
 from runners.stacking.program import StackOptions
 from stacks import kept
+from stacks.holding import minded
+from stacks.model_cache.lifecycle import VOLUME
 from stacks.orders import unpack
 from stacks.reference import StackRef
 from stacks.values import Changes, Step
@@ -48,7 +52,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunPod, Hu
 @pytest.fixture(autouse=True)
 def client(world: tuple[RunPod, Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPod]:
     runpod, hub = world
-    env = {**runpod.env, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
+    env = {
+        **runpod.env,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_TOKEN": TOKEN,
+        "RECIPE_RUNPOD_PACE": "0.05",
+    }
     for name, value in {**env, "RECIPE_HOME": str(tmp_path / "home"), "RECIPE_OWNER": "ana"}.items():
         monkeypatch.setenv(name, value)
     yield runpod
@@ -248,3 +258,17 @@ def test_what_bills_is_said_with_its_price_and_what_would_be_lost() -> None:
     outputs["holds"] = [{**held, "at": "2026-11-21T23:50:45+00:00"}]
     assert model_cache.may_bill(outputs).endswith("$14.00/month, holds 1 model, 137.9 GB")
     assert model_cache.may_bill({}) == ""
+
+
+def test_after_a_failure_only_machines_are_let_go_that_nobody_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_cache, "_ENDS_S", 0.1)
+    registry.site().home.mkdir(parents=True)
+    journal = Journal(registry.site().home / "ledger.db")
+    used, left = (Lease(provider="runpod", name=f"recipe-ana-fill-9f3a-{n}", run_id=f"fill-9f3a-{n}") for n in "12")
+    journal.intend(minded(used))
+    journal.intend(left)
+    name, heard = "recipe-cache-main-20261121-051200-9f3a", list[str]()
+    made = [{"id": "v1", "name": name, "kind": VOLUME}]
+    assert asyncio.run(model_cache.after_failure(MAIN, made, {}, os.environ, heard.append)) == [name]
+    assert [journal.state(one.name) for one in (used, left)] == ["intended", "gone"]
+    assert [line.partition(" is gone")[0] for line in heard] == [left.name]
