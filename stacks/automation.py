@@ -159,18 +159,17 @@ class Managed:
         try:
             return await followed()
         except StackBusy:
-            if not await self._lifted(heard):
+            if not self._lifted(heard):
                 raise
         return await followed()
 
-    async def _lifted(self, heard: Heard) -> bool:
+    def _lifted(self, heard: Heard) -> bool:
         """Whether all locks were of processes of this machine that have died, and are gone now."""
         last = self._driver.command.last
         found = locks.holders(last.stderr) if last is not None else []
-        if not found or not all(holder.is_dead for holder in found):
+        if not locks.lifted(found):
             return False
         heard(f"lifts the lock of {found[0]}: that process has ended")
-        await self.unlock()
         return True
 
 

@@ -24,7 +24,7 @@ _HANDED_ON = (BACKEND_URL, _PASSPHRASE, _PASSPHRASE_FILE, "PULUMI_ACCESS_TOKEN",
 a state that is written at each step, a resource provider in recipe's own Python, secrets that are not logged."""
 _MISLEADING = ("VIRTUAL_ENV", "PYTHONHOME")
 """Would send Pulumi to another Python."""
-_FOR_PROVIDERS = (report.VARIABLE, agreed.VARIABLE)
+_FOR_PROVIDERS = (report.VARIABLE, report.CLIENT, agreed.VARIABLE)
 """What recipe tells resource providers of one update: of another's, or of a user's, nothing reaches them."""
 _SERVICE = ("https://", "http://")
 _NO_URL = re.compile(r"[%?#\x00-\x1f\x7f]")

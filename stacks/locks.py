@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import pwd
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote
 
-import psutil
+from provisioners.processes import lives
 
-_HOLDER = re.compile(r"created by (\S*)@(\S+) \(pid (\d+)\) at (\S+)")
-_CLOCK_S = 2.0
-"""By how much the moment in a lock may be before the process's own."""
+_HOLDER = re.compile(r"^\s*(?:(\S.*): )?created by (\S*)@(\S+) \(pid (\d+)\) at (\S+)", re.MULTILINE)
+_FILE = "file://"
 
 
 @dataclass(frozen=True)
@@ -22,22 +27,21 @@ class Holder:
     host: str
     pid: int
     since: datetime | None
+    lock: str = ""
+    """Where the lock lies, a URL."""
 
     @property
     def is_dead(self) -> bool:
-        """A process of this machine that has ended. Of others' nobody can know here."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return True
-            began_s = process.create_time()
-        except psutil.NoSuchProcess:
-            return True
-        except psutil.Error:
-            return False
-        return self.since is not None and began_s > self.since.timestamp() + _CLOCK_S  # another one by now
+        """A process of ours, of this machine, that has ended. Of others' nobody can know here.
+
+        Many machines are called the same, and see each other's locks in a bucket: what is in no file here is theirs.
+        """
+        ours = self.lock.startswith(_FILE) and self.host == socket.gethostname() and self.user == _user()
+        return ours and self.since is not None and not lives(self.pid, self.since)
+
+    def lift(self) -> None:
+        """Take this very lock away, and none that somebody has taken meanwhile. Raises OSError."""
+        Path(unquote(self.lock.removeprefix(_FILE).partition("?")[0])).unlink(missing_ok=True)
 
     def __str__(self) -> str:
         since = f" since {self.since:%Y-%m-%d %H:%M:%S %Z}".rstrip() if self.since else ""
@@ -46,7 +50,27 @@ class Holder:
 
 def holders(said: str) -> list[Holder]:
     """Those of whom the engine's error tells."""
-    return [Holder(user, host, int(pid), _moment(at)) for user, host, pid, at in _HOLDER.findall(said)]
+    return [Holder(user, host, int(pid), _moment(at), lock) for lock, user, host, pid, at in _HOLDER.findall(said)]
+
+
+def lifted(found: Sequence[Holder]) -> bool:
+    """Whether all these locks were of processes that have died, and are gone now."""
+    if not found or not all(holder.is_dead for holder in found):
+        return False
+    try:
+        for holder in found:
+            holder.lift()
+    except OSError:
+        return False
+    return True
+
+
+def _user() -> str:
+    """As the engine calls whoever runs it: by his number, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return getpass.getuser()
 
 
 def _moment(text: str) -> datetime | None:

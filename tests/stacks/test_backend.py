@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import yaml
 import stacks
 from provisioners.site import site_of
 from recipes.errors import UsageError
-from stacks.backend import backend_of, engine_env, refusal, work_dir
+from stacks import agreed, report
+from stacks.backend import backend_of, engine_env, key_of, refusal, shown, work_dir
 
 HOSTILE = (
     "PULUMI_SKIP_CHECKPOINTS",
@@ -112,3 +115,68 @@ def test_each_project_names_its_toolchain(tmp_path: Path, program: str) -> None:
     for folder in (plain, ours):
         runtime = yaml.safe_load((folder / "Pulumi.yaml").read_text())["runtime"]
         assert runtime == {"name": "python", "options": {"toolchain": "pip"}}
+
+
+def test_the_engine_finds_recipes_python_and_no_other(tmp_path: Path) -> None:
+    misleading = {"VIRTUAL_ENV": "/other", "PYTHONHOME": "/other", "PULUMI_STACK": "prod"}
+    of_another_update = dict.fromkeys((report.VARIABLE, report.CLIENT, agreed.VARIABLE), "Volume")
+    site = site_of({"PATH": "/bin", "RECIPE_HOME": str(tmp_path), **misleading, **of_another_update})
+    env = engine_env(site, backend_of(site), tmp_path / "work")
+    assert not {*misleading, *of_another_update} & set(env)
+    assert env["PULUMI_PYTHON_CMD"] == sys.executable
+    assert env["RECIPE_HOME"] == str(tmp_path)
+    assert env["PULUMI_BACKEND_URL"] == f"file://{tmp_path}/pulumi/state"
+    passphrase = Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"])
+    assert passphrase.stat().st_mode & 0o777 == 0o600
+    assert len(passphrase.read_text()) >= 32
+    assert backend_of(site).env["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(passphrase)
+
+
+def test_the_passphrase_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def look() -> None:
+        env = backend_of(site_of({"RECIPE_HOME": str(tmp_path)})).env
+        seen.append(Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text())
+
+    threads = [threading.Thread(target=look) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 16
+    assert len(set(seen)) == 1
+    assert sorted(path.name for path in (tmp_path / "pulumi").iterdir()) == ["passphrase", "state"]
+
+
+@pytest.mark.parametrize("url", ["s3://bucket?region=x", "file:///team", "gs://bucket"])
+def test_a_shared_backend_without_a_passphrase_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        backend_of(site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": url}))
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" in refused.value.advice
+    assert "?" not in refused.value.message
+
+
+def test_pulumis_own_service_needs_no_passphrase(tmp_path: Path) -> None:
+    site = site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": "https://api.pulumi.com"})
+    assert not backend_of(site).own
+
+
+def test_a_backends_url_is_shown_without_what_may_be_secret() -> None:
+    assert shown("postgres://me:secret@host/db?sslkey=x") == "postgres://***@host/db"
+
+
+def test_two_backends_are_told_apart_in_names_of_files(tmp_path: Path) -> None:
+    def key(url: str) -> str:
+        return key_of(site_of({"RECIPE_HOME": str(tmp_path), **({"PULUMI_BACKEND_URL": url} if url else {})}))
+
+    urls = ["", "s3://team", "s3://team?endpoint=minio", "file:///team", "file:///other"]
+    assert len({key(url) for url in urls}) == len(urls)
+    assert key("postgres://me:secret@host/db") == key("postgres://you:hidden@host/db/"), "of one, whoever asks it"
+
+
+def test_a_work_directory_is_its_owners_alone(tmp_path: Path) -> None:
+    folder = work_dir(site_of({"RECIPE_HOME": str(tmp_path)}), "recipe-gpu-pod", "main")
+    assert (folder / "Pulumi.yaml").read_text().startswith("name: recipe-gpu-pod\nruntime:\n  name: python\n")
+    assert (tmp_path / "pulumi").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in folder.iterdir()] == ["Pulumi.yaml"]

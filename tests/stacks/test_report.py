@@ -1,11 +1,8 @@
-"""What resource providers tell beside Pulumi, and what the engine's process is given."""
+"""What resource providers tell beside Pulumi."""
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +10,8 @@ from pathlib import Path
 import pytest
 
 import recipes.errors
-from provisioners.site import site_of
-from recipes.errors import ExitCode, MayStillBillError, NoCapacity, RecipeError, UsageError
+from recipes.errors import ExitCode, MayStillBillError, NoCapacity, RecipeError
 from stacks import report
-from stacks.backend import backend_of, engine_env, shown, work_dir
-from stacks.locks import Holder, holders
 from stacks.report import Report, error_of
 from stacks.values import StackFailed
 
@@ -137,82 +131,3 @@ def test_without_a_listener_nothing_is_written(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     report.say("hello")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_engine_finds_recipes_python_and_no_other(tmp_path: Path) -> None:
-    misleading = {"VIRTUAL_ENV": "/other", "PYTHONHOME": "/other", "PULUMI_STACK": "prod"}
-    site = site_of({"PATH": "/bin", "RECIPE_HOME": str(tmp_path), **misleading, report.VARIABLE: "/elsewhere"})
-    env = engine_env(site, backend_of(site), tmp_path / "work")
-    assert not set(misleading) & set(env)
-    assert report.VARIABLE not in env
-    assert env["PULUMI_PYTHON_CMD"] == sys.executable
-    assert env["RECIPE_HOME"] == str(tmp_path)
-    assert env["PULUMI_BACKEND_URL"] == f"file://{tmp_path}/pulumi/state"
-    passphrase = Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"])
-    assert passphrase.stat().st_mode & 0o777 == 0o600
-    assert len(passphrase.read_text()) >= 32
-    assert backend_of(site).env["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(passphrase)
-
-
-def test_the_passphrase_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
-    seen: list[str] = []
-
-    def look() -> None:
-        env = backend_of(site_of({"RECIPE_HOME": str(tmp_path)})).env
-        seen.append(Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text())
-
-    threads = [threading.Thread(target=look) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(seen) == 16
-    assert len(set(seen)) == 1
-    assert sorted(path.name for path in (tmp_path / "pulumi").iterdir()) == ["passphrase", "state"]
-
-
-@pytest.mark.parametrize("url", ["s3://bucket?region=x", "file:///team", "gs://bucket"])
-def test_a_shared_backend_without_a_passphrase_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UsageError) as refused:
-        backend_of(site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": url}))
-    assert "PULUMI_CONFIG_PASSPHRASE_FILE" in refused.value.advice
-    assert "?" not in refused.value.message
-
-
-def test_pulumis_own_service_needs_no_passphrase(tmp_path: Path) -> None:
-    site = site_of({"RECIPE_HOME": str(tmp_path), "PULUMI_BACKEND_URL": "https://api.pulumi.com"})
-    assert not backend_of(site).own
-
-
-def test_a_backends_url_is_shown_without_what_may_be_secret() -> None:
-    assert shown("postgres://me:secret@host/db?sslkey=x") == "postgres://***@host/db"
-
-
-def test_a_work_directory_is_its_owners_alone(tmp_path: Path) -> None:
-    folder = work_dir(site_of({"RECIPE_HOME": str(tmp_path)}), "recipe-gpu-pod", "main")
-    assert (folder / "Pulumi.yaml").read_text().startswith("name: recipe-gpu-pod\nruntime:\n  name: python\n")
-    assert (tmp_path / "pulumi").stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in folder.iterdir()] == ["Pulumi.yaml"]
-
-
-def lock(pid: int, since: datetime, host: str = socket.gethostname()) -> Holder:
-    (found,) = holders(
-        "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
-        f"lock file with `pulumi cancel`.\n  s3://b?x/.pulumi/locks/organization/p/s/ec3a6b52.json: created by "
-        f"ana@{host} (pid {pid}) at {since.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
-    )
-    return found
-
-
-def test_whose_lock_it_is_and_whether_he_lives() -> None:
-    now = datetime.now(UTC)
-    ended = subprocess.Popen(["/bin/true"])
-    ended.wait()
-    assert not lock(os.getpid(), now).is_dead
-    assert lock(ended.pid, now).is_dead
-    assert not lock(ended.pid, now, "elsewhere").is_dead, "of another machine's nobody knows here"
-    assert lock(os.getpid(), now - timedelta(days=400)).is_dead, "its number went to another process"
-    assert str(lock(7, datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC), "box")) == (
-        "ana@box (process 7) since 2026-05-04 03:02:01 UTC"
-    )
-    assert holders("something else") == []
