@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from provisioners.masking import Mask
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE|CREDENTIALS)$", re.IGNORECASE)
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASS|PASSWORD|PASSPHRASE|CREDENTIALS)$", re.IGNORECASE)
 _FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"
+_URL = "PULUMI_BACKEND_URL"
+_PLAIN = re.compile(r"true|false|yes|none|null|\d{1,7}", re.IGNORECASE)
+"""No secret, whatever the variable is called: a switch, or a number. Each would be found in many a text."""
 
 
 def secrets_of(env: Mapping[str, str]) -> list[str]:
-    """The values of variables whose names say that they are secret, and Pulumi's passphrase."""
+    """The values of variables whose names say that they are secret, Pulumi's passphrase, and what its URL holds."""
     found = [value for name, value in env.items() if _SECRET.search(name)]
     with suppress(OSError, UnicodeDecodeError):
         if path := env.get(_FILE):
             found.append(Path(path).read_text(encoding="utf-8").strip())
-    return found
+    found.extend(_in_url(env.get(_URL, "")))
+    return [secret for secret in found if not _PLAIN.fullmatch(secret)]
 
 
 def mask_of(env: Mapping[str, str]) -> Mask:
@@ -27,3 +32,12 @@ def mask_of(env: Mapping[str, str]) -> Mask:
     return Mask(
         form for secret in secrets_of(env) for form in (secret, secret.replace("\\", "\\\\").replace('"', '\\"'))
     )
+
+
+def _in_url(url: str) -> Iterator[str]:
+    """A password, and what is called a secret in the query; each as it is written there, and as it was before."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        named = (pair.partition("=") for pair in parts.query.split("&"))
+        for secret in (parts.password or "", *(value for name, _, value in named if _SECRET.search(name))):
+            yield from (secret, unquote(secret))
