@@ -58,7 +58,7 @@ class Acquisition:
         try:
             self.lease = await self._provisioner.create(order, clearance)
         except NoMachine as refusal:
-            self._journal.released(order.lease, Gone(f"nothing was created: {refusal.message}"))
+            self._journal.released(order.lease, Gone(f"none was had, and none is left: {refusal.message}"))
             self.lease = None
             raise
         self._journal.created(self.lease)

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from provisioners.contract import Boot, BootJob, Clearance, Finding, Lease, Offer, Order, Remedy
@@ -28,17 +28,30 @@ class Request:
     offers: tuple[Offer, ...]
     """In the order in which they are tried."""
     clearance: Clearance
+    max_cost_usd: float | None = None
+    """What the machine may cost in all, whichever offer is had: a dearer one ends sooner."""
 
     @classmethod
-    def of(cls, order: Order, clearance: Clearance, offers: Sequence[Offer] = ()) -> Self:
+    def of(
+        cls, order: Order, clearance: Clearance, offers: Sequence[Offer] = (), *, max_cost_usd: float | None = None
+    ) -> Self:
         """The order's own offer alone, if no others are named."""
-        return cls(order=order, offers=tuple(offers) or (order.offer,), clearance=clearance)
+        offers = tuple(offers) or (order.offer,)
+        return cls(order=order, offers=offers, clearance=clearance, max_cost_usd=max_cost_usd)
 
     def order_for(self, offer: Offer) -> Order:
-        """The same order with another offer; its lease says what that costs."""
+        """The same order with another offer; its lease says what that costs, and when its machine ends itself."""
         price, storage = offer.price_usd_per_h, offer.storage_usd_per_h
         lease = replace(self.order.lease, price_usd_per_h=price, storage_usd_per_h=storage)
-        return replace(self.order, offer=offer, lease=lease)
+        return replace(self.order, offer=offer, lease=self.within_budget(lease))
+
+    def within_budget(self, lease: Lease) -> Lease:
+        """The same, ending itself before it has cost more than it may from now on; never later than it did."""
+        if self.max_cost_usd is None or not lease.usd_per_h:
+            return lease
+        spent_at = datetime.now(UTC) + timedelta(hours=self.max_cost_usd / lease.usd_per_h)
+        spent_at = spent_at.replace(microsecond=0)
+        return replace(lease, deadline=spent_at if lease.deadline is None else min(lease.deadline, spent_at))
 
     def with_lease(self, lease: Lease) -> Self:
         """The same, under another name."""
@@ -67,6 +80,7 @@ def pack(request: Request) -> str:
         "idle_s": order.idle_s,
         "ports": list(order.ports),
         "min_cuda": order.min_cuda,
+        "max_cost_usd": request.max_cost_usd,
         "findings": [_finding_data(finding) for finding in request.clearance.findings],
     }
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -92,7 +106,8 @@ def unpack(text: str) -> Request:
         min_cuda=data["min_cuda"],
     )
     clearance = clear(_finding_of(finding) for finding in data["findings"])
-    return Request(order=order, offers=tuple(Offer(**offer) for offer in data["offers"]), clearance=clearance)
+    offers = (Offer(**offer) for offer in data["offers"])
+    return Request.of(order, clearance, tuple(offers), max_cost_usd=data.get("max_cost_usd"))
 
 
 def lease_data(lease: Lease) -> dict[str, Any]:

@@ -35,9 +35,13 @@ class UniqueNameProvider(Provider):
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         """A new name where what it is for has changed, or where its time is over."""
         replaces = ["keepers"] if _olds.get("keepers") != _news.get("keepers") else []
-        if _is_over(str(_olds.get("deadline") or "")):
+        if _is_over(str(_olds.get("deadline") or "")) or (not replaces and self.is_free(_olds, _news)):
             replaces.append("lasts_s")
         return DiffResult(changes=bool(replaces), replaces=replaces, delete_before_replace=False)
+
+    def is_free(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+        """Whether it is proven that nothing bears the name, so that another one with all of its time is had."""
+        return False
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> Any:
         raise NotImplementedError("a name is kept or replaced, never changed")
@@ -64,20 +68,24 @@ class UniqueName(Resource, module="recipe", name="UniqueName"):
         keepers: Mapping[str, Input[Any]],
         lasts_s: Input[float] | None = None,
         words: Mapping[str, str] | None = None,
+        provider: UniqueNameProvider | None = None,
+        asks: Mapping[str, str] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
         """`keepers`: what bears the name is another thing once one of these has changed.
 
         `lasts_s`: from its creation on; how long a name lasts that exists already does not change.
         `words` belong to the name as well, such as whose it is; others make no other name.
+        `asks`: what `provider` needs to know whether something bears it.
         """
         unknown = {"stamp": None, "suffix": None, "made_at": None, "deadline": None}
         props: dict[str, Any] = {
             "keepers": dict(keepers),
             "words": dict(words or {}),
+            **(asks or {}),
             **({} if lasts_s is None else {"lasts_s": lasts_s}),
         }
-        super().__init__(UniqueNameProvider(), name, {**props, **unknown}, opts)
+        super().__init__(provider or UniqueNameProvider(), name, {**props, **unknown}, opts)
 
 
 def made_here(name: str) -> bool:

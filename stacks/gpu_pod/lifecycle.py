@@ -13,17 +13,16 @@ from provisioners.contract import Gone, Lease, MayStillBill, Observed, Provision
 from provisioners.journal import Entry, Journal
 from provisioners.named import provisioner_named
 from provisioners.naming import read_name
-from recipes.errors import MayStillBillError, NoMachine, Unsettled
+from provisioners.unproven import LISTED_S, LOOK_EVERY_S, unproven
+from recipes.errors import NoMachine
 from stacks import report
+from stacks.holding import unminded
 from stacks.orders import Request, lease_data, lease_of
 
 _USABLE = ("starting", "running")
 _ENDED = ("stopped", "failed", "gone")
 ELSEWHERE = "elsewhere"
 """Set in the details of a pod that was rented from another computer, and whose key is there."""
-_LISTED_S = 60.0
-"""So long after it was asked for a machine may be in no list."""
-_LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Keeper:
         Raises what `Provisioner.create` raises.
         """
         lease = request.order.lease
-        standing = await self._standing(lease, made_at)
+        standing = await self._standing(lease, made_at, request.within_budget)
         if standing is None:
             acquisition = Acquisition(self.provisioner, self.journal)
             wanted = (request.offers, request.order_for, request.clearance)
@@ -56,13 +55,37 @@ class Keeper:
         else:
             self.journal.created(standing)
             self.say(f"{standing.name}: found as {standing.id}, which an earlier update asked for; it is taken over")
-        report.tell_created(standing.name, lease_data(standing))
+        report.tell_created(standing.name, lease_data(unminded(standing)))
         return standing
 
-    async def _standing(self, lease: Lease, made_at: datetime | None) -> Lease | None:
+    async def is_borne(self, lease: Lease, asked_at: datetime) -> bool:
+        """Whether something that can be used bears this name, or may bear it: a new one is had under another name.
+
+        `asked_at`: since when somebody may have asked for it. What cannot be known is so. Asks for nothing else.
+        """
+        entry = self._entry(lease)
+        asked_at = max(asked_at, entry.asked_at or asked_at) if entry is not None else asked_at
+        if datetime.now(UTC) < asked_at + timedelta(seconds=LISTED_S):
+            return True
+        if entry is not None and entry.open and entry.lease.id and await self._may_be_used(entry.lease):
+            return True
+        try:
+            listed = await self._listed(lease)
+        except NoMachine:
+            return True
+        return any([await self._may_be_used(one) for one in listed])
+
+    async def _may_be_used(self, lease: Lease) -> bool:
+        return (await self.provisioner.observe(lease)).state not in _ENDED
+
+    async def _standing(
+        self, lease: Lease, made_at: datetime | None, within_budget: Callable[[Lease], Lease]
+    ) -> Lease | None:
         """The pod of this name that an earlier update asked for. One that cannot be used is let go."""
         entry = self._entry(lease)
         ours = entry.lease if entry is not None and entry.open else None
+        if ours is not None:  # whose update this is, and who minds it now
+            ours = replace(ours, details={**unminded(ours).details, **lease.details})
         if ours is not None and ours.id:
             state = (await self.provisioner.observe(ours)).state
             if state in _USABLE:
@@ -80,22 +103,25 @@ class Keeper:
                 left_s = (waits_until - now).total_seconds()
                 self.say(f"{lease.name}: looking for {left_s:.0f} s whether an interrupted update has made it")
                 told = True
-            await asyncio.sleep(min(_LOOK_EVERY_S, max(0.1, (waits_until - now).total_seconds())))
+            await asyncio.sleep(min(LOOK_EVERY_S, max(0.1, (waits_until - now).total_seconds())))
         if not found:
             return None
-        state = (await self.provisioner.observe(found[0])).state
-        if len(found) == 1 and state not in _ENDED:
-            theirs = replace(lease, price_usd_per_h=None, details={**lease.details, ELSEWHERE: True})
-            return _completed(ours or theirs, found[0])
-        await self._let_go(replace(lease, id=found[0].id))
+        theirs = replace(lease, price_usd_per_h=None, details={**lease.details, ELSEWHERE: True})
+        standing = _completed(ours, found[0]) if ours else within_budget(_completed(theirs, found[0]))
+        if len(found) == 1 and await self._may_be_used(found[0]):
+            return standing
+        await self._let_go(standing)
         return None
 
     async def _let_go(self, lease: Lease) -> None:
-        """Of what was known of it, such as its key, nothing holds for another pod of its name."""
+        """Of what was known of it, such as its key, nothing holds for another pod of its name.
+
+        Raises MayStillBillError without a proof.
+        """
         release = await self.provisioner.destroy(lease)
         self.journal.released(lease, release)
         if isinstance(release, MayStillBill):
-            raise Unsettled(f"{lease.name} is there and cannot be used: {release.reason}", advice=release.command)
+            raise unproven(lease, release)
 
     async def _listed(self, lease: Lease) -> list[Lease]:
         said = read_name(lease.name)
@@ -106,7 +132,7 @@ class Keeper:
         now = datetime.now(UTC)
         if made_at is None or (entry is not None and not entry.open):
             return now
-        return ((entry.asked_at if entry else None) or made_at) + timedelta(seconds=_LISTED_S)
+        return ((entry.asked_at if entry else None) or made_at) + timedelta(seconds=LISTED_S)
 
     async def observe(self, lease: Lease) -> Observed:
         """What the provider says of it now."""
@@ -125,9 +151,7 @@ class Keeper:
         release = await self.provisioner.destroy(known, patience_s=patience_s)
         self.journal.released(known, release)
         if isinstance(release, MayStillBill):
-            price = f" for ${known.usd_per_h:.2f}/h" if known.usd_per_h else ""
-            what = f"{known.name} ({known.id}) may still bill{price}: {release.reason}"
-            raise MayStillBillError(what, advice=release.command)
+            raise unproven(known, release)
         report.tell_released(known.name, self.mask(release.proof), release.at)
         return release
 

@@ -19,15 +19,16 @@ from pulumi.dynamic import (
 )
 
 from provisioners.contract import Lease
+from provisioners.naming import lease_name
 from stacks import report
 from stacks.agreed import check_agreed
 from stacks.backend import where
 from stacks.gpu_pod.lifecycle import Keeper, lease_in
-from stacks.holding import Place, held, in_backend
+from stacks.holding import Place, held, in_backend, minded, unminded
 from stacks.orders import lease_data, unpack
 from stacks.providing import Name, NameProvider, Provider, plain
 from stacks.reference import StackRef
-from stacks.unique import made_here
+from stacks.unique import UniqueNameProvider, made_here
 
 _REPLACES = ("run", "wanted", "provisioner")
 _UPDATES = ("max_price", "release_s")
@@ -48,7 +49,7 @@ class GpuPodProvider(Provider):
             run_id, name = str(props["run"]), str(props["unique_name"])
             deadline = datetime.fromisoformat(props["deadline"]) if props.get("deadline") else None
             lease = replace(request.order.lease, run_id=run_id, name=name, deadline=deadline)
-            lease = _held(replace(lease, details={**lease.details, **(props.get("details") or {})}))
+            lease = _kept(replace(lease, details={**lease.details, **(props.get("details") or {})}))
             if _URL in self._site.env:  # else it is whatever `pulumi login` says
                 lease = in_backend(lease, where(self._site))
             is_new = not props.get("made_at") or made_here(run_id)
@@ -57,7 +58,7 @@ class GpuPodProvider(Provider):
             retry_s = request.order.resources.retry
             keeper = self._keeper(props)
             standing = asyncio.run(keeper.create(request, made_at=made_at, retry_s=retry_s))
-            outs = {**_shown(props), "lease": lease_data(standing), "state": "starting"}
+            outs = {**_shown(props), "lease": lease_data(unminded(standing)), "state": "starting"}
             return CreateResult(standing.id or standing.name, outs)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
@@ -93,6 +94,21 @@ class GpuPodProvider(Provider):
 
     def _keeper(self, props: Mapping[str, Any]) -> Keeper:
         return Keeper.of(self._site, str(props["provisioner"]), self._mask)
+
+
+class PodsTimeProvider(UniqueNameProvider):
+    """A unique name's, whose time is a pod's: without a pod it is of no use to go on with what is left of it."""
+
+    def is_free(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+        words, made_at = olds.get("words") or {}, str(olds.get("made_at") or "")
+        if not words or not made_at or not olds.get("deadline"):
+            return False
+        run_id = f"{words['recipe']}-{olds['stamp']}-{olds['suffix']}"
+        name = pod_name(words["owner"], run_id, olds["deadline"])
+        with self._told():
+            keeper = Keeper.of(self._site, str(news["provisioner"]), self._mask)
+            lease = Lease(provider=str(news["provisioner"]), name=name, run_id=run_id)
+            return not asyncio.run(keeper.is_borne(lease, datetime.fromisoformat(made_at)))
 
 
 class PodNameProvider(NameProvider):
@@ -153,10 +169,22 @@ class GpuPod(Resource, module="recipe", name="GpuPod"):
         super().__init__(GpuPodProvider(), name, props, opts)
 
 
-def _held(lease: Lease) -> Lease:
-    """By its stack, where nobody hears this: after a plain `pulumi up` nobody comes who could say that it is used."""
-    place = Place.of(lease)
-    return lease if place.own or report.VARIABLE in os.environ else held(lease, StackRef.of(place.project, place.name))
+def pod_name(owner: str, run_id: str, deadline: str) -> str:
+    """What a pod is called; `deadline` is ISO 8601."""
+    return lease_name(owner, run_id, datetime.fromisoformat(deadline))
+
+
+def _kept(lease: Lease) -> Lease:
+    """Minded by whoever hears this until its update has come to its end.
+
+    By its stack, where nobody does: after a plain `pulumi up` nobody comes who could say that it is used.
+    """
+    place, client = Place.of(lease), report.client()
+    if place.own:  # its run minds it
+        return lease
+    if report.VARIABLE not in os.environ:
+        return held(lease, StackRef.of(place.project, place.name))
+    return minded(lease, client) if client else lease
 
 
 def _shown(props: dict[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import pulumi
 from pulumi import Output
 
-from provisioners.naming import lease_name
 from recipes.errors import UsageError
-from stacks.gpu_pod.pod import GpuPod, PodName, PodNameProvider
+from stacks.gpu_pod.pod import GpuPod, PodName, PodNameProvider, PodsTimeProvider, pod_name
 from stacks.holding import in_stack
 from stacks.orders import Request, pack, unpack
 from stacks.unique import UniqueName
@@ -25,9 +23,12 @@ def run(inputs: Mapping[str, Any]) -> None:
     """The pod of `inputs`, as runners.stacking.gpu_pod makes them. Secrets are read from the environment by name."""
     wanted = inputs["wanted"]
     words = {"owner": inputs["owner"], "recipe": inputs["recipe"]}
-    unique = UniqueName("name", keepers=wanted, lasts_s=inputs["lasts_s"], words=words)
+    asks = {"provisioner": str(inputs["provisioner"])}
+    unique = UniqueName(
+        "name", keepers=wanted, lasts_s=inputs["lasts_s"], words=words, provider=PodsTimeProvider(), asks=asks
+    )
     run_id = Output.concat(unique.words["recipe"], "-", unique.stamp, "-", unique.suffix)
-    name = Output.all(unique.words["owner"], run_id, unique.deadline).apply(lambda made: _named(*made))
+    name = Output.all(unique.words["owner"], run_id, unique.deadline).apply(lambda made: pod_name(*made))
     order = pack(unpack(inputs["order"]).with_env(_secrets(inputs["secrets"])))
     common = {"provisioner": inputs["provisioner"], "run": run_id}
     named = PodName(PodNameProvider(), "pod-name", unique_name=name, **common)
@@ -71,10 +72,6 @@ def _export(pod: GpuPod) -> None:
     for name in ("id", "name", "price_usd_per_h", "deadline"):
         pulumi.export(name, lease[name])
     pulumi.export("run", lease["run_id"])
-
-
-def _named(owner: str, run_id: str, deadline: str) -> str:
-    return lease_name(owner, run_id, datetime.fromisoformat(deadline))
 
 
 def _secrets(names: list[str]) -> dict[str, str]:

@@ -24,8 +24,9 @@ from provisioners.providers.runpod.provider import RunPodProvisioner
 from provisioners.site import site_of
 from recipes.spec import Resources
 from stacks import report
-from stacks.gpu_pod.pod import GpuPodProvider
-from stacks.orders import Request, lease_of, pack
+from stacks.gpu_pod.pod import GpuPodProvider, PodsTimeProvider, pod_name
+from stacks.holding import holder_of, in_stack, is_minded
+from stacks.orders import Request, lease_of, pack, unpack
 from stacks.providing import ProviderFailed
 from tests.emulators.runpod import RunPod, emulated
 
@@ -172,6 +173,8 @@ def test_the_same_from_another_computer(pulumi: Pulumi, monkeypatch: pytest.Monk
     found = pulumi.create(made_at=earlier())
     assert found["lease"]["id"] == lost["lease"]["id"]
     assert found["lease"]["price_usd_per_h"] == pytest.approx(lost["lease"]["price_usd_per_h"])
+    assert found["lease"]["details"]["gpu"] == lost["lease"]["details"]["gpu"]
+    assert found["lease"]["details"]["cloud"] == lost["lease"]["details"]["cloud"]
     delete(pulumi, found)
     assert len(pulumi.runpod.ledger()) == 1
 
@@ -179,9 +182,10 @@ def test_the_same_from_another_computer(pulumi: Pulumi, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("fault", ["create_500_after", "create_lost_after", "create_duplicate"])
 def test_an_unclear_create_leaves_one_pod(pulumi: Pulumi, fault: str) -> None:
     pulumi.runpod.inject(**{fault: 1})
-    outs = pulumi.create()
+    pulumi.create()
+    assert len(pulumi.runpod.billing) == 1
     again = pulumi.create()
-    assert outs["lease"]["id"] == again["lease"]["id"] or fault == "create_duplicate"
+    assert pulumi.runpod.billing == [again["lease"]["name"]]
     delete(pulumi, again)
 
 
@@ -190,7 +194,49 @@ def test_the_next_offer_is_taken_and_the_refusal_told(pulumi: Pulumi) -> None:
     pulumi.runpod.inject(create_no_capacity=1)
     outs = pulumi.create()
     assert outs["lease"]["name"] == first["unique_name"]
-    assert any("no" in note.get("text", "") for note in pulumi.notes() if note["kind"] == "says")
+    refused, had = unpack(first["order"]).offers[:2]
+    assert outs["lease"]["details"]["gpu"] == f"{had.count} × {had.id}"
+    says = [note["text"] for note in pulumi.notes() if note["kind"] == "says"]
+    assert [text for text in says if f"RunPod has no {refused.count} × {refused.id}" in text]
+    delete(pulumi, outs)
+
+
+def test_a_dearer_offer_ends_before_it_has_cost_more_than_was_agreed_to(pulumi: Pulumi) -> None:
+    request = unpack(pulumi.inputs()["order"])
+    first, second = (
+        replace(offer, price_usd_per_h=price) for offer, price in zip(request.offers[:2], (1.0, 4.0), strict=True)
+    )
+    pulumi.props["order"] = pack(replace(request, offers=(first, second), max_cost_usd=0.4))
+    pulumi.runpod.inject(create_no_capacity=1)
+    began, outs = datetime.now(UTC), pulumi.create()
+    lease = lease_of(outs["lease"])
+    assert lease.deadline is not None
+    assert abs(lease.deadline - began - timedelta(minutes=6)) < timedelta(seconds=30)
+    delete(pulumi, outs)
+
+
+def test_it_is_minded_by_whoever_hears_of_it_and_no_state_knows_by_whom(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(report.CLIENT, report.this_client())
+    details = in_stack("recipe-gpu-pod", "main")
+    outs = pulumi.create(details=details)
+    again = pulumi.create(details=details, made_at=earlier())
+    entry = pulumi.journal.of_run(pulumi.props["run"])
+    assert entry is not None
+    assert is_minded(entry.lease)
+    assert "minded_by" not in json.dumps([outs, again, pulumi.notes()])
+    delete(pulumi, outs)
+
+
+def test_what_a_plain_update_takes_over_is_held(pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch) -> None:
+    details = in_stack("recipe-gpu-pod", "main")
+    pulumi.create(details=details)  # and its client was killed
+    monkeypatch.delenv(report.VARIABLE)
+    outs = pulumi.create(details=details, made_at=earlier())
+    entry = pulumi.journal.of_run(pulumi.props["run"])
+    assert entry is not None
+    assert holder_of(entry, datetime.now(UTC)) == "gpu_pod"
     delete(pulumi, outs)
 
 
@@ -248,6 +294,56 @@ def test_a_pod_that_cannot_be_used_is_not_taken_over(pulumi: Pulumi) -> None:
     assert outs["lease"]["id"] != lost["lease"]["id"]
     assert [pod["gone"] for pod in pulumi.runpod.ledger()] == [True, False]
     delete(pulumi, outs)
+
+
+def test_one_that_cannot_be_used_and_is_not_proven_gone_may_still_bill(pulumi: Pulumi) -> None:
+    lost = pulumi.create()
+    pulumi.runpod.mishap("preempt")
+    pulumi.runpod.inject(delete_500=-1)
+    with pytest.raises(ProviderFailed, match=r"may still bill for \$"):
+        pulumi.create()
+    assert type(pulumi.report().error).__name__ == "MayStillBillError"
+    pulumi.runpod.inject(delete_500=0)
+    delete(pulumi, lost)
+
+
+def named(pulumi: Pulumi, *, age_s: float) -> tuple[dict[str, Any], list[str]]:
+    """A unique name of this age, whose pod is that of `pulumi`; and what replaces it."""
+    inputs = {"keepers": {}, "lasts_s": 1800, "words": {"owner": "ana", "recipe": "pod"}, "provisioner": "runpod"}
+    provider = PodsTimeProvider()
+    provider.configure(ConfigureRequest(Config({}, "test")))
+    olds = provider.create(inputs).outs or {}
+    olds["made_at"] = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
+    run = f"pod-{olds['stamp']}-{olds['suffix']}"
+    pulumi.inputs()
+    pulumi.props |= {"run": run, "unique_name": pod_name("ana", run, olds["deadline"]), "deadline": olds["deadline"]}
+    return olds, provider.diff("x", olds, inputs).replaces
+
+
+def test_a_name_that_nothing_bears_is_made_anew_with_all_of_its_time(pulumi: Pulumi) -> None:
+    assert named(pulumi, age_s=120)[1] == ["lasts_s"]
+    assert named(pulumi, age_s=30)[1] == [], "lists may not show yet what was asked for"
+    pulumi.runpod.inject(html_502=-1)
+    assert named(pulumi, age_s=120)[1] == [], "nobody knows"
+    pulumi.runpod.inject(html_502=0)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["from here", "from elsewhere"])
+def test_a_name_is_kept_while_a_pod_bears_it(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: bool
+) -> None:
+    olds, _ = named(pulumi, age_s=120)
+    inputs = {**olds, "provisioner": "runpod"}
+    outs = pulumi.create()
+    if not known:
+        monkeypatch.setenv("RECIPE_HOME", str(tmp_path / "elsewhere"))
+    provider = PodsTimeProvider()
+    provider.configure(ConfigureRequest(Config({}, "test")))
+    assert provider.diff("x", olds, inputs).replaces == []
+    pulumi.runpod.mishap("preempt")
+    delete(pulumi, outs)
+    monkeypatch.setattr("stacks.gpu_pod.lifecycle.LISTED_S", 0.0)  # as after a minute
+    assert provider.diff("x", olds, inputs).replaces == ["lasts_s"]
 
 
 @pytest.mark.parametrize(

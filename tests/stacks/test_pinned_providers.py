@@ -19,6 +19,9 @@ PINNED = {
     "stacks.gpu_pod.pod.PodNameProvider": (
         "gASVLQAAAAAAAACMEnN0YWNrcy5ncHVfcG9kLnBvZJSMD1BvZE5hbWVQcm92aWRlcpSTlClSlC4="
     ),
+    "stacks.gpu_pod.pod.PodsTimeProvider": (
+        "gASVLgAAAAAAAACMEnN0YWNrcy5ncHVfcG9kLnBvZJSMEFBvZHNUaW1lUHJvdmlkZXKUk5QpUpQu"
+    ),
     "stacks.unique.UniqueNameProvider": "gASVKwAAAAAAAACMDXN0YWNrcy51bmlxdWWUjBJVbmlxdWVOYW1lUHJvdmlkZXKUk5QpUpQu",
     "stacks.model_cache.volume.VolumeProvider": (
         "gASVMwAAAAAAAACMGXN0YWNrcy5tb2RlbF9jYWNoZS52b2x1bWWUjA5Wb2x1bWVQcm92aWRlcpSTlClSlC4="

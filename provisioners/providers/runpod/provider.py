@@ -307,7 +307,9 @@ def _api_of(lease: Lease) -> str:
 def _details(pod: Pod) -> dict[str, str]:
     """What is kept of a pod with its lease. The time is ours: the pod is at least as old as it says."""
     details = {"created_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    return {**details, "data_center": pod.data_center} if pod.data_center else details
+    gpu = f"{pod.gpu_count} × {pod.gpu_id}" if pod.gpu_id and pod.gpu_count else None
+    told = {"data_center": pod.data_center, "gpu": gpu, "cloud": (pod.cloud or "").lower()}
+    return {**details, **{name: text for name, text in told.items() if text}}
 
 
 PLUGIN = RunPodProvisioner
