@@ -59,14 +59,13 @@ def examine(site: Site) -> Iterator[Check]:
 
 def _pulumi(site: Site) -> Check:
     """Its engine; one that is there and cannot be used is told of."""
-    path = engine.find(site)
-    if path is None:
+    if not engine.commands(site):
         return Check("missing", "pulumi", "for stacks and provisioner: pulumi; nothing else needs it", _INSTALL)
     try:
         found = engine.need(site)
         if BACKEND_URL in site.env:
             backend_of(site)  # our own is made where it is missing
-        return Check("ok", "pulumi", f"{path} {found.version}")
+        return Check("ok", "pulumi", f"{found.path} {found.version}")
     except (NoEngine, UsageError) as error:
         return Check("missing", "pulumi", error.message, error.advice)
 

@@ -29,6 +29,11 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+(?:-[\w.-]+)?(?:\+[\w.-]+)?")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ANSWER_S = 20.0
 _VERSION_S = 30.0
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_FOR_INSTALLER = {"PATH", "HOME", "TMPDIR", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"}.union(
+    _PROXIES, map(str.upper, _PROXIES)
+)
+"""What a script that was downloaded is told: no key, and no token."""
 _INSTALLER = """
 import socket, subprocess, sys
 from pulumi.automation import PulumiCommand
@@ -58,22 +63,32 @@ def own_root(site: Site) -> Path:
     return pulumi_home(site) / "engine"
 
 
-def find(site: Site) -> Path | None:
-    """The command: on PATH, else the one that was installed below RECIPE_HOME."""
+def commands(site: Site) -> list[Path]:
+    """Those that there are, as they are tried: on PATH, then the one that was installed below RECIPE_HOME."""
     found = shutil.which("pulumi", path=site.env.get("PATH", os.defpath))
     own = own_root(site) / "bin" / "pulumi"
-    if found:
-        return Path(found).absolute()
-    return own if os.access(own, os.X_OK) and own.is_file() else None
+    is_there = os.access(own, os.X_OK) and own.is_file()
+    return [*([Path(found).absolute()] if found else []), *([own] if is_there else [])]
 
 
 def need(site: Site) -> Engine:
     """The engine. Raises NoEngine if there is none, or none that can be used."""
-    path = find(site)
-    if path is None:
-        advice = f"recipe stack install gets it; {NEEDS_NONE}"
-        raise NoEngine("Pulumi's engine is not on this machine", advice=advice)
-    stat = path.stat()
+    refused = list[NoEngine]()
+    for path in commands(site):
+        try:
+            return _usable(path)
+        except NoEngine as error:
+            refused.append(error)
+    none = NoEngine("Pulumi's engine is not on this machine", advice=f"recipe stack install gets it; {NEEDS_NONE}")
+    raise (refused or [none])[0]
+
+
+def _usable(path: Path) -> Engine:
+    """Raises NoEngine."""
+    try:
+        stat = path.stat()
+    except OSError as error:  # another one is being installed
+        raise NoEngine(f"{path} is there no more", advice=f"recipe stack install; {NEEDS_NONE}") from error
     return Engine(path, _version_of(path, stat.st_mtime_ns, stat.st_size))
 
 
@@ -98,11 +113,11 @@ def _version_of(path: Path, _changed_ns: int, _size: int) -> str:
     found = (int(version[1]), int(version[2]))
     if found < OLDEST:
         message = f"Pulumi's engine {path} is {said}, older than {'.'.join(map(str, OLDEST))}"
-        raise NoEngine(message, advice=f"upgrade it, or take it off PATH and run recipe stack install; {NEEDS_NONE}")
+        raise NoEngine(message, advice=f"recipe stack install gets another one beside it; {NEEDS_NONE}")
     if found[0] > OLDEST[0]:
         message = f"Pulumi's engine {path} is {said}; this recipe knows version {OLDEST[0]}"
         raise NoEngine(
-            message, advice=f"upgrade recipe, or take it off PATH and run recipe stack install; {NEEDS_NONE}"
+            message, advice=f"upgrade recipe, or recipe stack install gets another one beside it; {NEEDS_NONE}"
         )
     return said
 
@@ -114,17 +129,30 @@ async def install(site: Site, *, installer: Sequence[str] = (sys.executable, "-c
     the command that is given the folder to install into, and after how many seconds of silence to give up.
     """
     root = own_root(site)
-    part = root.with_name(f"engine.{os.getpid()}")
-    root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part, old = (root.with_name(f"engine.{os.getpid()}{end}") for end in ("", ".old"))
     try:
+        root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         await _run_installer([*installer, str(part), str(_ANSWER_S)], site)
         if not (part / "bin" / "pulumi").is_file():
             raise _not_installed("the installer left no command")
-        shutil.rmtree(root, ignore_errors=True)
-        part.rename(root)
+        with suppress(FileNotFoundError):
+            root.rename(old)
+        _put(part, root)
+    except OSError as error:
+        raise _not_installed(str(error)) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return need(site)
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+    return _usable(root / "bin" / "pulumi")
+
+
+def _put(part: Path, root: Path) -> None:
+    """Raises OSError, unless another process has put the same there meanwhile."""
+    try:
+        part.rename(root)
+    except OSError:
+        if not root.is_dir():
+            raise
 
 
 async def _run_installer(argv: Sequence[str], site: Site) -> None:
@@ -133,7 +161,7 @@ async def _run_installer(argv: Sequence[str], site: Site) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=dict(site.env),
+        env={name: value for name, value in site.env.items() if name in _FOR_INSTALLER},
         start_new_session=True,
     )
     try:

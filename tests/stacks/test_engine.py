@@ -14,7 +14,7 @@ from provisioners.contract import Site
 from provisioners.site import site_of
 from recipes.errors import ExitCode
 from stacks import engine
-from stacks.values import NoEngine
+from stacks.values import NoEngine, StackFailed
 
 
 def site_with(tmp_path: Path, path: Path | None = None) -> Site:
@@ -32,7 +32,7 @@ def command(folder: Path, *lines: str) -> Path:
 
 def test_without_an_engine_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     site = site_with(tmp_path)
-    assert engine.find(site) is None
+    assert engine.commands(site) == []
     with pytest.raises(NoEngine) as none:
         engine.need(site)
     assert none.value.exit_code == ExitCode.NO_MACHINE
@@ -71,6 +71,57 @@ def test_a_changed_command_is_asked_again(tmp_path: Path) -> None:
     assert engine.need(site_with(tmp_path, found.parent)).version == "3.241.0"
 
 
+def test_ours_is_taken_where_the_one_on_path_cannot_be_used(tmp_path: Path) -> None:
+    old = command(tmp_path / "bin", "echo v3.100.0")
+    site = site_with(tmp_path, old.parent)
+    found = asyncio.run(engine.install(site, installer=[sys.executable, "-c", INSTALLS]))
+    assert found.path == engine.own_root(site) / "bin" / "pulumi"
+    assert engine.need(site) == found
+    command(found.path.parent, "echo v4.0.0")
+    with pytest.raises(NoEngine, match=r"bin/pulumi is 3\.100\.0, older than"):
+        engine.need(site)
+
+
+def test_of_two_installations_at_once_one_stays(tmp_path: Path) -> None:
+    """What was there before is put aside, the other's is there before ours is."""
+    site = site_with(tmp_path)
+    root = engine.own_root(site)
+    command(root / "bin", "echo v3.200.0")
+    found = asyncio.run(engine.install(site, installer=[sys.executable, "-c", INSTALLS]))
+    assert found.version == "3.272.0"
+    command(root.with_name("ours") / "bin", "echo v3.271.0")
+    engine._put(root.with_name("ours"), root)
+    assert engine.need(site) == found
+    with pytest.raises(OSError, match="No such file"):
+        engine._put(root.with_name("nobody's"), root.with_name("nowhere"))
+
+
+def test_the_installer_is_told_no_key(tmp_path: Path) -> None:
+    site = site_with(tmp_path)
+    told = site_of(
+        {**site.env, "RUNPOD_API_KEY": "hush", "HF_TOKEN": "hush", "HTTPS_PROXY": "http://proxy", "HOME": "/h"}
+    )
+    says = "import os, sys; sys.exit('error: ' + ' '.join(sorted(os.environ)))"
+    with pytest.raises(NoEngine) as failed:
+        asyncio.run(engine.install(told, installer=[sys.executable, "-c", says]))
+    names = set(failed.value.message.partition(": ")[2].split())
+    assert {"HOME", "HTTPS_PROXY", "PATH"} <= names <= {"HOME", "HTTPS_PROXY", "PATH", "LC_CTYPE"}
+
+
+def test_an_installation_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file where the folder should be")
+    with pytest.raises(NoEngine, match=r"cannot be had here: .*Not a directory"):
+        asyncio.run(engine.install(site_with(tmp_path), installer=[sys.executable, "-c", INSTALLS]))
+
+
+def test_an_engine_that_does_not_answer_is_no_missing_engine(tmp_path: Path) -> None:
+    """Else what was last seen here would be told as how it is."""
+    silent = engine.Engine(command(tmp_path / "bin", "sleep 60 & wait"), "3.272.0")
+    with pytest.raises(StackFailed, match=r"did not answer within 0 s: pulumi stack ls") as failed:
+        asyncio.run(engine.ask(silent, ["stack", "ls"], cwd=tmp_path, env={"PATH": "/bin"}, patience_s=0.2))
+    assert not isinstance(failed.value, NoEngine)
+
+
 INSTALLS = """import os, sys
 bin = os.path.join(sys.argv[1], "bin")
 os.makedirs(bin)
@@ -95,7 +146,7 @@ def test_an_installation_that_fails_says_why_and_leaves_nothing(tmp_path: Path) 
     assert "cannot be had here" in failed.value.message
     assert "Name or service not known" in failed.value.message
     assert "provisioner: runpod needs none of it" in failed.value.advice
-    assert engine.find(site) is None
+    assert engine.commands(site) == []
     assert list(engine.own_root(site).parent.iterdir()) == []
 
 
