@@ -14,7 +14,8 @@ from provisioners.contract import Site
 from provisioners.files import write_whole
 from stacks.asking import asked_of
 from stacks.backend import key_of, where
-from stacks.reference import StackRef
+from stacks.model_cache.state import cache
+from stacks.reference import PROGRAMS, StackRef
 from stacks.values import HIDDEN, INPUTS, NoEngine, NoSuchStack, Secret
 
 _VERSION = 1
@@ -28,6 +29,8 @@ class Outputs:
     at: datetime
     """When they were had from Pulumi."""
     source: Literal["pulumi", "kept"]
+    whole: bool = True
+    """Whether the last update came to its end; else these are what it has made so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,17 @@ def kept(site: Site, ref: StackRef) -> Kept | None:
     return found if is_it else None
 
 
+def all_kept(site: Site) -> list[tuple[StackRef, Kept]]:
+    """The stacks that this machine has seen in the backend of now. Nothing is made."""
+    found = []
+    for path in sorted((site.home / "stacks" / key_of(site)).glob("*.*.json")):
+        program, _, name = path.stem.partition(".")
+        ref = StackRef(program, name)
+        if program in PROGRAMS and (one := kept(site, ref)) is not None:
+            found.append((ref, one))
+    return found
+
+
 async def outputs_of(site: Site, ref: StackRef) -> Outputs:
     """The stack's outputs: Pulumi's if there is an engine, else as they were last seen here (`source` says which).
 
@@ -86,14 +100,14 @@ async def outputs_of(site: Site, ref: StackRef) -> Outputs:
     what `backend_of` raises.
     """
     try:
-        told = await _asked(site, ref)
+        told, whole = await _asked(site, ref)
     except NoEngine:
         before = kept(site, ref)
         if before is None:
             raise
         return Outputs(values=before.values, at=before.at, source="kept")
     plain = {name: value for name, value in told.items() if name != INPUTS and value != HIDDEN}
-    return Outputs(values=plain, at=datetime.now(UTC), source="pulumi")
+    return Outputs(values=plain, at=datetime.now(UTC), source="pulumi", whole=whole)
 
 
 async def known_of(site: Site, ref: StackRef) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
@@ -103,7 +117,7 @@ async def known_of(site: Site, ref: StackRef) -> tuple[Mapping[str, Any], Mappin
     stack. One question: INPUTS is the only secret that our programs put out. Raises NoEngine, StackFailed, UsageError.
     """
     try:
-        told = await _asked(site, ref, "--show-secrets")
+        told, _ = await _asked(site, ref, "--show-secrets")
     except NoSuchStack:
         return {}, None
     said = told.pop(INPUTS, None)
@@ -118,14 +132,20 @@ async def inputs_of(site: Site, ref: StackRef) -> Mapping[str, Any] | None:
     return (await known_of(site, ref))[1]
 
 
-async def _asked(site: Site, ref: StackRef, *how: str) -> dict[str, Any]:
-    """What the engine says that the stack puts out."""
+async def _asked(site: Site, ref: StackRef, *how: str) -> tuple[dict[str, Any], bool]:
+    """What the engine says that the stack puts out, and whether its last update came to its end.
+
+    A cache is more than that, and is paid for: its state is asked, which has all that an update has made.
+    """
     try:
+        if ref.program == "model_cache":
+            known = await cache(site, ref)
+            return {**known.outputs, **({} if known.inputs is None else {INPUTS: known.inputs})}, known.whole
         told: dict[str, Any] = await asked_of(site, ref, "stack", "output", "--json", *how)
     except NoSuchStack:
         forget(site, ref)  # somebody else has destroyed it
         raise
-    return told
+    return told, True
 
 
 def _path(site: Site, ref: StackRef) -> Path:

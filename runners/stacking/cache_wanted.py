@@ -21,7 +21,7 @@ from runners.models import HubModel, resolve_model
 from runners.stack_volumes import files_of, held_in, noted, place_on
 from runners.stacking.program import StackOptions
 from stacks.kept import kept, outputs_of
-from stacks.model_cache.values import Held, merged
+from stacks.model_cache.values import merged
 from stacks.orders import Request, pack
 from stacks.reference import StackRef
 
@@ -40,6 +40,16 @@ class Wanted:
     engine: tuple[str, float]
     """Its environment's name, and its size in 10⁹ bytes."""
     volume: Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnVolume:
+    """What is known to lie on a cache's volume."""
+
+    brought: tuple[dict[str, Any], ...] = ()
+    """By runs of this machine, as `Held.data` has it, with the volume's id."""
+    keys: frozenset[tuple[str, str, str, str]] = frozenset()
+    """Of these models, and of those that the stack itself has fetched."""
 
 
 async def wanted_of(loaded: LoadedRecipe, ref: StackRef) -> Wanted:
@@ -79,9 +89,12 @@ def models_of(
     before: Mapping[str, Any],
     options: StackOptions,
     env: Mapping[str, str],
-    brought: Iterable[Mapping[str, Any]],
+    there: OnVolume,
 ) -> list[dict[str, Any]]:
-    """Those of the recipes, and those of before, with who has brought them as far as this machine knows."""
+    """Those of the recipes, and those of before, with who has brought them as far as this machine knows.
+
+    One that was to be downloaded, and is not there, is so no more if its recipe is named without --fill.
+    """
     found = {_key(model): dict(model) for model in before.get("models", ())}
     limits = dict[Any, float]()
     for one in wanted:
@@ -90,8 +103,9 @@ def models_of(
         if model["max_price"] is not None:
             limits[_key(model)] = min(model["max_price"], limits.get(_key(model), inf))
         model["max_price"] = limits.get(_key(model))
-        found[_key(model)] = {**model, "fill": bool(earlier.get("fill")), "noted": earlier.get("noted")}
-    for held in brought:
+        filled = bool(earlier.get("fill")) and _key(model) in there.keys
+        found[_key(model)] = {**model, "fill": filled, "noted": earlier.get("noted")}
+    for held in there.brought:
         found.setdefault(_key(held), _unasked(held))["noted"] = dict(held)
     for model in found.values():
         if options.fill and model["order"]:
@@ -99,22 +113,31 @@ def models_of(
     return sorted(found.values(), key=_key)
 
 
-async def brought_onto(
-    ref: StackRef, before: Mapping[str, Any], env: Mapping[str, str], taken_on: str | None
-) -> list[dict[str, Any]]:
-    """What is known to lie on the stack's volume, with the volume's id: runs of this machine have brought it.
+def left_out(models: Iterable[Mapping[str, Any]], before: Mapping[str, Any]) -> list[str]:
+    """A sentence for each model that was to be downloaded, and is so no more."""
+    filled = {_key(model) for model in before.get("models", ()) if model["fill"]}
+    dropped = [str(model["repo"]) for model in models if _key(model) in filled and not model["fill"]]
+    return [f"{repo} is not downloaded now: --fill is left out, so the first run brings it" for repo in dropped]
+
+
+async def lying_on(ref: StackRef, before: Mapping[str, Any], env: Mapping[str, str], taken_on: str | None) -> OnVolume:
+    """What is known to lie on the stack's volume: its state says so, and notes of this machine's runs.
 
     Of one that is taken on also what this machine last saw of the stack that had it.
     """
     if not before and not taken_on:
-        return []
-    site, held = site_of(env), list[Held]()
-    volume_id = taken_on or (await outputs_of(site, ref)).values.get("volume_id")
-    seen = kept(site, ref) if taken_on else None
-    if seen is not None and seen.values.get("volume_id") == taken_on:
-        held = held_in(seen.values)
-    known = merged(*held, *noted(site, str(volume_id))) if volume_id else []
-    return [{**one.data(), "volume_id": volume_id} for one in known]
+        return OnVolume()
+    site, seen = site_of(env), kept(site_of(env), ref) if taken_on else None
+    values = {} if taken_on else (await outputs_of(site, ref)).values
+    volume_id = taken_on or values.get("volume_id")
+    if not volume_id:
+        return OnVolume()
+    was_its = seen is not None and seen.values.get("volume_id") == taken_on
+    brought = merged(*(held_in(seen.values) if seen is not None and was_its else []), *noted(site, str(volume_id)))
+    return OnVolume(
+        brought=tuple({**one.data(), "volume_id": volume_id} for one in brought),
+        keys=frozenset(one.key for one in (*held_in(values), *brought)),
+    )
 
 
 def _model(one: Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, Any]:

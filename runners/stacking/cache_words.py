@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -13,7 +13,7 @@ from runners.stack_volumes import amount_of, held_in, noted
 from runners.stacking.billing import Billing
 from runners.stacking.cache_places import keeper_named
 from runners.terminal.words import dollars, plural
-from stacks.model_cache.values import Held, merged
+from stacks.model_cache.values import Held, merged, resource_name
 from stacks.values import Changes
 
 _HOUR_S = 3600.0
@@ -31,17 +31,24 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
         lines.append(f"{inputs['volume_name']} is gone on with: none is made besides it")
     if 0 < now_gb < size_gb:
         lines.append(f"it grows from {now_gb} GB, which cost {_price(who, now_gb)}; it can never be made smaller")
-    fetched = sum(step.type == "Model" and step.op in ("create", "replace") for step in changes.steps)
-    return [*lines, *_filling(inputs, fetched, region)] if fetched else lines
+    return [*lines, *_filling(inputs, _fetched(inputs, changes, outputs), region)]
 
 
-def _filling(inputs: Mapping[str, Any], fetched: int, region: str) -> Iterator[str]:
+def _fetched(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The models that this update downloads: not those that lie there, unless the volume itself is made anew."""
+    volume = changes.of("Volume")
+    lost = outputs.get("volume_id") if volume is not None and volume.op == "create" else None
+    made = {step.name for step in changes.steps if step.type == "Model" and step.op in ("create", "replace")}
+    asked = [one for one in inputs["models"] if one["fill"] and resource_name(one) in made]
+    return [one for one in asked if not (one.get("noted") and one["noted"].get("volume_id") != lost)]
+
+
+def _filling(inputs: Mapping[str, Any], models: Sequence[Mapping[str, Any]], region: str) -> Iterator[str]:
     """What the downloads take: machines with a price, for an assumed time, and never longer than their deadlines."""
-    models = [one for one in inputs["models"] if one["fill"] and not one.get("noted")]
     if not models:
         return
     stored = sum(int(one["bytes"]) for one in models)
-    what = f"{plural(fetched, 'download')}, {amount_of(stored)}: by the cheapest machine in {region}, let go after"
+    what = f"{plural(len(models), 'download')}, {amount_of(stored)}: by the cheapest machine in {region}, let go after"
     usd_per_h = inputs.get("filler_usd_per_h")
     if usd_per_h is None:
         yield f"{what}; nobody can say now what it costs"

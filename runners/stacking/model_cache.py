@@ -27,7 +27,7 @@ from runners.stacking.cache_places import (
     stock_in,
 )
 from runners.stacking.cache_volumes import others_of, taken_on_by
-from runners.stacking.cache_wanted import MOUNTED_AT, brought_onto, models_of, wanted_of
+from runners.stacking.cache_wanted import MOUNTED_AT, left_out, lying_on, models_of, wanted_of
 from runners.stacking.cache_words import billing, costs, known, told
 from runners.stacking.program import StackOptions
 from stacks.holding import is_minded
@@ -72,8 +72,8 @@ async def inputs(
     keeper, name = keeper_for(recipes, before)
     taken_on = await taken_on_by(ref, site_of(env), options.volume, options.region) if options.volume else None
     wanted = await asyncio.gather(*(wanted_of(loaded, ref) for loaded in recipes))
-    brought = await brought_onto(ref, before, env, taken_on.id if taken_on else None)
-    models = models_of(wanted, name, before, options, env, brought)
+    there = await lying_on(ref, before, env, taken_on.id if taken_on else None)
+    models = models_of(wanted, name, before, options, env, there)
     engines = {**before.get("engines", {}), **dict(one.engine for one in wanted)}
     asked_region = options.region or str(before.get("asked_region") or "")
     wishes = [one.recipe.resources.model_copy(update={"volumes": ()}) for one in wanted]
@@ -86,7 +86,7 @@ async def inputs(
     elif not asked_region and not suggested:
         place = best_of(await keeper.places(wishes), wishes, ref)
         suggested = place.region
-    says = [stock_in(place, wishes) if place is not None else "", kept_size(options, before)]
+    says = [stock_in(place, wishes) if place is not None else "", kept_size(options, before), *left_out(models, before)]
     return {
         "stack": ref.name,
         "provisioner": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import pulumi
 from pulumi import Output, ResourceOptions
 
 from stacks.model_cache.download import ModelDownload
-from stacks.model_cache.values import Held, merged, volume_name
+from stacks.model_cache.values import Held, merged, resource_name, volume_name
 from stacks.model_cache.volume import CacheVolume, VolumeName, VolumeNameProvider
 from stacks.unique import UniqueName
 
@@ -19,7 +20,8 @@ _MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "gate
 def run(inputs: Mapping[str, Any]) -> None:
     """The cache of `inputs`, as runners.stacking.model_cache makes them. No secret is read here, or kept.
 
-    `volume_name` is that of a volume which is there already, and is gone on with.
+    `volume_name` is that of a volume which is there already, and is gone on with. The name's resource keeps the inputs:
+    an update that does not come to its end puts out nothing, and whoever goes on wants the same.
     """
     stack = str(inputs["stack"])
     unique = UniqueName("name", keepers={"stack": stack})
@@ -27,7 +29,9 @@ def run(inputs: Mapping[str, Any]) -> None:
     taken_on = str(inputs.get("volume_name") or "")
     name = taken_on or made
     common = {"provisioner": inputs["provisioner"], "owner": inputs["owner"]}
-    named = VolumeName(VolumeNameProvider(), "volume-name", unique_name=name, **common)
+    named = VolumeName(
+        VolumeNameProvider(), "volume-name", unique_name=name, **common, asked=json.dumps(inputs, sort_keys=True)
+    )
     volume = CacheVolume(
         "volume",
         unique_name=named.unique_name,
@@ -39,7 +43,7 @@ def run(inputs: Mapping[str, Any]) -> None:
     )
     fetched = [
         ModelDownload(
-            _resource(model),
+            resource_name(model),
             volume_id=volume.volume_id,
             opts=ResourceOptions(depends_on=[volume]),
             **common,
@@ -56,12 +60,6 @@ def run(inputs: Mapping[str, Any]) -> None:
     for output in ("size_gb", "region", "usd_per_month"):
         pulumi.export(output, getattr(volume, output))
     pulumi.export("holds", holds)
-
-
-def _resource(model: Mapping[str, Any]) -> str:
-    """What Pulumi calls it; never the same for two models of a cache."""
-    name = f"{model['repo']}@{model['commit'][:7]} {model['files'][:6]} {model['place']}"
-    return name.replace("/", ".").removesuffix(" .").replace(" ", "-")
 
 
 def _holds(volume_id: str, *fetched: Mapping[str, Any], noted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -31,6 +31,12 @@ def is_of(name: str, stack: str) -> bool:
     return found is not None and name == volume_name(stack, found["stamp"], found["suffix"])
 
 
+def resource_name(model: Mapping[str, Any]) -> str:
+    """What Pulumi calls a model of the inputs; never the same for two models of a cache."""
+    name = f"{model['repo']}@{model['commit'][:7]} {model['files'][:6]} {model['place']}"
+    return name.replace("/", ".").removesuffix(" .").replace(" ", "-")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Held:
     """A model that lies on a volume."""

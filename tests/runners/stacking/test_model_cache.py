@@ -26,6 +26,7 @@ from runners.stacking.program import StackOptions
 from stacks import kept
 from stacks.holding import minded
 from stacks.model_cache.lifecycle import VOLUME
+from stacks.model_cache.values import resource_name
 from stacks.orders import unpack
 from stacks.reference import StackRef
 from stacks.values import Changes, Step
@@ -96,6 +97,10 @@ def inputs(
     *recipes: LoadedRecipe, ref: StackRef = MAIN, before: dict[str, Any] | None = None, **options: Any
 ) -> dict[str, Any]:
     return asyncio.run(model_cache.inputs(recipes, ref, StackOptions(**options), os.environ, before))
+
+
+def download_of(found: dict[str, Any], index: int = 0, op: str = "create") -> Step:
+    return Step(op=op, type="Model", name=resource_name(found["models"][index]))
 
 
 def test_the_size_is_that_of_the_model_and_the_engine_with_room(tmp_path: Path) -> None:
@@ -184,7 +189,7 @@ def test_of_secrets_only_the_names_travel(tmp_path: Path) -> None:
 
 def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     found = inputs(recipe_of(tmp_path, "me/large"), fill=True, size_gb=200)
-    changes = Changes((Step(op="create", type="Volume", name="volume"), Step(op="create", type="Model", name="m")))
+    changes = Changes((Step(op="create", type="Volume", name="volume"), download_of(found)))
     first, stock, second = model_cache.costs(found, changes, {})
     assert first.startswith("$14.00/month for 200 GB in EU-RO-1, until it is destroyed (prices of 2026-")
     assert stock.startswith("EU-RO-1 has A40:1 in stock (")
@@ -200,6 +205,40 @@ def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     assert most_usd == pytest.approx(usd_per_h * found["models"][0]["lasts_s"] / 3600, abs=0.01)
     grown = model_cache.costs(found, Changes(), {"size_gb": 50, "region": "EU-RO-1"})
     assert grown[2] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
+
+
+def test_what_lies_there_already_is_in_no_sum_of_what_is_downloaded(tmp_path: Path) -> None:
+    cheap = recipe_of(tmp_path, "me/large", limits={"max_price": 0.01})
+    found = inputs(cheap, recipe_of(tmp_path), fill=True)
+    assert [model["repo"] for model in found["models"]] == ["me/large", "me/lead"]
+    steps = (Step(op="same", type="Volume", name="volume"), download_of(found, 0, "same"), download_of(found, 1))
+    outputs = {"size_gb": found["size_gb"], "region": "EU-RO-1", "volume_id": "v1"}
+    *_, said = model_cache.costs(found, Changes(steps), outputs)
+    assert said.startswith("1 download, 1.5 MB: "), "its limits.max_price is that of a model that lies there"
+    for model in found["models"]:
+        model["noted"] = {"volume_id": "v1"}
+    assert "download" not in str(model_cache.costs(found, Changes(steps), outputs)), "a run has brought it"
+    anew = (Step(op="create", type="Volume", name="volume"), download_of(found), download_of(found, 1))
+    assert "2 downloads, 137.9 GB" in str(model_cache.costs(found, Changes(anew), outputs)), (
+        "it is lost with its volume"
+    )
+
+
+def test_who_names_a_recipe_without_fill_downloads_nothing_that_is_not_there(tmp_path: Path) -> None:
+    asked = inputs(recipe_of(tmp_path), fill=True)
+    kept.keep(registry.site(), MAIN, {"volume_id": "v1"}, asked)
+    assert inputs(before=asked)["models"][0]["fill"], "to go on is to do what was asked for"
+    again = inputs(recipe_of(tmp_path), before=asked)
+    assert (again["models"][0]["fill"], again["says"][-1]) == (
+        False,
+        "me/lead is not downloaded now: --fill is left out, so the first run brings it",
+    )
+    (model,) = asked["models"]
+    held = {key: model[key] for key in ("repo", "commit", "files", "bytes", "place")}
+    holds = [{**held, "by": "fill", "at": "2026-11-21T23:50:45+00:00"}]
+    kept.keep(registry.site(), MAIN, {"volume_id": "v1", "holds": holds}, asked)
+    again = inputs(recipe_of(tmp_path), before=asked)
+    assert (again["models"][0]["fill"], "downloaded" in str(again["says"])) == (True, False), "it lies there"
 
 
 @pytest.mark.parametrize("region", ["EUR-IS-1", "EU-RO-2"])
@@ -235,7 +274,7 @@ def test_the_lowest_of_the_recipes_limits_goes_for_the_download_too(tmp_path: Pa
     cheap = recipe_of(tmp_path, limits={"max_price": 0.05})
     found = inputs(dear, cheap, recipe_of(tmp_path), fill=True)
     assert [model["max_price"] for model in found["models"]] == [0.05]
-    changes = Changes((Step(op="create", type="Model", name="m"),))
+    changes = Changes((download_of(found),))
     assert "limits.max_price $0.05/h" in model_cache.costs(found, changes, {})[-1]
 
 
