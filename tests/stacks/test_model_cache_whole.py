@@ -224,10 +224,11 @@ def test_killed_between_create_and_state_a_destroy_ends_the_volume(world: World)
     assert gone.returncode == 0, gone.stderr + gone.stdout
 
 
-def test_interrupted_while_it_is_filled_the_machine_is_let_go(world: World, wait_until: Wait) -> None:
-    assert world.up().returncode == 0
+def test_interrupted_while_it_is_filled_the_machine_is_let_go_and_the_next_update_goes_on(
+    world: World, wait_until: Wait
+) -> None:
     world.runpod.inject(provisioning_s=120)
-    process = world.recipe.start("stack", "up", "model_cache", "--fill", "--yes", env=world.env)
+    process = world.recipe.start("stack", "up", "model_cache", str(world.file), "--fill", "--yes", env=world.env)
     wait_until(lambda: world.runpod.billing, what="the machine that fills it")
     assert "nothing of ana's is billing" in world("reap", "--yes").stdout, "somebody minds it"
     at_once = world("stack", "up", "model_cache", "--fill", "--yes")
@@ -237,7 +238,13 @@ def test_interrupted_while_it_is_filled_the_machine_is_let_go(world: World, wait
     assert status == 130, out + err
     assert world.runpod.billing == []
     assert "is gone: pod" in out + err
+    (volume,) = world.runpod.volumes()
+    assert (world.outputs()["volume_id"], world.plan()["stack"]["volume_id"]) == (volume["id"], volume["id"])
+    assert "its update has not come to its end" in world("stack", "list").stdout
     world.runpod.inject(provisioning_s=0)
+    went_on = world("stack", "up", "model_cache", "--yes")
+    assert went_on.returncode == 0, went_on.stderr
+    assert [held["repo"] for held in world.outputs()["holds"]] == ["me/lead"], "it was asked for with --fill"
     assert world.destroy().returncode == 0
 
 
