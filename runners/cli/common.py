@@ -93,14 +93,20 @@ def add_run(parser: argparse.ArgumentParser, *, nargs: str | None = None) -> Non
     argument.completer = complete_runs  # type: ignore[attr-defined]
 
 
-def load_recipes(options: argparse.Namespace, extra: Iterable[str] = ()) -> tuple[LoadedRecipe, ...]:
-    """Every recipe that the command line names. Raises InvalidRecipe with all problems."""
+def load_recipes(
+    options: argparse.Namespace, extra: Iterable[str] = (), *, any_size: bool | None = None
+) -> tuple[LoadedRecipe, ...]:
+    """Every recipe that the command line names. Raises InvalidRecipe with all problems.
+
+    `any_size`: a matrix may be large; None: as --yes says.
+    """
     from recipes.load import load_all
     from runners import registry
 
     overrides = [*options.overrides, *extra]
+    any_size = options.yes if any_size is None else any_size
     return load_all(
-        options.recipe, overrides=overrides, plugins=registry.installed(), cwd=Path.cwd(), any_size=options.yes
+        options.recipe, overrides=overrides, plugins=registry.installed(), cwd=Path.cwd(), any_size=any_size
     )
 
 

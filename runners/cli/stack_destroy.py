@@ -2,99 +2,212 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
-from recipes.errors import ExitCode, MayStillBillError, RecipeError
+from recipes.errors import ExitCode, MayStillBillError, RecipeError, UsageError
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
 from runners.cli.stacking import Wish, before_of, existing, site, steps_of, undone
 from runners.stacking.program import StackProgram, program_of
+from runners.together import to_its_end
 from stacks import kept
 from stacks.automation import Managed
+from stacks.backend import backend_of
 from stacks.reference import StackRef
 from stacks.values import Changes, Heard, NoEngine, NoSuchStack, StackFailed
 
 PATIENCE_S = 600.0
 """How long everything of a stack may take to be gone, with proof."""
 INSTALL = "recipe stack install"
+_TIDY_S = 60.0
+"""How long a stack that holds nothing any more may take to be forgotten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What a stack held is gone."""
+
+    proofs: Sequence[str]
+    failed: RecipeError | None = None
+    """What Pulumi said, where it was of no help: its state tells of what is gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """A stack that is to be destroyed, as far as it can be read."""
+
+    managed: Managed | None
+    """None where no state knows it, and something is left of it."""
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    changes: Changes = field(default_factory=Changes)
+    bills: tuple[str, ...] = ()
+    """What may bill of it."""
+    unread: RecipeError | None = None
+    """Why Pulumi can tell what it puts out, and delete nothing."""
 
 
 async def destroy(wish: Wish) -> int:
     """Delete everything in it, with proof, and forget it. Raises MayStillBillError if something is not proven gone."""
-    program, screen = program_of(wish.ref), Screen(as_json=wish.as_json)
-    async with screen.heeding_signals(f"recipe stack destroy {wish.ref}"):
-        with screen.happening(f"looks at {wish.ref}") as heard:
-            managed, before, changes = await _to_destroy(wish.ref, program, heard)
-        left = program.left(wish.ref, before)
-        bills = [program.may_bill(before) if changes.any else "", left]
-        if managed is None:
-            screen.print([f"no state knows stack {wish.ref} any more; {left} is left of it"])
-        else:
-            screen.changes(changes, "ends", list(filter(None, bills)))
-        if (changes.any or left) and not await screen.agreed("delete this", yes=wish.yes):
-            return undone(wish, {"stack": str(wish.ref), "changes": steps_of(changes)})
-        with screen.happening(f"deletes {wish.ref}", changing=True) as heard:
-            if managed is None:
-                proofs = await program.after_destroy(wish.ref, before, os.environ)
-            else:
-                proofs = await destroyed(wish.ref, managed, program, before, heard)
-                await managed.remove()
-        kept.forget(site(), wish.ref)
+    ref, program, screen = wish.ref, program_of(wish.ref), Screen(as_json=wish.as_json)
+    async with screen.heeding_signals(f"recipe stack destroy {ref}"):
+        with screen.happening(f"looks at {ref}") as heard:
+            found = await _found(ref, program, heard)
+        _show(ref, found, screen)
+        asks = found.changes.any or found.bills or found.unread
+        if asks and not await screen.agreed("delete this", yes=wish.yes):
+            return undone(wish, {"stack": str(ref), "changes": steps_of(found.changes)})
+        with screen.happening(f"deletes {ref}", changing=True) as heard:
+            ended = await proven(ref, found.bills, _ended(ref, program, found, heard))
+            kept.forget(site(), ref)
+            notes = await to_its_end(_forgotten(ref, found.managed, ended))
     if wish.as_json:
-        print_json({"stack": str(wish.ref), "changes": steps_of(changes), "done": True, "proofs": proofs})
+        document = {"stack": str(ref), "changes": steps_of(found.changes), "done": True}
+        print_json({**document, "proofs": list(ended.proofs), "notes": notes})
     else:
-        screen.outputs([("gone", proof) for proof in proofs or [f"stack {wish.ref}"]])
+        screen.outputs([("gone", proof) for proof in ended.proofs or [f"stack {ref}"]])
+        for note in notes:
+            screen.remark(note)
     return ExitCode.DONE
 
 
-async def _to_destroy(
-    ref: StackRef, program: StackProgram, heard: Heard
-) -> tuple[Managed | None, Mapping[str, Any], Changes]:
-    """The stack, what it puts out, and what would be deleted; None where no state knows it, and something is left."""
+async def _found(ref: StackRef, program: StackProgram, heard: Heard) -> _Found:
+    """What would be deleted. Raises NoSuchStack, and MayStillBillError where it cannot be read, and something bills."""
+    managed, before = None, dict[str, Any]()
     try:
-        before = await before_of(ref)
+        before.update(await before_of(ref))
         managed = await existing(ref)
-        return managed, before, await managed.preview_destroy(heard)
-    except (StackFailed, NoEngine) as error:
-        raise _unreadable(ref, program, error) from error
+        changes = await managed.preview_destroy(heard)
     except NoSuchStack:
-        if not program.left(ref, {}):
+        if not (left := program.left(ref, {})):
             raise
-        return None, {}, Changes()
+        return _Found(managed=None, bills=(left,))
+    except (StackFailed, UsageError) as error:
+        if managed is None:
+            raise _unreadable(ref, program, before, error) from error
+        return _Found(managed=managed, outputs=before, bills=_bills(ref, program, before), unread=error)
+    except RecipeError as error:
+        raise _unreadable(ref, program, before, error) from error
+    bills = _bills(ref, program, before if changes.any else {})
+    return _Found(managed=managed, outputs=before, changes=changes, bills=bills)
+
+
+def _bills(ref: StackRef, program: StackProgram, outputs: Mapping[str, Any]) -> tuple[str, ...]:
+    bill = program.billing(outputs) if outputs else None
+    what = bill.what if bill is not None and not bill.gone else ""
+    return tuple(filter(None, [what, program.left(ref, outputs)]))
+
+
+def _show(ref: StackRef, found: _Found, screen: Screen) -> None:
+    if found.managed is None:
+        screen.print([f"no state knows stack {ref} any more; {' and '.join(found.bills)} is left of it"])
+    elif found.unread is not None:
+        lines = [f"Pulumi cannot delete stack {ref}: {found.unread.message}"]
+        lines += [f"ends      {what}" for what in found.bills]
+        screen.print([*lines, "what it holds is ended without Pulumi, and then the stack is forgotten"])
+    else:
+        screen.changes(found.changes, "ends", found.bills)
+
+
+async def _ended(ref: StackRef, program: StackProgram, found: _Found, heard: Heard) -> Ended:
+    if found.managed is None:
+        return Ended(proofs=await program.after_destroy(ref, found.outputs, os.environ))
+    if found.unread is not None:
+        return await _without_pulumi(ref, program, found.outputs, found.unread)
+    return await destroyed(ref, found.managed, program, found.outputs, heard)
 
 
 async def destroyed(
     ref: StackRef, managed: Managed, program: StackProgram, outputs: Mapping[str, Any], heard: Heard
-) -> list[str]:
-    """The proofs. Raises MayStillBillError if there is none for something that bills."""
+) -> Ended:
+    """Everything in it is gone. Pulumi's failure is none where the provider proves that what bills is gone anyway.
+
+    Raises MayStillBillError, and what Pulumi says.
+    """
     try:
         await managed.destroy(heard, patience_s=PATIENCE_S)
-        proofs = list(managed.report.proofs)
-        return await program.after_destroy(ref, outputs, os.environ) or proofs
+    except NoSuchStack:  # somebody else was faster
+        return Ended(proofs=await program.after_destroy(ref, outputs, os.environ))
+    except StackFailed as error:
+        return await _without_pulumi(ref, program, outputs, error)
+    proofs = list(managed.report.proofs)
+    return Ended(proofs=await program.after_destroy(ref, outputs, os.environ) or proofs)
+
+
+async def _without_pulumi(
+    ref: StackRef, program: StackProgram, outputs: Mapping[str, Any], error: RecipeError
+) -> Ended:
+    """Whom Pulumi was to ask is asked himself. Raises the error where nothing is proven by that."""
+    try:
+        proofs = await program.after_destroy(ref, outputs, os.environ)
+    except MayStillBillError as left:
+        again = f"{left.advice}; or end it at its provider: recipe stack destroy {ref} then forgets the stack"
+        raise MayStillBillError(f"{left.message}; {error.message}", advice=f"{error.advice}; or {again}") from error
+    is_all_known = not isinstance(error, StackFailed) and not outputs and backend_of(site()).own
+    if not proofs and not is_all_known:
+        raise error
+    return Ended(proofs=proofs, failed=error)
+
+
+async def proven(ref: StackRef, bills: Sequence[str], ending: Coroutine[Any, Any, Ended]) -> Ended:
+    """What comes of it. Whatever else happens to it, what bills is named: raises MayStillBillError then."""
+    again, what = f"recipe stack destroy {ref}", " and ".join(bills)
+    try:
+        return await ending
     except MayStillBillError as error:
-        again = f"recipe stack destroy {ref}"
         if again in error.advice:
             raise
         raise MayStillBillError(error.message, advice=f"{again}, again; or {error.advice}") from error
     except RecipeError as error:
-        bills = program.may_bill(outputs)
-        if not bills:
+        if not what:
             raise
-        message = f"NOT PROVEN GONE: {bills}: {error.message}"
-        raise MayStillBillError(message, advice=f"recipe stack destroy {ref}, again") from error
+        advice = "; or ".join(filter(None, [f"{again}, again", error.advice]))
+        raise MayStillBillError(f"NOT PROVEN GONE: {what}: {error.message}", advice=advice) from error
+    except asyncio.CancelledError:
+        if not what:
+            raise
+        message = f"NOT PROVEN GONE: {what}: interrupted before it was done"
+        raise MayStillBillError(message, advice=f"{again} goes on") from None
 
 
-def _unreadable(ref: StackRef, program: StackProgram, error: RecipeError) -> RecipeError:
+async def _forgotten(ref: StackRef, managed: Managed | None, ended: Ended) -> list[str]:
+    """The stack itself goes. What keeps it is told, and is no failure: it holds nothing that bills."""
+    notes = [f"not through Pulumi: {ended.failed.message}"] if ended.failed is not None else []
+    if managed is None:
+        return notes
+    try:
+        async with asyncio.timeout(_TIDY_S):
+            await managed.remove(force=ended.failed is not None)
+    except NoSuchStack:
+        pass
+    except (RecipeError, TimeoutError) as error:
+        why = str(error) or f"Pulumi did not answer in {_TIDY_S:.0f} s"
+        notes.append(f"the stack stays, and holds nothing that bills: {why}; recipe stack destroy {ref}, again")
+    return notes
+
+
+def _unreadable(ref: StackRef, program: StackProgram, outputs: Mapping[str, Any], error: RecipeError) -> RecipeError:
     """A stack that Pulumi cannot read, or no Pulumi: what it held when this machine last saw it may bill."""
-    last = kept.kept(site(), ref)
-    bills = program.billing(last.values) if last is not None else None
-    what, way_out = (bills.what, bills.way_out) if bills is not None and not bills.over else (program.left(ref, {}), "")
+    bill, what, way_out = program.billing(outputs or _last_seen(ref)), "", ""
+    if bill is not None and not bill.over:
+        what, way_out = bill.what, bill.way_out
+    elif what := program.left(ref, {}):
+        way_out = "recipe ps shows it, and recipe down RUN ends it without Pulumi"
     if not what:
         return error
-    way_out = way_out or "recipe ps shows it, and recipe down RUN ends it without Pulumi"
     then = f"{INSTALL} gets the engine" if isinstance(error, NoEngine) else error.advice
     return MayStillBillError(
         f"NOT PROVEN GONE: {what}: {error.message}", advice="; ".join(filter(None, [way_out, then]))
     )
+
+
+def _last_seen(ref: StackRef) -> Mapping[str, Any]:
+    """What it put out when this machine last saw it; nothing where nobody knows where its state lies."""
+    with suppress(RecipeError):
+        if (last := kept.kept(site(), ref)) is not None:
+            return last.values
+    return {}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Literal
 
 from provisioners.site import site_of
-from recipes.errors import ExitCode
+from provisioners.threads import in_thread
+from recipes.errors import ExitCode, NoCredentials, RecipeError
 from runners.cli import loose_volumes
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
 from runners.stacking.listing import rows_of
+from runners.stacking.rows import StackRow
 from runners.terminal.stack_view import stacks_lines, volumes_lines
 from stacks import engine
 from stacks.values import NoEngine
@@ -23,30 +26,45 @@ _BEGIN = (
 
 
 async def list_all(as_json: bool) -> int:
-    """The stacks there are, and volumes of caches that none of them uses."""
-    (rows, source), (volumes, error) = await asyncio.gather(
-        rows_of(site_of(os.environ)), loose_volumes.volumes_there(site_of(os.environ))
+    """The stacks there are, and volumes of caches that none of them uses. Raises why there is no list of stacks.
+
+    The volumes bill all the same, and are shown before that.
+    """
+    (rows, source, failed), (volumes, unasked) = await asyncio.gather(
+        _stacks(), loose_volumes.volumes_there(site_of(os.environ))
     )
-    why = loose_volumes.why_not(error)
-    if as_json:
+    why = loose_volumes.why_not(unasked)
+    if as_json and (failed is None or volumes):
+        told = None if failed is not None else [row.document() for row in rows]
         listed = loose_volumes.rows_of(volumes)
-        print_json({"stacks": rows, "source": source, "volumes": listed, "volumes_unknown": why or None})
-        return ExitCode.DONE
-    screen = Screen()
-    screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
-    screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
-    if why:
-        screen.remark(why)
-    if source == "kept":
-        screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
+        print_json({"stacks": told, "source": source, "volumes": listed, "volumes_unknown": why or None})
+    screen = Screen(as_json=as_json)
+    if not as_json:
+        if failed is None:
+            screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
+        screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
+        if why and (failed is None or not isinstance(unasked, NoCredentials)):
+            screen.remark(why)
+        if source == "kept":
+            screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
+    if failed is not None:
+        raise failed
     return ExitCode.DONE
+
+
+async def _stacks() -> tuple[list[StackRow], Literal["pulumi", "kept"] | None, RecipeError | None]:
+    """What there is, and from whom that is known; else why nobody knows."""
+    try:
+        return *(await rows_of(site_of(os.environ))), None
+    except RecipeError as error:
+        return [], None, error
 
 
 async def install(as_json: bool) -> int:
     """Get the engine."""
     site, screen, fresh = site_of(os.environ), Screen(as_json=as_json), False
     try:
-        found = engine.need(site)
+        found = await in_thread(engine.need, site)
     except NoEngine:
         with screen.happening(f"gets Pulumi's engine {engine.pinned()}"):
             found, fresh = await engine.install(site), True

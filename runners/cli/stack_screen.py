@@ -13,7 +13,8 @@ from rich.console import RenderableType
 from recipes.errors import ExitCode, RecipeError, UsageError
 from runners.cli.common import console
 from runners.signals import WISH, handled
-from runners.terminal.layout import width_of
+from runners.terminal.cells import plain
+from runners.terminal.layout import labelled, width_of
 from runners.terminal.stack_view import Happening, changes_lines, outputs_lines
 from stacks.values import Changes
 
@@ -45,6 +46,10 @@ class Screen:
         for line in lines:
             self._out.print(line)
 
+    def labelled(self, label: str, text: str) -> None:
+        """Behind a label."""
+        self.print(labelled(label, plain(text), self.width))
+
     def remark(self, text: str) -> None:
         """Beside it."""
         self._err.print(text)
@@ -74,7 +79,7 @@ class Screen:
         """Whether the user, at a terminal, says yes. Raises UsageError where nobody can be asked."""
         if yes:
             return True
-        if not sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
             raise UsageError("nothing was changed: nobody can be asked here", advice="the same with --yes does it")
         self._err.print(f"{question}? [y/N] ", end="")
         try:
@@ -115,7 +120,7 @@ class Screen:
         by = f"interrupted by {heard[0]}" if heard else "interrupted"
         if not self._changing:
             return Interrupted(f"{by}; nothing was changed")
-        return Interrupted(f"{by} before it was done", advice=f"{again} goes on; recipe ps shows what may bill")
+        return Interrupted(f"{by} before it was done", advice=f"{again} goes on; recipe stack list shows what bills")
 
 
 async def _typed() -> str:

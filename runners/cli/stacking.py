@@ -11,14 +11,15 @@ from typing import Any
 
 from provisioners.contract import Site
 from provisioners.site import site_of
+from provisioners.threads import in_thread
 from recipes.errors import ExitCode, RecipeError, UsageError
 from recipes.load import LoadedRecipe
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
-from runners.stacking.listing import rows_of
+from runners.stacking.listing import held_by
 from runners.stacking.program import StackOptions, StackProgram, program_of
 from stacks import engine, kept
-from stacks.automation import Managed
+from stacks.automation import Managed, stacks
 from stacks.reference import StackRef
 from stacks.values import Changes, NoSuchStack
 
@@ -35,6 +36,13 @@ class Wish:
     options: StackOptions = field(default_factory=StackOptions)
     yes: bool = False
     as_json: bool = False
+    command: str = ""
+    """The whole command line that makes the stack what is asked for."""
+
+    @property
+    def again(self) -> str:
+        """What goes on where an update has stopped."""
+        return self.command or f"recipe stack up {self.ref}"
 
 
 async def outputs(wish: Wish) -> int:
@@ -50,11 +58,15 @@ async def outputs(wish: Wish) -> int:
     screen = Screen()
     told = program_of(wish.ref).told(found.values) if found.values else []
     screen.outputs(told, [] if told else [f"stack {wish.ref} puts out nothing; recipe stack up {wish.ref} fills it"])
+    if told and not found.whole:
+        screen.remark(f"its last update has not come to its end; recipe stack up {wish.ref} goes on with it")
     if found.source == "kept":
         screen.remark(f"as last seen on this machine, {found.at:%Y-%m-%d %H:%M} UTC; Pulumi's engine is not on it")
-        bills = program_of(wish.ref).billing(found.values)
-        if bills is not None and not bills.over:
-            screen.remark(bills.way_out)
+    bill = program_of(wish.ref).billing(found.values)
+    if bill is not None and bill.gone:
+        screen.remark(f"it is gone: {bill.gone}; recipe stack up {wish.ref} makes another one")
+    elif bill is not None and not bill.over and found.source == "kept":
+        screen.remark(bill.way_out)
     return ExitCode.DONE
 
 
@@ -89,10 +101,13 @@ def undone(wish: Wish, document: Mapping[str, Any]) -> int:
 
 
 async def before_of(ref: StackRef) -> Mapping[str, Any]:
-    """What the stack puts out; nothing if it is new. Raises NoEngine: nothing is changed without an engine."""
-    engine.need(site())
+    """What the stack puts out, or what its state has of an update that did not come to its end; nothing if it is new.
+
+    Raises NoEngine: nothing is changed without an engine.
+    """
+    await in_thread(engine.need, site())
     try:
-        return (await kept.outputs_of(site(), ref)).values
+        return await held_by(site(), ref)
     except NoSuchStack:
         return {}
 
@@ -107,8 +122,9 @@ async def existing(ref: StackRef) -> Managed:
 
 async def meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
     """The same, with a stack that is there and has almost this name."""
-    rows, _ = await rows_of(site(), bills=False)
-    others = [StackRef.parse(row["stack"]) for row in rows]
+    others = list[StackRef]()
+    with suppress(RecipeError):
+        others = [StackRef.of(one.project, one.name) for one in await stacks(site())]
     names = {other.name: str(other) for other in others if other.program == ref.program}
     near = get_close_matches(ref.name, names, n=1)
     hint = f"did you mean {names[near[0]]}?" if near else ""

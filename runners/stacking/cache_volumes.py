@@ -21,7 +21,6 @@ from stacks.reference import USUAL, StackRef
 from stacks.values import NoSuchStack
 
 _PATIENCE_S = 30.0
-_KEPT = "model_cache.*.json"
 State = Literal["held", "unfinished", "twin", "stray", "unknown"]
 """held: a stack's. unfinished: asked for by an update that could not write it down. twin: another of a stack's name.
 
@@ -165,9 +164,7 @@ def _keeper(name: str) -> VolumeKeeper | None:
 
 def _seen_here(site: Site) -> list[Known]:
     """The caches as this machine last saw them, where Pulumi cannot be asked."""
-    refs = [StackRef("model_cache", path.stem.partition(".")[2]) for path in (site.home / "stacks").glob(_KEPT)]
-    seen = [(ref, kept.kept(site, ref)) for ref in refs]
-    return [Known(ref=ref, volume=one.values) for ref, one in seen if one is not None]
+    return [Known(ref=ref, volume=one.values) for ref, one in kept.all_kept(site) if ref.program == "model_cache"]
 
 
 def _judged(name: str, keeper: VolumeKeeper, volume: StoredVolume, known: Iterable[Known], why: str) -> CacheVolume:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
+from provisioners.at_once import all_of
 from provisioners.contract import Site
 from recipes.errors import RecipeError
 from runners.ledger import Ledger
 from runners.machines import in_stacks
 from runners.stacking.billing import Billing
 from runners.stacking.program import program_of
+from runners.stacking.rows import StackRow
 from stacks import kept
 from stacks.automation import stacks
 from stacks.model_cache.state import cache
-from stacks.reference import PROGRAMS, StackRef
+from stacks.reference import StackRef
 from stacks.values import NoEngine, StackSummary
 
 _AT_ONCE = 8
 
 
-async def rows_of(site: Site, *, bills: bool = True) -> tuple[list[dict[str, Any]], Literal["pulumi", "kept"]]:
-    """The rows, and whom they are from; with what each bills, if that is wanted, which asks for every stack's outputs.
+async def rows_of(site: Site) -> tuple[list[StackRow], Literal["pulumi", "kept"]]:
+    """The rows, and whom they are from. Every stack is asked for what it bills.
 
     Raises NoEngine where there is no engine, and nothing was seen here before; and what the engine says.
     """
@@ -33,81 +36,73 @@ async def rows_of(site: Site, *, bills: bool = True) -> tuple[list[dict[str, Any
             return seen, "kept"
         raise
     turns = asyncio.Semaphore(_AT_ONCE)
-
-    async def row(summary: StackSummary) -> dict[str, Any]:
-        ref = StackRef.of(summary.project, summary.name)
-        bill, told, left, unfinished = None, "", "", False
-        if bills and summary.resources != 0:
-            async with turns:
-                try:
-                    bill, left, unfinished = await _told(site, ref, summary)
-                except RecipeError as error:
-                    told = f"nobody knows what bills: {error.message}"
-        return {
-            "stack": str(ref),
-            "resources": summary.resources,
-            "busy": summary.busy,
-            "bills": _data(bill),
-            "says": "; ".join(filter(None, [told or _says(bill), left])),
-            "unfinished": unfinished,
-            "updated_at": summary.updated_at.isoformat(timespec="seconds") if summary.updated_at else None,
-        }
-
-    rows = list(await asyncio.gather(*map(row, found)))
-    return [*rows, *(_lost(site, {row["stack"] for row in rows}) if bills else [])], "pulumi"
+    rows = await all_of(_row(site, summary, turns) for summary in found)
+    return [*rows, *_lost(site, {row.ref for row in rows})], "pulumi"
 
 
-def _lost(site: Site, known: Collection[str]) -> list[dict[str, Any]]:
-    """Stacks whose pods were rented from here and may bill, and of which the backend knows nothing."""
-    refs = dict.fromkeys(ref for ref, _ in in_stacks(Ledger(site.home)) if str(ref) not in known)
-    return [
-        {
-            "stack": str(ref),
-            "resources": None,
-            "busy": None,
-            "bills": None,
-            "says": f"{program_of(ref).left(ref, {})}; no state knows it, recipe stack destroy {ref} ends it",
-            "unfinished": False,
-            "updated_at": None,
-        }
-        for ref in refs
-    ]
+async def held_by(site: Site, ref: StackRef) -> Mapping[str, Any]:
+    """What a stack puts out, or what its state has of an update that did not come to its end.
+
+    Raises NoSuchStack, NoEngine, StackFailed, UsageError.
+    """
+    values = (await kept.outputs_of(site, ref)).values
+    return values or await in_state(site, ref)
 
 
-def _seen(site: Site) -> list[dict[str, Any]]:
-    rows = []
-    for path in sorted((site.home / "stacks").glob("*.*.json")):
-        program, _, name = path.stem.partition(".")
-        ref = StackRef(program, name)
-        before = kept.kept(site, ref) if program in PROGRAMS else None
-        if before is not None:
-            at = before.at.isoformat(timespec="seconds")
-            bill = _bills(ref, before.values)
-            row = {"stack": str(ref), "resources": None, "busy": None, "bills": _data(bill), "says": _says(bill)}
-            way_out = bill.way_out if bill is not None and not bill.over else ""
-            rows.append({**row, "unfinished": False, "way_out": way_out, "updated_at": at})
-    return rows
+async def in_state(site: Site, ref: StackRef) -> Mapping[str, Any]:
+    """What bills of a stack that puts out nothing, as far as its state has it."""
+    if ref.program == "model_cache":
+        with suppress(RecipeError):
+            return (await cache(site, ref)).volume
+    return {}
+
+
+async def _row(site: Site, summary: StackSummary, turns: asyncio.Semaphore) -> StackRow:
+    ref = StackRef.of(summary.project, summary.name)
+    bill, more, unfinished = None, "", False
+    if summary.resources != 0:
+        async with turns:
+            try:
+                bill, more, unfinished = await _told(site, ref, summary)
+            except RecipeError as error:
+                more = f"nobody knows what bills: {error.message}"
+    return StackRow(
+        ref=ref,
+        resources=summary.resources,
+        busy=summary.busy,
+        bill=bill,
+        more=more,
+        unfinished=unfinished,
+        updated_at=summary.updated_at,
+    )
 
 
 async def _told(site: Site, ref: StackRef, summary: StackSummary) -> tuple[Billing | None, str, bool]:
     """What it bills, and what else may; whether an update has not come to its end, so that the state alone knows it."""
-    values = (await kept.outputs_of(site, ref)).values
+    found = await kept.outputs_of(site, ref)
+    values = found.values
     left = program_of(ref).left(ref, values)
     if values:
-        return _bills(ref, values), left, False
+        return _bill(ref, values), left, not found.whole
     if ref.program != "model_cache":
         return None, left, bool(summary.resources)
     known = await cache(site, ref)
-    return _bills(ref, known.volume), left, bool(known.names)
+    return _bill(ref, known.volume), left, bool(known.names)
 
 
-def _bills(ref: StackRef, values: Mapping[str, Any]) -> Billing | None:
+def _lost(site: Site, known: Collection[StackRef]) -> list[StackRow]:
+    """Stacks whose pods were rented from here and may bill, and of which the backend knows nothing."""
+    refs = sorted({ref for ref, _ in in_stacks(Ledger(site.home))} - {*known}, key=str)
+    ended = "no state knows it, recipe stack destroy {} ends it"
+    return [StackRow(ref=ref, more=f"{program_of(ref).left(ref, {})}; {ended.format(ref)}") for ref in refs]
+
+
+def _seen(site: Site) -> list[StackRow]:
+    return [
+        StackRow(ref=ref, bill=_bill(ref, one.values), is_kept=True, updated_at=one.at)
+        for ref, one in kept.all_kept(site)
+    ]
+
+
+def _bill(ref: StackRef, values: Mapping[str, Any]) -> Billing | None:
     return program_of(ref).billing(values) if values else None
-
-
-def _data(bill: Billing | None) -> dict[str, Any] | None:
-    return bill.data() if bill is not None else None
-
-
-def _says(bill: Billing | None) -> str:
-    return bill.what if bill is not None else ""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 from rich.status import Status
@@ -24,6 +24,27 @@ _INNER = frozenset({"UniqueName", "PodName", "VolumeName"})
 """Kinds that cost nothing, and that nobody asked for."""
 _BEARERS = _INNER - {"UniqueName"}
 """What bears such a name ends with it, also where the state knows of no such thing."""
+
+
+class Row(Protocol):
+    """A stack in the list."""
+
+    @property
+    def ref(self) -> object: ...
+    @property
+    def resources(self) -> int | None: ...
+    @property
+    def busy(self) -> bool | None: ...
+    @property
+    def unfinished(self) -> bool: ...
+    @property
+    def updated_at(self) -> datetime | None: ...
+    @property
+    def says(self) -> str: ...
+    @property
+    def ways(self) -> str: ...
+    @property
+    def way_out(self) -> str: ...
 
 
 def changes_lines(
@@ -77,24 +98,21 @@ def outputs_lines(told: Iterable[tuple[str, str]], width: int | None) -> Iterato
         yield from labelled(plain(name), plain(value), width, indent=indent)
 
 
-def stacks_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterator[RenderableType]:
+def stacks_lines(rows: Sequence[Row], width: int | None) -> Iterator[RenderableType]:
     """Each stack with what it bills until it is destroyed, and when it was changed."""
-    indent = max(len(row["stack"]) for row in rows) + 3
+    indent = max(len(str(row.ref)) for row in rows) + 3
     for row in rows:
-        bills = plain(row["says"]) or ("holds nothing" if row["resources"] == 0 else "bills nothing")
-        yield from labelled(plain(row["stack"]), _unfinished(row) if row["unfinished"] else bills, width, indent=indent)
-        at = row["updated_at"]
-        as_of = f"as of its last update, {moment(at)}" if at else "never updated"
-        yield from labelled("", "is being changed" if row["busy"] else as_of, width, indent=indent)
-        if way_out := row.get("way_out"):
-            yield from labelled("", plain(way_out), width, indent=indent)
+        bills = plain(row.says) or ("holds nothing" if row.resources == 0 else "bills nothing")
+        yield from labelled(plain(str(row.ref)), _unfinished(row) if row.unfinished else bills, width, indent=indent)
+        as_of = f"as of its last update, {moment(row.updated_at)}" if row.updated_at else "never updated"
+        yield from labelled("", "is being changed" if row.busy else as_of, width, indent=indent)
+        if row.way_out:
+            yield from labelled("", plain(row.way_out), width, indent=indent)
 
 
-def _unfinished(row: Mapping[str, Any]) -> str:
+def _unfinished(row: Row) -> str:
     """Of a stack that has put out nothing yet."""
-    bills = plain(row["says"]) or "nobody knows what bills"
-    ways = f"recipe stack up {row['stack']} goes on, recipe stack destroy {row['stack']} ends it"
-    return f"{bills}: its update has not come to its end; {ways}"
+    return f"{plain(row.says) or 'nobody knows what bills'}: its update has not come to its end; {row.ways}"
 
 
 def volumes_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Iterator[RenderableType]:
@@ -109,9 +127,9 @@ def volumes_lines(rows: Sequence[Mapping[str, Any]], width: int | None) -> Itera
         yield from labelled("", f"{plain(row['command'])} ends it, and all that lies on it", width, indent=indent)
 
 
-def moment(text: str | None) -> str:
-    """An ISO moment to the minute, in UTC."""
-    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if text else "never"
+def moment(at: datetime) -> str:
+    """To the minute, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class Happening:

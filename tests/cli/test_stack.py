@@ -97,7 +97,7 @@ class Things:
     def left(self, ref: Any, outputs: Any) -> str:
         return ""
 
-    async def after_destroy(self, ref: Any, outputs: Any, env: Any) -> list[str]:
+    async def after_destroy(self, ref: Any, outputs: Any, env: Any, *, alone: bool = False) -> list[str]:
         return []
 
     def ledger(self) -> list[str]:
@@ -156,7 +156,11 @@ def test_a_stack_from_up_to_destroy(stack: Things, typed: Callable[..., Ended]) 
 
     code, out, _ = typed("preview", "gpu_pod", "local-smoke")
     assert code == 0
-    assert out.splitlines() == ["+   create   Thing   thing", "costs     $14.00/month for 200 GB"]
+    assert out.splitlines() == [
+        "+   create   Thing   thing",
+        "costs     $14.00/month for 200 GB",
+        "go:       recipe stack up gpu_pod local-smoke",
+    ]
     assert typed("list")[1].splitlines()[0] == "no stacks yet", "a look leaves nothing"
     assert stack.ledger() == []
 
@@ -272,7 +276,8 @@ def test_whoever_stops_waiting_is_told_what_bills(stack: Things, typed: Callable
     code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
     assert code == 130
     told = " ".join(err.split())
-    assert "thing a at $3.61/h is there; recipe stack up gpu_pod goes on, recipe stack destroy gpu_pod ends it" in told
+    ways = "recipe stack up gpu_pod local-smoke goes on, recipe stack destroy gpu_pod ends it"
+    assert f"thing a at $3.61/h is there; {ways}" in told
     assert "running step" not in err, "none is"
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
+from runners.stacking.billing import Billing
+from runners.stacking.rows import StackRow
 from runners.terminal.stack_view import Happening, changes_lines, outputs_lines, stacks_lines
 from stacks.events import bare, kind_of, last_error
+from stacks.reference import StackRef
 from stacks.values import Changes, Step
 
 
@@ -77,11 +81,12 @@ def test_outputs_and_stacks_wrap_under_themselves() -> None:
         "         (recipe-cache-main-20261121)",
         "size     200 GB in EU-RO-1",
     ]
-    done: dict[str, Any] = {"resources": 3, "busy": False, "unfinished": False, "updated_at": None}
+    at, pod = datetime(2026, 11, 21, 15, 12, tzinfo=UTC), StackRef("gpu_pod")
+    bill = Billing(what="pod x at $3.61/h", id="x", way_out="recipe down r ends it")
     rows = [
-        {**done, "stack": "gpu_pod", "says": "pod x at $3.61/h", "busy": True},
-        {**done, "stack": "model_cache", "says": "", "resources": 0, "updated_at": "2026-11-21T16:12:00+01:00"},
-        {**done, "stack": "gpu_pod/ana", "says": "", "unfinished": True},
+        StackRow(ref=pod, resources=3, bill=bill, busy=True),
+        StackRow(ref=StackRef("model_cache"), resources=0, updated_at=at),
+        StackRow(ref=StackRef("gpu_pod", "ana"), resources=3, unfinished=True),
     ]
     assert shown(stacks_lines(rows, 60)) == [
         "gpu_pod       pod x at $3.61/h",
@@ -90,10 +95,22 @@ def test_outputs_and_stacks_wrap_under_themselves() -> None:
         "              as of its last update, 2026-11-21 15:12 UTC",
         "gpu_pod/ana   nobody knows what bills: its update has not",
         "              come to its end; recipe stack up gpu_pod/ana",
-        "              goes on, recipe stack destroy gpu_pod/ana ends",
-        "              it",
+        "              RECIPE goes on, recipe stack destroy",
+        "              gpu_pod/ana ends it",
         "              never updated",
     ]
+
+
+def test_a_row_tells_what_is_gone_what_ends_it_without_pulumi_and_what_goes_on() -> None:
+    bill = Billing(what="pod x at $3.61/h", id="x", way_out="recipe down r ends it")
+    seen = StackRow(ref=StackRef("gpu_pod"), bill=bill, is_kept=True)
+    assert (seen.says, seen.way_out) == ("pod x at $3.61/h", "recipe down r ends it")
+    assert seen.document().keys() == StackRow(ref=seen.ref).document().keys(), "always of one shape"
+    gone = replace(seen, bill=replace(bill, gone="absent from the lists"))
+    assert (gone.says, gone.way_out) == ("bills nothing: absent from the lists", "")
+    assert gone.document()["bills"] is None
+    run = StackRow(ref=StackRef("gpu_pod", "recipe-ana-smoke-20261122-032318-483f-167m"), unfinished=True)
+    assert run.ways == f"recipe stack destroy {run.ref} ends it", "nobody goes on with a run by its stack"
 
 
 def test_what_happens_is_plain_lines_in_a_pipe() -> None:

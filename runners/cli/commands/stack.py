@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipes.errors import ExitCode, UsageError
 from runners.cli.common import add_force, add_json, add_overrides, complete_recipes, forced_codes, load_recipes
+
+if TYPE_CHECKING:
+    from runners.cli.stacking import Wish
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,11 +85,13 @@ def _add_recipes(parser: argparse.ArgumentParser) -> None:
 
 def complete_stacks(prefix: str, **_: object) -> list[str]:
     """The programs, and the stacks that this machine knows, as far as they begin so."""
-    from provisioners.site import recipe_home
-    from stacks.reference import PROGRAMS, USUAL
+    import os
 
-    known = (p.stem.partition(".") for p in (recipe_home() / "stacks").glob("*.*.json"))
-    names = {*PROGRAMS, *(f"{program}/{name}" for program, _, name in known if name != USUAL)}
+    from provisioners.site import site_of
+    from stacks.kept import all_kept
+    from stacks.reference import PROGRAMS
+
+    names = {*PROGRAMS, *(str(ref) for ref, _ in all_kept(site_of(os.environ)))}
     return sorted(name for name in names if name.startswith(prefix))
 
 
@@ -120,7 +126,7 @@ async def _destroy(options: argparse.Namespace) -> int:
     return await destroy_volume(ref, options.volume, yes=options.yes, as_json=options.json)
 
 
-def _wish(options: argparse.Namespace) -> Any:
+def _wish(options: argparse.Namespace) -> Wish:
     from runners.cli.stacking import Wish
     from runners.stacking.program import StackOptions
     from stacks.reference import StackRef
@@ -129,10 +135,9 @@ def _wish(options: argparse.Namespace) -> Any:
     yes = getattr(options, "yes", False)
     if not hasattr(options, "recipe"):
         return Wish(ref=ref, yes=yes, as_json=options.json)
-    options.yes = True  # of a matrix: a plan of each is made anyway
     return Wish(
         ref=ref,
-        recipes=load_recipes(options) if options.recipe else (),
+        recipes=load_recipes(options, any_size=True) if options.recipe else (),  # a plan of each is made anyway
         options=StackOptions(
             size_gb=_size_gb(options.size),
             region=options.region,
@@ -142,7 +147,17 @@ def _wish(options: argparse.Namespace) -> Any:
         ),
         yes=yes,
         as_json=options.json,
+        command=_command(options, str(ref)),
     )
+
+
+def _command(options: argparse.Namespace, stack: str) -> str:
+    """The command line that makes what is asked for, for people to type."""
+    valued = [("--set", value) for value in options.overrides] + [("--force", code) for code in options.force]
+    valued += [("--size", options.size), ("--region", options.region), ("--volume", options.volume)]
+    words = [stack, *options.recipe, *(["--fill"] if options.fill else [])]
+    words += [word for name, value in valued if value is not None for word in (name, value)]
+    return shlex.join(["recipe", "stack", "up", *words])
 
 
 def _size_gb(text: str | None) -> int | None:
