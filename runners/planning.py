@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provisioners.contract import Finding, Offer, Provisioner
 from provisioners.masking import Mask
@@ -31,11 +31,13 @@ from runners.preflight.solve import remedies
 from runners.preflight.subject import needless_secrets, subject_findings
 from runners.preflight.table import assumed_offers, known_offers
 from runners.text.tokens import RoughCounter, TokenCounter
-from runners.workload import Estimate
+from runners.workload import Estimate, Workload
 from stacks.values import NoEngine
 
 if TYPE_CHECKING:
     from runners.stack_volumes import StackVolume
+
+_Offers = tuple[list[Offer], NoMachine | None]
 
 
 async def make_plan(
@@ -56,25 +58,17 @@ async def make_plan(
     loaded, mounted = await _with_stack_volume(loaded, provisioner, leased)
     recipe = loaded.recipe
     engine, workload = registry.engine(recipe.engine.name), registry.workload(recipe.workload.name)
-    asking = asyncio.ensure_future(_offers(provisioner, recipe.resources, leased))
-    try:
-        model = await _model(recipe, engine, asking)
-        counter, uncounted = await in_thread(_counter, model)
-        prepared = await in_thread(workload.prepare, recipe, counter)
-        estimate = await in_thread(workload.estimate, prepared)
-        await in_thread(counter.keep)
-        offers, no_machine = await asking
-    finally:
-        asking.cancel()
-    question = await _question(recipe, engine, model, estimate, provisioner, mounted)
+    found = await _looked_up(recipe, engine, workload, _offers(provisioner, recipe.resources, leased))
+    model = found.model
+    question = await _question(recipe, engine, model, found.estimate, provisioner, mounted)
     # Without an offer the model is still judged on what the recipe asks for, as the table knows it.
-    judged = [judge_offer(question, offer, forced) for offer in offers or assumed_offers(recipe.resources)]
+    judged = [judge_offer(question, offer, forced) for offer in found.offers or assumed_offers(recipe.resources)]
     passed = [one for one in judged if one.passed]
     chosen = passed or judged
     findings = [
-        *_no_offer(no_machine),
+        *_no_offer(found.no_machine),
         *(mounted.findings(model.hub) if mounted else ()),
-        *subject_findings(recipe, engine, model, uncounted, billable=provisioner.billable),
+        *subject_findings(recipe, engine, model, found.uncounted, billable=provisioner.billable),
         *(chosen[0].findings if chosen else ()),
         *recipe_findings(recipe, env, billable=provisioner.billable, needless=needless_secrets(model)),
         *_of_the_month(budget, chosen, recipe, provisioner),
@@ -88,17 +82,46 @@ async def make_plan(
         engine=engine,
         workload=workload,
         model=model,
-        offers=tuple(one.offer for one in chosen) if offers else (),
+        offers=tuple(one.offer for one in chosen) if found.offers else (),
         findings=(*findings, *_nothing_to_force(findings, forced)),
-        prepared=prepared,
-        estimate=estimate,
+        prepared=found.prepared,
+        estimate=found.estimate,
         passed_over=tuple(PassedOver(one.offer, _why(one)) for one in judged if passed and not one.passed),
         memory=chosen[0].memory if chosen else None,
         forecast=chosen[0].forecast if chosen else None,
-        no_machine=no_machine,
+        no_machine=found.no_machine,
         mounted=mounted,
         mask=Mask(env.get(name, "") for name in (*recipe.secrets, *provisioner.secrets)),
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is judged: the model, the work, and the machines that could do it."""
+
+    model: ModelSource
+    uncounted: Refused | None
+    """Why tokens are only roughly counted."""
+    prepared: Any
+    estimate: Estimate
+    offers: Sequence[Offer]
+    no_machine: NoMachine | None
+
+
+async def _looked_up(
+    recipe: Recipe, engine: Engine, workload: Workload, offers: Coroutine[Any, Any, _Offers]
+) -> _Found:
+    """The model and the inputs, read while the offers are asked for."""
+    asking = asyncio.ensure_future(offers)
+    try:
+        model = await _model(recipe, engine, asking)
+        counter, uncounted = await in_thread(_counter, model)
+        prepared = await in_thread(workload.prepare, recipe, counter)
+        estimate = await in_thread(workload.estimate, prepared)
+        await in_thread(counter.keep)
+        return _Found(model, uncounted, prepared, estimate, *await asking)
+    finally:
+        asking.cancel()
 
 
 async def _with_stack_volume(
@@ -149,9 +172,7 @@ async def _question(
     )
 
 
-async def _offers(
-    provisioner: Provisioner, resources: Resources, leased: Offer | None
-) -> tuple[list[Offer], NoMachine | None]:
+async def _offers(provisioner: Provisioner, resources: Resources, leased: Offer | None) -> _Offers:
     if leased is not None:
         return [leased], None
     try:
@@ -186,9 +207,7 @@ def _history(recipe: Recipe, home: Path) -> list[PastRun]:
     return [run for result in results if (run := past_run(result))]
 
 
-async def _model(
-    recipe: Recipe, engine: Engine, asking: asyncio.Future[tuple[list[Offer], NoMachine | None]]
-) -> ModelSource:
+async def _model(recipe: Recipe, engine: Engine, asking: asyncio.Future[_Offers]) -> ModelSource:
     """The model. Raises Refused; or NoCredentials where nothing could be rented for any model."""
     try:
         return await in_thread(resolve_model, recipe, engine)

@@ -49,6 +49,21 @@ def overrides(loaded: LoadedRecipe) -> list[str]:
     return found
 
 
+def stood_in(loaded: LoadedRecipe) -> list[str]:
+    """What of the real account a rehearsal cannot show, and what stood in for it: one sentence each."""
+    resources = loaded.recipe.resources
+    own = "the pod had a disk of its own instead"
+    said = []
+    if resources.provisioner != "runpod":
+        said.append(f"provisioner {resources.provisioner}: the pod was rented at an emulated RunPod directly")
+    for volume in resources.volumes:
+        if volume.stack:
+            said.append(f"stack {volume.stack}: {own}; `recipe plan` looks at the stack itself")
+        elif volume.name:
+            said.append(f"volume {volume.name}: {own}")
+    return said
+
+
 @dataclass(frozen=True)
 class Stage:
     """The emulator while it is up."""

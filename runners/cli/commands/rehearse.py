@@ -14,7 +14,7 @@ from recipes.load import LoadedRecipe
 from runners.cli.common import add_json, add_recipes, console, load_recipes, positive
 from runners.cli.running import Runs
 from runners.registry import site
-from runners.rehearsal import overrides, stage
+from runners.rehearsal import overrides, stage, stood_in
 from runners.terminal.words import plural
 
 
@@ -30,10 +30,11 @@ def run(options: argparse.Namespace) -> int:
     as_they_are = load_recipes(options)
     os.environ["RECIPE_HOME"] = str(site().home / "rehearsal")
     loaded = load_recipes(options, overrides(as_they_are[0]))
-    return asyncio.run(_rehearse(loaded, options))
+    differs = dict.fromkeys(said for one in as_they_are for said in stood_in(one))
+    return asyncio.run(_rehearse(loaded, list(differs), options))
 
 
-async def _rehearse(loaded: tuple[LoadedRecipe, ...], options: argparse.Namespace) -> int:
+async def _rehearse(loaded: tuple[LoadedRecipe, ...], differs: list[str], options: argparse.Namespace) -> int:
     async with stage(loaded[0], site(), time_scale=float(options.time_scale)) as shown:
         os.environ.update(shown.env)
         code = await Runs(as_json=options.json, parallel=20).run_all(loaded)
@@ -42,6 +43,8 @@ async def _rehearse(loaded: tuple[LoadedRecipe, ...], options: argparse.Namespac
     pods = plural(account["pods"], "emulated pod")
     console(stderr=True).print(
         f"\nrehearsed    {pods}, {still} at the end; nothing was rented\n"
-        f"             its log: RECIPE_HOME={site().home} recipe runs"
+        f"             its log: RECIPE_HOME={site().home} recipe runs",
+        *(f"not shown    {said}" for said in differs),
+        sep="\n",
     )
     return code
