@@ -305,7 +305,8 @@ class Site:
 class Provisioner(Protocol):
     """Gets machines and lets them go. Every method may be called again after a failure.
 
-    One that knows how long it takes says so in an attribute `phase_times`; see `provisioners.phase_times`.
+    One that knows how long it takes says so in an attribute `phase_times`; see `provisioners.phase_times`. One that
+    looks long for a machine which is asked for again tells so by an attribute `says`, which whoever asks sets.
     """
 
     name: str

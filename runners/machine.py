@@ -26,6 +26,8 @@ class Machine:
     """Whether its run's work was given to a driver on it, which goes on alone."""
     held_by: str | None = None
     """The stack that keeps it until its deadline, whether anybody uses it or not."""
+    backend: str | None = None
+    """Where that stack's state lies, if not in the backend of now: there the command that names the stack finds it."""
 
     def usd(self, now: datetime) -> float | None:
         """What it has cost so far by our own count."""
@@ -45,6 +47,7 @@ class Machine:
             "client": self.client,
             "driver": self.driver,
             "held_by": self.held_by,
+            "backend": self.backend,
             "price_usd_per_h": lease.price_usd_per_h,
             "since": self.since.isoformat(timespec="seconds") if self.since else None,
             "until": self.until.isoformat(timespec="seconds") if self.until else None,

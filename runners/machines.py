@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,6 +46,7 @@ def _machine(entry: Entry, ledger: Ledger) -> Machine:
         until=until,
         driver=driver,
         held_by=holder_of(entry, datetime.now(UTC)),
+        backend=_elsewhere(entry.lease),
     )
 
 
@@ -59,6 +60,10 @@ def of_stack(ledger: Ledger, reference: str) -> Entry | None:
         if not Place.of(lease).own and reference in (lease.run_id, lease.name, lease.id):
             return entry
     entries = [entry for stack, entry in in_stacks(ledger) if str(stack) == reference]
+    if not entries and (others := [one for one in in_other_backends(ledger) if str(one[0]) == reference]):
+        _, entry, url = others[-1]
+        message = f"the pod of stack {reference} that was rented from here is of a stack whose state lies in {url}"
+        raise UsageError(message, advice=f"recipe down {entry.lease.run_id} ends it")
     if not entries and reference.partition("/")[0] == "gpu_pod":
         message = f"no pod of stack {reference} that may bill was rented from here"
         raise UsageError(message, advice=f"recipe stack destroy {reference} ends one that was rented from elsewhere")
@@ -70,12 +75,25 @@ def in_stacks(ledger: Ledger) -> list[tuple[StackRef, Entry]]:
 
     Its stacks may bear the same names.
     """
-    backend, found = where(site_of(os.environ)), []
+    return [(stack, entry) for stack, entry, url in _of_stacks(ledger) if url is None]
+
+
+def in_other_backends(ledger: Ledger) -> list[tuple[StackRef, Entry, str]]:
+    """The same of all other backends, and where each has its state."""
+    return [(stack, entry, url) for stack, entry, url in _of_stacks(ledger) if url is not None]
+
+
+def _of_stacks(ledger: Ledger) -> Iterator[tuple[StackRef, Entry, str | None]]:
     for entry in Journal(ledger.path).open_leases():
         place = Place.of(entry.lease)
-        if not place.own and place.backend in (None, backend):
-            found.append((StackRef.of(place.project, place.name), entry))
-    return found
+        if not place.own:
+            yield StackRef.of(place.project, place.name), entry, _elsewhere(entry.lease)
+
+
+def _elsewhere(lease: Lease) -> str | None:
+    """The backend that has the state of the lease's stack; None if it is the one of now, or nobody has said."""
+    place = Place.of(lease)
+    return None if place.own or place.backend in (None, where(site_of(os.environ))) else place.backend
 
 
 async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[str, NoMachine]]:

@@ -25,6 +25,7 @@ from provisioners.contract import (
 )
 from provisioners.named import provisioner_named
 from provisioners.phase_times import PhaseTimes, phase_times_of
+from provisioners.threads import in_thread
 from recipes.errors import NoMachine, RecipeError, Unsettled
 from recipes.ranges import Range
 from stacks import engine
@@ -32,7 +33,7 @@ from stacks.automation import Managed
 from stacks.holding import Place
 from stacks.masks import mask_of
 from stacks.orders import Request, lease_of
-from stacks.values import NoEngine, NoSuchStack
+from stacks.values import Heard, NoEngine, NoSuchStack
 
 if TYPE_CHECKING:
     from recipes.spec import Resources
@@ -60,6 +61,8 @@ class PulumiProvisioner:
         self._mask = mask_of(site.env)
         self._told: dict[str, Lease] = {}
         """What a pod's provider has told of it, also where Pulumi did not get to its end."""
+        self.says: Heard = lambda _: None
+        """Is told what a pod's provider does that takes long."""
 
     @property
     def phase_times(self) -> PhaseTimes:
@@ -69,7 +72,7 @@ class PulumiProvisioner:
 
     async def offers(self, resources: Resources) -> list[Offer]:
         """RunPod's. Raises NoMachine without Pulumi's engine: nothing is planned that could not be had."""
-        await asyncio.to_thread(engine.need, self._site)
+        await in_thread(engine.need, self._site)
         return await self._runpod.offers(resources)
 
     async def catalogue(self, *, cloud: str | None = None, accelerator: str | None = None) -> list[Offer]:
@@ -95,10 +98,10 @@ class PulumiProvisioner:
         except RecipeError as error:  # nothing was asked for
             raise NoMachine(error.message, advice=error.advice) from error
         try:
-            outputs = await managed.up()
+            outputs = await managed.up(self.says)
         except NoMachine:
             if not managed.report.created:
-                await self._forgotten(managed)
+                await self._forgotten(managed, force=True)  # its state holds an order, and nothing that bills
                 raise
             raise self._unsettled(order.lease, managed, "it was made, and then given up") from None
         except RecipeError as error:
@@ -134,7 +137,7 @@ class PulumiProvisioner:
             return replace(release, reason=_joined(release.reason, note))
         self._told.pop(lease.name, None)
         if managed is not None and Place.of(lease).own:
-            note = _joined(note, await self._forgotten(managed, spoilt=bool(note)))
+            note = _joined(note, await self._forgotten(managed, force=bool(note)))
         return replace(release, proof=_joined(release.proof, note))
 
     async def _destroyed(self, lease: Lease, patience_s: float) -> tuple[Managed | None, str]:
@@ -164,11 +167,11 @@ class PulumiProvisioner:
             return managed, self._mask(f"Pulumi's own destroy failed: {type(error).__name__}: {error}")
         return managed, ""
 
-    async def _forgotten(self, managed: Managed, *, spoilt: bool = False) -> str:
+    async def _forgotten(self, managed: Managed, *, force: bool) -> str:
         """The stack is of no use any more; what its state may still tell of a machine that is gone goes with it."""
         try:
             async with asyncio.timeout(_TIDY_S):
-                await managed.remove(force=spoilt)
+                await managed.remove(force=force)
         except Exception as error:
             return self._mask(f"its stack stays: {str(error) or 'Pulumi did not answer'}")
         return ""

@@ -14,8 +14,11 @@ from datetime import UTC, datetime, timedelta
 
 from provisioners.contract import MayStillBill, Offer
 from provisioners.journal import Entry, Journal
+from provisioners.named import underlying_of
+from provisioners.naming import read_name
 from provisioners.preflight import clear
-from recipes.errors import MayStillBillError, RecipeError, UsageError
+from provisioners.unproven import LISTED_S, LOOK_EVERY_S, unproven
+from recipes.errors import NoMachine, RecipeError, UsageError
 from recipes.load import LoadedRecipe
 from runners import registry
 from runners.ledger import Ledger
@@ -25,11 +28,10 @@ from runners.plan import Plan
 from runners.planning import make_plan
 from runners.reaching import recipe_of
 from runners.run_folder import RunFolder
+from runners.together import to_its_end
 
 Say = Callable[[str], None]
-_LISTED = timedelta(seconds=60)
-"""So long after it was asked for a machine may not be shown."""
-_LOOK_EVERY_S = 2.0
+_LISTED = timedelta(seconds=LISTED_S)
 _SHORTEST = timedelta(minutes=2)
 """A machine that lets itself go sooner is not worth going on with."""
 
@@ -50,6 +52,8 @@ class Standing:
         """Its machine, also where what was kept of it broke off. A failure is told: the machine is there anyway."""
         lease, journal = self.entry.lease, Journal(Ledger(self.folder.path.parents[1]).path)
         order = order_of(plan, plan.offer, self.folder.run_id, lease.deadline, os.environ)
+        if hasattr(plan.provisioner, "says"):
+            plan.provisioner.says = lambda text: say(plan.mask(text))
         try:
             lease = await plan.provisioner.create(replace(order, lease=lease), clear(plan.findings))
         except RecipeError as error:
@@ -57,7 +61,7 @@ class Standing:
             say(f"warning: {lease.name} is gone on with, though {plan.provisioner.name} says: {why}")
             return self.entry
         except asyncio.CancelledError:
-            await _let_go(self.entry, Ledger(self.folder.path.parents[1]), say)
+            await to_its_end(_let_go(self.entry, Ledger(self.folder.path.parents[1]), say))
             raise
         lease = replace(lease, details={**self.entry.lease.details, **lease.details})
         journal.created(lease)
@@ -112,19 +116,33 @@ def _of(loaded: LoadedRecipe, entry: Entry, ledger: Ledger) -> Standing | None:
 
 
 async def _is_there(entry: Entry, say: Say) -> bool:
-    """Looked for as long as it may not be shown yet."""
-    provisioner, told = registry.provisioner(entry.lease.provider), False
-    until = (entry.asked_at or entry.changed_at) + _LISTED
+    """Looked for as long as it may not be shown yet. Raises NoMachine where nobody can be asked for so long."""
+    provisioner, told, began = registry.provisioner(entry.lease.provider), False, datetime.now(UTC)
     while True:
         state = (await provisioner.observe(entry.lease)).state
         if state in ("starting", "running"):
             return True
-        if state != "unknown" or datetime.now(UTC) >= until:
+        if state != "unknown":
             return False
+        try:
+            listed, asked_at = await _is_listed(entry), entry.asked_at or entry.changed_at
+        except NoMachine:  # an answer that does not come says nothing of the machine
+            listed, asked_at = False, began
+            if datetime.now(UTC) >= began + _LISTED:
+                raise
+        if listed or datetime.now(UTC) >= asked_at + _LISTED:
+            return listed
         if not told:
             say(f"{entry.lease.name}: looking whether an earlier run's machine is there")
             told = True
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def _is_listed(entry: Entry) -> bool:
+    """Whether whoever lists the machines of its provisioner has this one. Raises NoMachine."""
+    said = read_name(entry.lease.name)
+    lister = registry.provisioner(underlying_of(registry.provisioner(entry.lease.provider)))
+    return said is not None and any(one.name == entry.lease.name for one in await lister.owned(said.owner))
 
 
 def _ends_soon(entry: Entry) -> bool:
@@ -138,4 +156,4 @@ async def _let_go(entry: Entry, ledger: Ledger, say: Say) -> None:
     machine = next((m for m in journalled(ledger) if m.lease.name == entry.lease.name), None)
     release = await end(machine, ledger) if machine is not None else None
     if isinstance(release, MayStillBill):
-        raise MayStillBillError(f"{entry.lease.name} may still bill: {release.reason}", advice=release.command)
+        raise unproven(entry.lease, release)

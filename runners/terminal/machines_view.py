@@ -34,6 +34,11 @@ def machine_lines(rows: list[dict[str, Any]], *, none: str) -> list[RenderableTy
     header = ("machine", "at", "id", "state", "client", "price", "so far", "lets itself go (UTC)")
     left = [row for row in rows if _left_alone(row)]
     hints = [f"what its driver has done comes home with recipe attach {row['run_id']}" for row in left]
+    hints += [
+        f"stack {row['held_by']} has its state in {row['backend']}; recipe down {row['run_id']} ends its pod from here"
+        for row in rows
+        if row.get("held_by") and row.get("backend")
+    ]
     hints += [f"recipe down {row['run_id']} proves that it is gone" for row in rows if row.get("until")]
     return [aligned_table(header, cells, right=("price", "so far")), *hints]
 
@@ -47,9 +52,17 @@ def held_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return [
         f"held      {row['name']}: by stack {row['held_by']}"
         + (f" until {row['deadline'][5:16].replace('T', ' ')} UTC" if row["deadline"] else "")
-        + f"; recipe stack destroy {row['held_by']} ends it"
+        + "; "
+        + _way_out(row)
         for row in rows
     ]
+
+
+def _way_out(row: Mapping[str, Any]) -> str:
+    """How a machine that a stack keeps is ended: through the stack, where its state can be found."""
+    if row.get("backend"):
+        return f"its state lies in {row['backend']}; recipe down {row['run_id']} ends it"
+    return f"recipe stack destroy {row['held_by']} ends it"
 
 
 def _of_machine(row: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from runners import machines, registry
 from runners.ledger import Ledger
 from runners.machine import Machine
 from runners.machines import end, end_all, everywhere, journalled, of_stack
+from runners.terminal.machines_view import held_lines, machine_lines
 from stacks.holding import held, in_backend, in_stack, minded
 from stacks.reference import StackRef
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
@@ -282,10 +283,33 @@ def test_a_stacks_pod_is_the_one_of_this_backend(bench: Bench, monkeypatch: pyte
         assert entry is not None
         assert entry.lease.run_id == run
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://a-third")
-    with pytest.raises(UsageError, match="was rented from here") as refused:
+    with pytest.raises(
+        UsageError, match="that was rented from here is of a stack whose state lies in s3://another"
+    ) as no:
         of_stack(bench.ledger, "gpu_pod")
-    assert "recipe stack destroy gpu_pod" in refused.value.advice
+    assert no.value.advice == "recipe down another ends it"
     assert of_stack(bench.ledger, "ours") is not None
+    with pytest.raises(UsageError, match="was rented from here") as no:
+        of_stack(bench.ledger, "gpu_pod/team")
+    assert "recipe stack destroy gpu_pod/team" in no.value.advice
+
+
+def test_what_a_stack_of_another_backend_holds_is_ended_by_its_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = lease_of("theirs", details=in_stack("recipe-gpu-pod", "main"))
+    bench.journal.created(held(in_backend(lease, "s3://theirs"), StackRef("gpu_pod")))
+
+    def told() -> tuple[str, str]:
+        rows = [machine.row() for machine in journalled(bench.ledger)]
+        return " ".join(held_lines(rows)), " ".join(map(str, machine_lines(rows, none="")[1:]))
+
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://theirs")
+    assert "recipe stack destroy gpu_pod ends it" in told()[0]
+    assert told()[1] == ""
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://ours")
+    assert "its state lies in s3://theirs; recipe down theirs ends it" in told()[0]
+    assert "stack gpu_pod has its state in s3://theirs; recipe down theirs ends its pod from here" in told()[1]
 
 
 def test_what_the_journal_calls_gone_and_a_provider_still_lists_is_told(bench: Bench) -> None:
