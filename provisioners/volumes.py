@@ -25,14 +25,29 @@ class StoredVolume:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """A data centre that can hold a network volume, and what there is of the wanted hardware."""
+class Stocked:
+    """What a data centre has of one wish for hardware."""
 
-    region: str
     stock: str
     """high, medium, low or none: of the best offer there."""
     usd_per_h: float | None = None
     """Of the cheapest machine there that is wanted and in stock."""
+    excluded: bool = False
+    """The wish itself leaves this data centre out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A data centre that can hold a network volume, and what there is of the wanted hardware."""
+
+    region: str
+    wished: tuple[Stocked, ...] = ()
+    """Of each wish, in their order."""
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every wish is in stock."""
+        return all(one.stock != "none" for one in self.wished)
 
 
 class VolumeKeeper(Protocol):

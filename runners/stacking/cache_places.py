@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 from provisioners.named import underlying_of
-from provisioners.volumes import Place, StoredVolume, VolumeKeeper
+from provisioners.volumes import Place, Stocked, StoredVolume, VolumeKeeper
 from recipes.errors import NoCapacity, NoMachine, UsageError
 from recipes.explain import did_you_mean
 from recipes.load import LoadedRecipe
@@ -78,49 +80,119 @@ def size_gb_of(
     return size_gb
 
 
-def kept_size(options: StackOptions, before: Mapping[str, Any]) -> str:
-    """That a volume is never made smaller, where somebody asks for it; else ""."""
+def kept_size(options: StackOptions, before: Mapping[str, Any]) -> list[str]:
+    """That a volume is never made smaller, where somebody asks for it."""
     now_gb = int(before.get("size_gb") or 0)
     if not options.size_gb or options.size_gb >= now_gb:
-        return ""
-    return f"it keeps its {now_gb} GB: a volume can grow, and never be made smaller"
+        return []
+    return [f"it keeps its {now_gb} GB: a volume can grow, and never be made smaller"]
+
+
+def command_of(recipes: Iterable[LoadedRecipe], ref: StackRef) -> str:
+    """The command that makes this stack what the recipes ask for, with what is set of them."""
+    asked = [shlex.split(loaded.command)[2:] for loaded in recipes]
+    settings = dict.fromkeys(tuple(words[1:]) for words in asked)
+    names = dict.fromkeys(words[0] for words in asked)
+    return shlex.join(["recipe", "stack", "up", str(ref), *names, *(word for words in settings for word in words)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lying:
+    """Where a volume lies, or will."""
+
+    asked: str
+    """With --region, now or before; else empty."""
+    suggested: str
+    """By where the recipes' GPUs are, once, when the volume was made."""
+    says: tuple[str, ...]
+    """What there is of the recipes' hardware."""
+    here: str = ""
+    """Where it is already."""
+
+    @property
+    def region(self) -> str:
+        """The data centre."""
+        return self.here or self.asked or self.suggested
+
+
+async def lying_in(
+    keeper: VolumeKeeper,
+    wishes: Sequence[Resources],
+    options: StackOptions,
+    before: Mapping[str, Any],
+    here: str,
+    command: Callable[[StackRef], str],
+    ref: StackRef,
+) -> Lying:
+    """Where the volume lies, with what there is for these recipes; `here` is where it is already, "" for a new one.
+
+    `command` makes a stack of this reference for them. Raises UsageError for a place that keeps no volumes, and
+    NoCapacity where no place has all that is wanted.
+    """
+    asked, suggested = str(before.get("asked_region") or ""), here or str(before.get("suggested_region") or "")
+    places = list[Place]()
+    if options.region or wishes:
+        with suppress(NoMachine) if suggested and not options.region else nullcontext():
+            places = await keeper.places(wishes)
+    if options.region:
+        asked = asked_place(options.region, places).region
+    elif not asked and not suggested:
+        suggested = best_of(places, wishes, command(ref)).region
+    lying = Lying(asked=asked, suggested=suggested or asked, says=(), here=here)
+    elsewhere = f"a second cache, elsewhere: {command(StackRef(ref.program, 'NAME'))}" if here else ""
+    found = (place for place in places if place.region == lying.region)
+    return replace(lying, says=tuple(line for place in found for line in stock_in(place, wishes, elsewhere)))
 
 
 def asked_place(asked: str, places: Sequence[Place]) -> Place:
-    """The data centre of this name. Raises UsageError for one that keeps no volumes."""
+    """The data centre of this name, in any case of letters. Raises UsageError for one that keeps no volumes."""
     known = {place.region: place for place in places}
-    if asked not in known:
+    if asked.upper() not in known:
         what = f"--region {asked}: no data centre that keeps network volumes"
         near = did_you_mean(asked.upper(), known)
         there = f"there are {', '.join(sorted(known))}"
         raise UsageError(what, advice=f"{near} {there}" if near.startswith("did") else there)
-    return known[asked]
+    return known[asked.upper()]
 
 
-def stock_in(place: Place, wishes: Sequence[Resources]) -> str:
-    """What of the wanted hardware is there now, in a sentence; "" where nothing was wanted."""
-    names = _names(wishes)
-    if not names:
-        return ""
-    if place.stock == "none":
-        return f"{place.region} has not all of {names} in stock now: runs there may find no machine"
-    price = f", from ${place.usd_per_h:,.2f}/h" if place.usd_per_h is not None else ""
-    return f"{place.region} has {names} in stock ({place.stock}){price}"
+def stock_in(place: Place, wishes: Sequence[Resources], otherwise: str) -> list[str]:
+    """What of the wanted hardware is there now, in sentences: what is in stock, what is not, what no run may use.
+
+    `otherwise` is what helps where something is missing.
+    """
+    found = {_name(wish): there for wish, there in zip(wishes, place.wished, strict=True) if wish.accelerators}
+    has = [_priced(name, there) for name, there in found.items() if there.stock != "none"]
+    lacks = [name for name, there in found.items() if there.stock == "none" and not there.excluded]
+    excluded = [name for name, there in found.items() if there.excluded]
+    lines = []
+    if lacks:
+        lines.append(f"{place.region} has no {' and no '.join(lacks)} in stock now: runs there may find no machine")
+    if excluded:
+        names = " and of ".join(excluded)
+        lines.append(f"resources.regions of {names} leave {place.region} out: each of their runs is refused there")
+    lines = [f"{line}; {otherwise}" if otherwise else line for line in lines]
+    return [f"{place.region} has {', and '.join(has)}", *lines] if has else lines
 
 
-def best_of(places: Sequence[Place], wishes: Sequence[Resources], ref: StackRef) -> Place:
-    """Where everything is in stock. Raises NoCapacity where nothing is."""
-    if places and places[0].stock != "none":
+def _priced(name: str, found: Stocked) -> str:
+    price = f", from ${found.usd_per_h:,.2f}/h" if found.usd_per_h is not None else ""
+    return f"{name} in stock ({found.stock}){price}"
+
+
+def best_of(places: Sequence[Place], wishes: Sequence[Resources], up: str) -> Place:
+    """Where everything is in stock; `up` is the command that asks. Raises NoCapacity where nothing is."""
+    if places and places[0].has_all:
         return places[0]
-    names = _names(wishes) or "the wanted GPUs"
-    advice = f"recipe stack up {ref} --region PLACE puts it somewhere all the same; recipe offers shows what there is"
-    if places:
-        advice = f"recipe stack up {ref} --region {places[0].region} puts it there all the same, or add fallbacks"
-    raise NoCapacity(f"no data centre that keeps volumes has all of {names} in stock now", advice=advice)
+    names = " and ".join(dict.fromkeys(_name(wish) for wish in wishes if wish.accelerators)) or "the wanted GPUs"
+    raise NoCapacity(
+        f"no data centre that keeps volumes has all of {names} in stock now",
+        advice="add fallbacks under resources.any_of (recipe offers shows what is in stock), or try again later; "
+        f"{up} --region PLACE puts it somewhere all the same",
+    )
 
 
-def _names(wishes: Sequence[Resources]) -> str:
-    return " and ".join(dict.fromkeys(str(wish.accelerators) for wish in wishes if wish.accelerators))
+def _name(wish: Resources) -> str:
+    return f"{wish.accelerators}{' or a fallback' if wish.any_of else ''}"
 
 
 async def filler_usd_per_h(keeper: VolumeKeeper, models: Iterable[Mapping[str, Any]], region: str) -> float | None:

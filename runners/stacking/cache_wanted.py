@@ -46,6 +46,8 @@ class Wanted:
 class OnVolume:
     """What is known to lie on a cache's volume."""
 
+    region: str = ""
+    """Where it is itself; empty if there is none yet."""
     brought: tuple[dict[str, Any], ...] = ()
     """By runs of this machine, as `Held.data` has it, with the volume's id."""
     keys: frozenset[tuple[str, str, str, str]] = frozenset()
@@ -135,6 +137,7 @@ async def lying_on(ref: StackRef, before: Mapping[str, Any], env: Mapping[str, s
     was_its = seen is not None and seen.values.get("volume_id") == taken_on
     brought = merged(*(held_in(seen.values) if seen is not None and was_its else []), *noted(site, str(volume_id)))
     return OnVolume(
+        region=str(values.get("region") or ""),
         brought=tuple({**one.data(), "volume_id": volume_id} for one in brought),
         keys=frozenset(one.key for one in (*held_in(values), *brought)),
     )

@@ -17,14 +17,13 @@ from runners import registry
 from runners.stack_volumes import forget
 from runners.stacking.billing import Replaced
 from runners.stacking.cache_places import (
-    asked_place,
-    best_of,
+    command_of,
     filler_usd_per_h,
     keeper_for,
     keeper_named,
     kept_size,
+    lying_in,
     size_gb_of,
-    stock_in,
 )
 from runners.stacking.cache_volumes import others_of, taken_on_by
 from runners.stacking.cache_wanted import MOUNTED_AT, left_out, lying_on, models_of, wanted_of
@@ -75,18 +74,9 @@ async def inputs(
     there = await lying_on(ref, before, env, taken_on.id if taken_on else None)
     models = models_of(wanted, name, before, options, env, there)
     engines = {**before.get("engines", {}), **dict(one.engine for one in wanted)}
-    asked_region = options.region or str(before.get("asked_region") or "")
     wishes = [one.recipe.resources.model_copy(update={"volumes": ()}) for one in wanted]
-    suggested = str(before.get("suggested_region") or "")
-    place = None
-    if options.region:
-        place = asked_place(options.region, await keeper.places(wishes))
-    elif taken_on is not None:
-        suggested = taken_on.region
-    elif not asked_region and not suggested:
-        place = best_of(await keeper.places(wishes), wishes, ref)
-        suggested = place.region
-    says = [stock_in(place, wishes) if place is not None else "", kept_size(options, before), *left_out(models, before)]
+    lies_in = taken_on.region if taken_on is not None else there.region
+    where = await lying_in(keeper, wishes, options, before, lies_in, lambda of: command_of(recipes, of), ref)
     return {
         "stack": ref.name,
         "provisioner": name,
@@ -94,12 +84,12 @@ async def inputs(
         "volume_name": taken_on.name if taken_on else str(before.get("volume_name") or ""),
         "size_gb": max(size_gb_of(models, engines, options, before, keeper), taken_on.size_gb if taken_on else 0),
         "asked_size_gb": max(options.size_gb or 0, int(before.get("asked_size_gb") or 0)),
-        "asked_region": asked_region,
-        "suggested_region": suggested or asked_region,
+        "asked_region": where.asked,
+        "suggested_region": where.suggested,
         "models": models,
         "engines": engines,
-        "filler_usd_per_h": await filler_usd_per_h(keeper, models, asked_region or suggested),
-        "says": [text for text in says if text],
+        "filler_usd_per_h": await filler_usd_per_h(keeper, models, where.region),
+        "says": [*where.says, *kept_size(options, before), *left_out(models, before)],
     }
 
 

@@ -32,6 +32,10 @@ class Entry:
     storage_usd_per_h: float = 0.0
     storage_basis: str = ""
 
+    def allows(self, place: str) -> bool:
+        """Whether the recipe may use this data centre."""
+        return not self.regions or any(_lies_in(place, region) for region in self.regions)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -63,7 +67,7 @@ def entries_of(resources: Resources, *, only_region: str | None = None) -> list[
         )
     if only_region is None:
         return entries
-    there = [entry for entry in entries if not entry.regions or any(_lies_in(only_region, r) for r in entry.regions)]
+    there = [entry for entry in entries if entry.allows(only_region)]
     if not there:
         raise NoMachine(
             f"the network volume lies in {only_region}, which is not among resources.regions",
@@ -111,7 +115,7 @@ def offers_by_place(entries: Sequence[Entry], catalogues: Catalogues, provider: 
         for question in (Question(entry.accelerators.count, cloud, entry.spot) for cloud in entry.clouds)
         for gpu in matching(entry.accelerators.name, catalogues[question])
         for place, stock in gpu.stock_by_data_center.items()
-        if not entry.regions or any(_lies_in(place, region) for region in entry.regions)
+        if entry.allows(place)
         for offer in _offers_of(replace(entry, clouds=(question.cloud,), regions=()), {question: [gpu]}, provider)
     ]
 

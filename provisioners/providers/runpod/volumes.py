@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
 
+from provisioners.at_once import all_of
 from provisioners.contract import MayStillBill, Offer, Release, Site
 from provisioners.providers.runpod import offers
 from provisioners.providers.runpod.answers import ApiError, CapacityRefused, NotFound, Refusal, as_no_machine
@@ -20,7 +21,7 @@ from provisioners.providers.runpod.rest import RestCloud
 from provisioners.providers.runpod.settings import Settings
 from provisioners.providers.runpod.values import DataCenter, NetworkVolume
 from provisioners.storage_prices import storage_prices
-from provisioners.volumes import Place, StoredVolume
+from provisioners.volumes import Place, Stocked, StoredVolume
 from recipes.errors import NoMachine
 from recipes.spec import Resources
 
@@ -111,13 +112,10 @@ class VolumeKeeping:
 
     async def places(self, wanted: Sequence[Resources]) -> list[Place]:
         async with self._rest() as rest:
-            centers, found = await asyncio.gather(
-                rest.data_centers(), asyncio.gather(*(_offers_everywhere(rest, one) for one in wanted))
-            )
-        ranked = sorted(
-            (_ranked(center, found) for center in centers if center.volume_types), key=lambda ranked: ranked[0]
-        )
-        return [place for _, place in ranked]
+            wishes = await all_of(_offers_everywhere(rest, one) for one in wanted)
+            centers = await rest.data_centers()
+        ranked = [_ranked(center, wishes) for center in centers if center.volume_types]
+        return [place for _, place in sorted(ranked, key=lambda one: one[0])]
 
     async def volumes(self) -> list[StoredVolume]:
         async with self._rest() as rest:
@@ -201,29 +199,46 @@ class VolumeKeeping:
                 raise as_no_machine(error) from error
 
 
-async def _offers_everywhere(rest: RestCloud, wanted: Resources) -> list[Offer]:
+@dataclass(frozen=True)
+class _Asked:
+    """A wish, and what there is of it everywhere."""
+
+    entries: Sequence[offers.Entry]
+    found: Sequence[Offer]
+
+    def at(self, place: str) -> Stocked:
+        """What this data centre has of it."""
+        in_stock = [offer for offer in self.found if offer.region == place and offer.stock != "none"]
+        if not in_stock:
+            return Stocked(stock="none", excluded=not any(entry.allows(place) for entry in self.entries))
+        usd_per_h = min((o.price_usd_per_h for o in in_stock if o.price_usd_per_h is not None), default=None)
+        return Stocked(stock=min((_known(offer.stock) for offer in in_stock), key=_STOCK.index), usd_per_h=usd_per_h)
+
+    def lists(self, place: str) -> bool:
+        """Whether it has any there, in stock or not."""
+        return any(offer.region == place for offer in self.found)
+
+
+async def _offers_everywhere(rest: RestCloud, wanted: Resources) -> _Asked:
     """What there is of this hardware, for pods with a network volume, by data centre. None at all is no error here."""
     entries = offers.with_network_volume(offers.entries_of(wanted))
     asked = offers.questions_of(entries)
-    found = await asyncio.gather(*(rest.gpus(count=q.count, cloud=q.cloud, spot=q.spot) for q in asked))
-    return offers.offers_by_place(entries, dict(zip(asked, found, strict=True)), "runpod")
+    found = await all_of(rest.gpus(count=q.count, cloud=q.cloud, spot=q.spot) for q in asked)
+    return _Asked(entries, offers.offers_by_place(entries, dict(zip(asked, found, strict=True)), "runpod"))
 
 
-def _ranked(center: DataCenter, found: Sequence[Sequence[Offer]]) -> tuple[tuple[int, int, float, int, str], Place]:
+def _ranked(center: DataCenter, wishes: Sequence[_Asked]) -> tuple[tuple[int, int, float, int, str], Place]:
     """A data centre with what sorts it: in how many wishes it fails, whether it is there at all, price, stock, id."""
-    missing, price, worst = 0, 0.0, 0
-    for offers_of_one in found:
-        here = [offer for offer in offers_of_one if offer.region == center.id]
-        in_stock = [offer for offer in here if offer.stock != "none"]
-        if not in_stock:
-            missing, worst = missing + 1, _STOCK.index("none")
-            continue
-        price += min((o.price_usd_per_h for o in in_stock if o.price_usd_per_h is not None), default=inf)
-        worst = max(worst, min(_STOCK.index(o.stock) if o.stock in _STOCK else 1 for o in in_stock))
-    unlisted = sum(not any(offer.region == center.id for offer in one) for one in found)
-    usd_per_h = price if missing < len(found) and price < inf else None
-    place = Place(region=center.id, stock=_STOCK[worst], usd_per_h=usd_per_h)
+    place = Place(region=center.id, wished=tuple(wish.at(center.id) for wish in wishes))
+    missing = sum(one.stock == "none" for one in place.wished)
+    unlisted = sum(not wish.lists(center.id) for wish in wishes)
+    price = sum(one.usd_per_h or inf for one in place.wished if one.stock != "none")
+    worst = max((_STOCK.index(one.stock) for one in place.wished), default=0)
     return (missing, unlisted, price, worst, center.id), place
+
+
+def _known(stock: str | None) -> str:
+    return stock if stock in _STOCK else "medium"
 
 
 def _stored(volume: NetworkVolume) -> StoredVolume:

@@ -191,22 +191,32 @@ def wanted(accelerators: str, **more: Any) -> Resources:
     [
         (
             [wanted("A100-80GB:2")],
-            [("US-KS-2", "high", 3.58), ("EU-RO-1", "medium", 3.58), ("US-TX-3", "medium", 3.58)],
+            [("US-KS-2", ("high", 3.58)), ("EU-RO-1", ("medium", 3.58)), ("US-TX-3", ("medium", 3.58))],
         ),
-        ([wanted("L4")], [("EU-RO-1", "high", 0.43)]),
-        ([wanted("A40"), wanted("L4")], [("EU-RO-1", "high", 0.87)]),
-        ([wanted("A100-80GB:2", regions=["EU"])], [("EU-RO-1", "medium", 3.58)]),
-        ([wanted("H200")], [("US-CA-2", "low", 4.59)]),
+        ([wanted("L4")], [("EU-RO-1", ("high", 0.43))]),
+        ([wanted("A40"), wanted("L4")], [("EU-RO-1", ("high", 0.44), ("high", 0.43))]),
+        ([wanted("A100-80GB:2", regions=["EU"])], [("EU-RO-1", ("medium", 3.58))]),
+        ([wanted("H200")], [("US-CA-2", ("low", 4.59))]),
     ],
 )
 def test_the_best_place_has_everything_in_stock(
-    tmp_path: Path, asked: list[Resources], best: list[tuple[str, str, float]]
+    tmp_path: Path, asked: list[Resources], best: list[tuple[Any, ...]]
 ) -> None:
     """Iceland has H200s, and no network volumes."""
     places = rehearse(tmp_path, lambda user: user.keeper.places(asked))
-    assert [(place.region, place.stock, place.usd_per_h) for place in places[: len(best)]] == best
+    found = [(place.region, *((one.stock, one.usd_per_h) for one in place.wished)) for place in places]
+    assert found[: len(best)] == best
     assert "EUR-IS-1" not in {place.region for place in places}
-    assert {place.stock for place in places[len(best) :]} <= {"none"} | {place.stock for place in places[: len(best)]}
+    assert [place.has_all for place in places[: len(best)]] == [True] * len(best)
+
+
+def test_a_place_that_the_recipe_leaves_out_is_told_from_one_without_stock(tmp_path: Path) -> None:
+    asked = [wanted("A40", regions=["US-KS-2"]), wanted("L4")]
+    places = rehearse(tmp_path, lambda user: user.keeper.places(asked))
+    found = {place.region: [(one.stock, one.excluded) for one in place.wished] for place in places}
+    assert found["EU-RO-1"] == [("none", True), ("high", False)]
+    assert found["US-KS-2"][1] == ("none", False)
+    assert not any(place.has_all for place in places)
 
 
 def test_a_recipe_for_the_community_cloud_has_no_place(tmp_path: Path) -> None:

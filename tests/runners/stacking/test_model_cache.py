@@ -130,7 +130,8 @@ def test_the_place_is_where_the_gpus_of_all_recipes_are(tmp_path: Path, client: 
     client.inject(no_capacity_gpus=["NVIDIA L4"])
     with pytest.raises(NoCapacity, match="no data centre that keeps volumes has all of L4:1 in stock") as refused:
         inputs(recipe_of(tmp_path, accelerators="L4:1"))
-    assert "--region" in refused.value.advice
+    assert "any_of" in refused.value.advice
+    assert f"recipe stack up model_cache {tmp_path / 'me-lead.yaml'} --region PLACE" in refused.value.advice
     assert inputs(recipe_of(tmp_path, accelerators="L4:1"), region="EU-RO-1")["asked_region"] == "EU-RO-1"
 
 
@@ -252,7 +253,33 @@ def test_a_data_centre_without_the_wanted_hardware_is_told(tmp_path: Path, clien
     client.inject(no_capacity_gpus=["NVIDIA L4"])
     found = inputs(recipe_of(tmp_path, accelerators="L4:1"), region="EU-RO-1")
     lines = model_cache.costs(found, Changes((Step(op="create", type="Volume", name="volume"),)), {})
-    assert "EU-RO-1 has not all of L4:1 in stock now: runs there may find no machine" in lines
+    assert "EU-RO-1 has no L4:1 in stock now: runs there may find no machine" in lines
+
+
+def test_each_price_is_that_of_a_machine_that_there_is(tmp_path: Path) -> None:
+    found = inputs(recipe_of(tmp_path), recipe_of(tmp_path, "me/large", "L4:1"), region="eu-ro-1")
+    (said,) = found["says"]
+    assert re.fullmatch(
+        r"EU-RO-1 has A40:1 in stock \(\w+\), from \$0\.44/h, and L4:1 in stock \(\w+\), from \$0\.43/h", said
+    )
+    assert found["asked_region"] == "EU-RO-1", "whatever the case of letters"
+
+
+def test_a_place_that_the_recipe_itself_leaves_out_is_no_matter_of_stock(tmp_path: Path) -> None:
+    (said,) = inputs(recipe_of(tmp_path, resources__regions=["US-KS-2"]), region="EU-RO-1")["says"]
+    assert said == "resources.regions of A40:1 leave EU-RO-1 out: each of their runs is refused there"
+
+
+def test_a_cache_that_grows_for_gpus_that_are_elsewhere_says_so(tmp_path: Path) -> None:
+    before = inputs(recipe_of(tmp_path), region="EU-RO-1")
+    kept.keep(registry.site(), MAIN, {"volume_id": "v1", "region": "EU-RO-1"}, before)
+    there = recipe_of(tmp_path, "me/large", "H100-80GB:1")
+    (said,) = inputs(there, before=before)["says"]
+    assert said == (
+        "EU-RO-1 has no H100-80GB:1 in stock now: runs there may find no machine; a second cache, elsewhere: "
+        f"recipe stack up model_cache/NAME {there.source}"
+    )
+    assert inputs(before=before)["says"] == [], "nobody has named a recipe"
 
 
 def test_a_smaller_size_is_said_to_be_none(tmp_path: Path) -> None:
