@@ -102,7 +102,8 @@ def refusal(site: Site, stack: str, said: str) -> UsageError | None:
         message = f"stack {stack} was encrypted with another passphrase than the one that is set here"
         advice = f"export {_PASSPHRASE_FILE}=…, or {_PASSPHRASE}=…, as whoever made it has it"
         if not site.env.get(BACKEND_URL):
-            advice = f"put the {pulumi_home(site) / 'passphrase'} back that was there when it was made"
+            lost = f"without it recipe stack destroy {stack} ends what it holds, and forgets the stack"
+            advice = f"put the {pulumi_home(site) / 'passphrase'} back that was there when it was made; {lost}"
         return UsageError(message, advice=advice)
     if any(words in said for words in _OLD_LAYOUT):
         url = shown(site.env.get(BACKEND_URL, ""))
@@ -171,8 +172,9 @@ def engine_env(site: Site, backend: Backend, folder: Path) -> dict[str, str]:
 def drop_copies(site: Site, project: str, name: str) -> None:
     """What Pulumi leaves of a stack in our own backend when it is removed."""
     state = pulumi_home(site) / "state" / ".pulumi"
-    with suppress(OSError):
-        (state / "stacks" / project / f"{name}.json.bak").unlink()
+    for copy in (f"{name}.json.bak", f"{name}.json.bak.attrs"):
+        with suppress(OSError):
+            (state / "stacks" / project / copy).unlink()
     for empty in (state / "history" / project / name, state / "locks" / "organization" / project / name):
         with suppress(OSError):
             empty.rmdir()

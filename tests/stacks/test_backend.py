@@ -14,7 +14,7 @@ import stacks
 from provisioners.site import site_of
 from recipes.errors import UsageError
 from stacks import agreed, report
-from stacks.backend import backend_of, engine_env, key_of, refusal, shown, work_dir
+from stacks.backend import backend_of, drop_copies, engine_env, key_of, refusal, shown, work_dir
 
 HOSTILE = (
     "PULUMI_SKIP_CHECKPOINTS",
@@ -173,6 +173,19 @@ def test_two_backends_are_told_apart_in_names_of_files(tmp_path: Path) -> None:
     urls = ["", "s3://team", "s3://team?endpoint=minio", "file:///team", "file:///other"]
     assert len({key(url) for url in urls}) == len(urls)
     assert key("postgres://me:secret@host/db") == key("postgres://you:hidden@host/db/"), "of one, whoever asks it"
+
+
+def test_what_pulumi_leaves_of_a_stack_that_was_removed_is_dropped(tmp_path: Path) -> None:
+    """Its file store has what belongs to a file beside it."""
+    site, state = site_of({"RECIPE_HOME": str(tmp_path)}), tmp_path / "pulumi" / "state" / ".pulumi"
+    stacks_there = state / "stacks" / "recipe-gpu-pod"
+    stacks_there.mkdir(parents=True)
+    (state / "history" / "recipe-gpu-pod" / "main").mkdir(parents=True)
+    for name in ("main.json.bak", "main.json.bak.attrs", "ana.json", "ana.json.attrs"):
+        (stacks_there / name).touch()
+    drop_copies(site, "recipe-gpu-pod", "main")
+    assert sorted(path.name for path in state.rglob("*") if not path.is_dir()) == ["ana.json", "ana.json.attrs"]
+    assert not (state / "history" / "recipe-gpu-pod" / "main").exists()
 
 
 def test_a_work_directory_is_its_owners_alone(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Plain:
     def __call__(self, *arguments: str) -> str:
         """What the command printed. Fails if it does."""
         ended = subprocess.run(
-            ["pulumi", *arguments, "--non-interactive"],
+            ["pulumi", "--non-interactive", *arguments],
             cwd=self.folder,
             env=self.env,
             capture_output=True,

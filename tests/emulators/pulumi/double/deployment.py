@@ -196,7 +196,7 @@ class Deployment:
         olds = old.inputs if old else {}
         inputs, wrong = self._asked(goal.urn, lambda: self.steps.provider.check(goal.urn, olds, goal.ignoring(olds)))
         for reason in wrong:
-            self.steps.fail(goal.urn, f"{goal.type} resource '{goal.name}' has a problem: {reason}")
+            self.steps.fail(goal.urn, f"{goal.type} resource '{goal.name}'{reason}")
         if wrong:
             raise UpdateFailed
         return inputs

@@ -46,7 +46,7 @@ class DynamicProvider:
         """The inputs as the provider wants them, and what is wrong with them."""
         request = provider_pb2.CheckRequest(urn=urn, olds=_struct(olds), news=_struct(news), **_named(urn))
         answer = self._ask("Check", request)
-        wrong = [f"{one.property}: {one.reason}" if one.property else one.reason for one in answer.failures]
+        wrong = [_failure(one, news) for one in answer.failures]
         return secret_like(from_struct(answer.inputs), news), wrong
 
     def diff(self, urn: str, identity: str, old_inputs: Properties, olds: Properties, news: Properties) -> Difference:
@@ -145,6 +145,12 @@ class DynamicProvider:
         thread = Thread(target=listen, daemon=True)
         thread.start()
         self._listeners.append(thread)
+
+
+def _failure(one: Any, news: Properties) -> str:
+    """What is wrong with an input, as the engine tells it of a resource."""
+    about = f": property {one.property} value {{{news.get(one.property)}}}" if one.property else ""
+    return f"{about} has a problem: {one.reason}"
 
 
 def _named(urn: str) -> dict[str, str]:
