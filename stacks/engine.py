@@ -94,8 +94,12 @@ def _usable(path: Path) -> Engine:
 
 @lru_cache
 def _version_of(path: Path, _changed_ns: int, _size: int) -> str:
-    """What the command says of itself; asked once for each file."""
-    env = {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/"), **os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    """What the command says of itself; asked once for each file.
+
+    Below an engine, as in a plain project's program, it is told nothing that is meant for that engine's own helpers.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
+    env = {"PATH": os.defpath, "HOME": "/", **others, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     try:
         answer = subprocess.run(
             [path, "version"], env=env, capture_output=True, text=True, timeout=_VERSION_S, check=True

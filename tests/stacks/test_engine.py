@@ -122,6 +122,13 @@ def test_an_engine_that_does_not_answer_is_no_missing_engine(tmp_path: Path) -> 
     assert not isinstance(failed.value, NoEngine)
 
 
+def test_below_an_engine_the_version_is_asked_as_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine tells its program's processes where it hears their logs; a second one would send its own there."""
+    monkeypatch.setenv("PULUMI_LOG_OTLP_ENDPOINT", "localhost:9")
+    found = command(tmp_path / "bin", 'test -z "$PULUMI_LOG_OTLP_ENDPOINT" && echo v3.260.0')
+    assert engine.need(site_with(tmp_path, found.parent)).version == "3.260.0"
+
+
 INSTALLS = """import os, sys
 bin = os.path.join(sys.argv[1], "bin")
 os.makedirs(bin)
