@@ -94,6 +94,21 @@ def format_size(size_bytes: float) -> str:
     return f"{whole}B"
 
 
+def rough_size(size_bytes: float) -> str:
+    """For people, with one decimal place."""
+    return _in(size_bytes, size_bytes)
+
+
+def rough_share(part_bytes: float, whole_bytes: float) -> str:
+    """How much of how much, in the unit that suits the whole."""
+    return f"{_in(part_bytes, whole_bytes).partition(' ')[0]} of {rough_size(whole_bytes)}"
+
+
+def _in(size_bytes: float, like_bytes: float) -> str:
+    unit, name = (1e9, "GB") if like_bytes >= 1e9 else (1e6, "MB")
+    return f"{size_bytes / unit:,.1f} {name}"
+
+
 def format_duration(seconds: float) -> str:
     """The spelling that parse_duration reads back, in the largest units that divide."""
     if seconds != int(seconds):

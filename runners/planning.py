@@ -67,7 +67,7 @@ async def make_plan(
     chosen = passed or judged
     findings = [
         *_no_offer(found.no_machine),
-        *(mounted.findings(model.hub) if mounted else ()),
+        *(mounted.findings(model.hub, found.offers) if mounted else ()),
         *subject_findings(recipe, engine, model, found.uncounted, billable=provisioner.billable),
         *(chosen[0].findings if chosen else ()),
         *recipe_findings(recipe, env, billable=provisioner.billable, needless=needless_secrets(model)),

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from provisioners.contract import Finding, Host, Provisioner, Site
+from provisioners.contract import Finding, Host, Offer, Provisioner, Site
+from provisioners.files import write_whole
 from provisioners.named import underlying_of
 from provisioners.volumes import VolumeKeeper
 from recipes.errors import NoMachine, RecipeError, Refused
 from recipes.load import LoadedRecipe
 from recipes.spec import Recipe, Volume
+from recipes.units import rough_size
 from runners import registry
 from runners.models import HubModel
 from stacks.kept import Outputs, outputs_of
@@ -66,8 +67,17 @@ class StackVolume:
         wanted = (hub.repo, hub.commit, files_of(hub), self.place)
         return next((held for held in self.holds if held.key == wanted), None)
 
-    def findings(self, hub: HubModel | None) -> Iterator[Finding]:
-        """Whether the download is paid for already."""
+    def findings(self, hub: HubModel | None, offers: Sequence[Offer] = ()) -> Iterator[Finding]:
+        """Whether the download is paid for already, and whether the volume keeps the recipe from its machines."""
+        if offers and all(offer.stock == "none" for offer in offers):
+            another = self.grows_by.replace(f"up {self.ref} ", f"up {StackRef(self.ref.program, 'NAME')} ", 1)
+            yield Finding(
+                level="warn",
+                code="stack",
+                message=f"stack {self.ref} binds this recipe to {self.region}, where its volume lies, and none of its "
+                "machines is in stock there",
+                suggestion=f"make a second cache where there are some: {another}; mount that one",
+            )
         if self.seen_at is not None:
             yield Finding(
                 level="warn",
@@ -87,7 +97,7 @@ class StackVolume:
                 path="model.path",
             )
             return
-        size, numbers = amount_of(hub.bytes), {"bytes": hub.bytes}
+        size, numbers = rough_size(hub.bytes), {"bytes": hub.bytes}
         if held := self.held(hub):
             message = f"{size} model on stack {self.ref} since {held.at:%Y-%m-%d}, already paid for: no download"
         else:
@@ -206,7 +216,7 @@ def after_prepare(
         return Told(brought=f"stack {volume.ref} holds it now; recipe stack up {volume.ref} tells other machines")
     if not downloaded_bytes:
         return Told()
-    size = amount_of(downloaded_bytes)
+    size = rough_size(downloaded_bytes)
     return Told(missed=f"stack {volume.ref} was said to hold {hub.repo}, and did not: {size} were downloaded again")
 
 
@@ -219,17 +229,16 @@ def note_filled(site: Site, volume: StackVolume, hub: HubModel, run_id: str, at:
         commit=hub.commit,
         files=files_of(hub),
         bytes=hub.bytes,
+        file=file_of(hub),
         place=volume.place,
         by=run_id,
         at=at,
     )
     key = hashlib.sha256("\n".join(held.key).encode()).hexdigest()[:16]
     path = _notes(site, volume.id) / f"{key}.json"
-    part = path.with_name(f".{secrets.token_hex(8)}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(held.data()) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps(held.data()) + "\n")
 
 
 def noted(site: Site, volume_id: str) -> list[Held]:
@@ -277,9 +286,10 @@ def files_of(hub: HubModel) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def amount_of(size_bytes: int) -> str:
-    """Bytes of a model for people."""
-    return f"{size_bytes / _GB:,.1f} GB" if size_bytes >= _GB / 10 else f"{size_bytes / 1e6:,.1f} MB"
+def file_of(hub: HubModel) -> str:
+    """The one file that is the model, with others beside it that are none; else empty."""
+    models = [file.name for file in hub.files if file.name.endswith(".gguf")]
+    return models[0] if len(models) == 1 else ""
 
 
 def _mounting(recipe: Recipe, volume: Volume, volume_id: str) -> Recipe:

@@ -196,7 +196,11 @@ def _reason(answer: Answer, path: str) -> str:
 
 
 def _no_access(code: str, repo: str, revision: str, *, status: int = 0, file: str = "") -> NoAccess:
-    _, message, advice = fetch_model.reason(code, repo, revision, detail=file or str(status))
+    if code == "refused":
+        what, detail = f"{file} of {repo}" if file else repo, str(status)
+    else:
+        what, detail = repo, file
+    _, message, advice = fetch_model.reason(code, what, revision, detail=detail)
     return NoAccess(message, advice=advice)
 
 

@@ -175,9 +175,10 @@ def _busy(question: Question, offer: Offer, memory: Memory | None) -> Iterator[F
 
 def _stock(offer: Offer) -> Iterator[Finding]:
     if offer.stock == "none":
+        there = f" in {offer.region}" if offer.region else ""
         yield Finding(
             level="warn",
             code="stock",
-            message=f"the provider has no {offer.accelerator or offer.id} ×{offer.count} in stock now",
+            message=f"the provider has no {offer.accelerator or offer.id} ×{offer.count} in stock{there} now",
             suggestion="wait for it with --set resources.retry=30m, or add fallbacks under resources.any_of",
         )

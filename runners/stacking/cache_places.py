@@ -15,8 +15,9 @@ from recipes.errors import NoCapacity, NoMachine, UsageError
 from recipes.explain import did_you_mean
 from recipes.load import LoadedRecipe
 from recipes.spec import Resources
+from recipes.units import rough_size
 from runners import registry
-from runners.stack_volumes import amount_of, keeper_of
+from runners.stack_volumes import keeper_of
 from runners.stacking.program import StackOptions
 from stacks.reference import StackRef
 
@@ -69,7 +70,7 @@ def size_gb_of(
     with_room = ceil(((bytes_gb + sum(engines.values())) * (1 + _SPARE) + _BESIDES_GB) / _STEP_GB) * _STEP_GB
     asked_gb = options.size_gb
     if asked_gb is not None and asked_gb < needed_gb:
-        what = f"the models take {amount_of(round(bytes_gb * _GB))}, and engines {sum(engines.values()):,.1f} GB"
+        what = f"the models take {rough_size(round(bytes_gb * _GB))}, and engines {sum(engines.values()):,.1f} GB"
         raise UsageError(f"--size {asked_gb}GB is too small: {what}", advice=f"--size {with_room}GB, or leave it out")
     size_gb = max(keeper.smallest_gb, asked_gb or max(with_room, int(before.get("asked_size_gb") or 0)))
     if size_gb > keeper.largest_gb:

@@ -18,10 +18,10 @@ from runners import registry
 from runners.boot import fetch_boot
 from runners.environments import environment_name
 from runners.models import HubModel, resolve_model
-from runners.stack_volumes import files_of, held_in, noted, place_on
+from runners.stack_volumes import file_of, files_of, held_in, noted, place_on
 from runners.stacking.program import StackOptions
 from stacks.kept import kept, outputs_of
-from stacks.model_cache.values import merged
+from stacks.model_cache.values import merged, named
 from stacks.orders import Request, pack
 from stacks.reference import StackRef
 
@@ -118,8 +118,8 @@ def models_of(
 def left_out(models: Iterable[Mapping[str, Any]], before: Mapping[str, Any]) -> list[str]:
     """A sentence for each model that was to be downloaded, and is so no more."""
     filled = {_key(model) for model in before.get("models", ()) if model["fill"]}
-    dropped = [str(model["repo"]) for model in models if _key(model) in filled and not model["fill"]]
-    return [f"{repo} is not downloaded now: --fill is left out, so the first run brings it" for repo in dropped]
+    dropped = [named(model) for model in models if _key(model) in filled and not model["fill"]]
+    return [f"{one} is not downloaded now: --fill is left out, so the first run brings it" for one in dropped]
 
 
 async def lying_on(ref: StackRef, before: Mapping[str, Any], env: Mapping[str, str], taken_on: str | None) -> OnVolume:
@@ -165,6 +165,7 @@ def _model(one: Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, A
         "files": files_of(one.hub),
         "bytes": one.hub.bytes,
         "place": place,
+        "file": file_of(one.hub),
         "order": pack(Request.of(order, clear(()))),
         "secrets": secrets,
         "gated": one.hub.gated,
@@ -175,7 +176,7 @@ def _model(one: Wanted, provisioner: str, env: Mapping[str, str]) -> dict[str, A
 
 def _unasked(held: Mapping[str, Any]) -> dict[str, Any]:
     """A model that a run has brought, and that no recipe of this stack names."""
-    told = {key: held[key] for key in ("repo", "commit", "files", "bytes", "place")}
+    told = {key: held[key] for key in ("repo", "commit", "files", "bytes", "place", "file")}
     return {**told, "order": "", "secrets": [], "gated": False, "lasts_s": 0.0, "max_price": None, "fill": False}
 
 

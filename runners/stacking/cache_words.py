@@ -8,12 +8,13 @@ from typing import Any
 
 from provisioners.phase_times import phase_times_of
 from provisioners.storage_prices import storage_prices
+from recipes.units import rough_size
 from runners import registry
-from runners.stack_volumes import amount_of, held_in, noted
+from runners.stack_volumes import held_in, noted
 from runners.stacking.billing import Billing
 from runners.stacking.cache_places import keeper_named
 from runners.terminal.words import dollars, plural
-from stacks.model_cache.values import Held, merged, resource_name
+from stacks.model_cache.values import Held, merged, named, resource_name
 from stacks.values import Changes
 
 _HOUR_S = 3600.0
@@ -48,7 +49,7 @@ def _filling(inputs: Mapping[str, Any], models: Sequence[Mapping[str, Any]], reg
     if not models:
         return
     stored = sum(int(one["bytes"]) for one in models)
-    what = f"{plural(len(models), 'download')}, {amount_of(stored)}: by the cheapest machine in {region}, let go after"
+    what = f"{plural(len(models), 'download')}, {rough_size(stored)}: by the cheapest machine in {region}, let go after"
     usd_per_h = inputs.get("filler_usd_per_h")
     if usd_per_h is None:
         yield f"{what}; nobody can say now what it costs"
@@ -110,7 +111,7 @@ def _volume_with_price(outputs: Mapping[str, Any]) -> str:
     usd = outputs.get("usd_per_month")
     price = f" for ${float(usd):,.2f}/month" if usd is not None else ""
     held = _held(outputs)
-    holds = f", holds {plural(len(held), 'model')}, {amount_of(sum(one.bytes for one in held))}" if held else ""
+    holds = f", holds {plural(len(held), 'model')}, {rough_size(sum(one.bytes for one in held))}" if held else ""
     return f"volume {outputs['volume_id']}, {size_gb} GB in {outputs.get('region')}{price}{holds}"
 
 
@@ -126,4 +127,4 @@ def _source(provisioner: str) -> str:
 
 def _line(held: Held) -> str:
     when = f"{held.at:%Y-%m-%d %H:%M} UTC"
-    return f"{held.repo} @ {held.commit[:7]}, {amount_of(held.bytes)}, since {when} ({held.by})"
+    return f"{named(held.data())} @ {held.commit[:7]}, {rough_size(held.bytes)}, since {when} ({held.by})"

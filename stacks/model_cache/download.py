@@ -76,7 +76,7 @@ class ModelDownload(Resource, module="recipe", name="Model"):
     """As `Held.data` gives it."""
 
     def __init__(self, name: str, *, volume_id: Input[str], opts: ResourceOptions | None = None, **props: Any) -> None:
-        """`props`: provisioner, owner, repo, commit, files, bytes, place, order, secrets, gated, lasts_s,
+        """`props`: provisioner, owner, repo, commit, files, bytes, place, file, order, secrets, gated, lasts_s,
         max_price, noted.
 
         `order` is one that was packed, without secrets; `secrets` are names of variables, which only the process that

@@ -19,10 +19,11 @@ from provisioners.preflight import clear
 from provisioners.volumes import StoredVolume
 from recipes.errors import HostCommandFailed, NoCapacity, NoMachine, UsageError
 from recipes.spec import Resources, Volume
+from recipes.units import rough_share
 from stacks import report
 from stacks.holding import minded
 from stacks.model_cache.lifecycle import Cache, let_go, tag_of
-from stacks.model_cache.values import Held
+from stacks.model_cache.values import Held, named
 from stacks.orders import lease_data, unpack
 from stacks.unique import STAMP
 
@@ -60,7 +61,7 @@ class Filling:
                 lease = await acquisition.get(offers, lambda offer: _with(order, offer), clear(()), note=cache.say)
                 report.tell_created(lease.name, lease_data(lease))
                 told = describe(acquisition.offer) if acquisition.offer else lease.name
-                cache.say(f"{told} for ${lease.usd_per_h or 0:.2f}/h downloads {props['repo']}")
+                cache.say(f"{told} for ${lease.usd_per_h or 0:.2f}/h downloads {named(props)}")
                 async with self._waiting("waits until the machine can be reached"):
                     host = await cache.provisioner.host(lease)
                 await self._download(host, order)
@@ -68,7 +69,7 @@ class Filling:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            what = f"{props['repo']} was not downloaded in {float(props['lasts_s']) / 60:.0f} minutes"
+            what = f"{named(props)} was not downloaded in {float(props['lasts_s']) / 60:.0f} minutes"
             raise HostCommandFailed(what, advice="run it again: what is there already stays") from error
         finally:
             await self._let_go(acquisition.lease)
@@ -78,6 +79,7 @@ class Filling:
             commit=str(props["commit"]),
             files=str(props["files"]),
             bytes=int(props["bytes"]),
+            file=str(props.get("file") or ""),
             place=str(props["place"]),
             by=f"{lease.run_id} on {told}",
             at=now,
@@ -89,7 +91,7 @@ class Filling:
         found = [offer for offer in offers if most is None or (offer.price_usd_per_h or 0.0) <= most]
         if found:
             return found[:_MOST_OFFERS]
-        otherwise = "leave --fill out, and the first run fills it"
+        otherwise = "name its recipe without --fill, and the first run fills it"
         if not offers:
             what = f"no machine can be had in {self.volume.region} that could fill the volume"
             raise NoCapacity(what, advice=f"try again later; or {otherwise}")
@@ -131,7 +133,7 @@ class Filling:
             (job,) = order.boot.jobs
             async with self._waiting("waits until the machine is ready"):
                 await host.ready_for(order.boot)
-            heard = _Heard(self.cache, str(self.props["repo"]))
+            heard = _Heard(self.cache, named(self.props))
             argv = _placed(job, host)
             process = await host.start(job.name, argv, env=order.boot.env, on_output=heard.take)
             status = await process.wait()
@@ -169,8 +171,8 @@ class Filling:
 class _Heard:
     """What the download says, a JSON object a line."""
 
-    def __init__(self, cache: Cache, repo: str) -> None:
-        self._cache, self._repo, self._rest = cache, repo, b""
+    def __init__(self, cache: Cache, what: str) -> None:
+        self._cache, self._what, self._rest = cache, what, b""
         self._said: dict[str, Any] = {}
         self._last = ""
         self._told_at = time.monotonic()
@@ -193,7 +195,8 @@ class _Heard:
             return
         rate = (progress["bytes"] - self._before) / passed_s / 1e6
         self._told_at, self._before = time.monotonic(), progress["bytes"]
-        self._cache.say(f"{self._repo}: {_of(progress['bytes'], progress['total'])} at {max(0.0, rate):,.1f} MB/s")
+        share = rough_share(progress["bytes"], progress["total"])
+        self._cache.say(f"{self._what}: {share} at {max(0.0, rate):,.1f} MB/s")
 
     def raise_unless_done(self, status: int) -> None:
         if "path" in self._said:
@@ -201,12 +204,6 @@ class _Heard:
         error = self._said.get("error") or {}
         message = error.get("message") or f"the download ended with exit status {status}: {self._last}"
         raise HostCommandFailed(self._cache.mask(message), advice=error.get("advice") or "run it again")
-
-
-def _of(stored: int, total: int) -> str:
-    """How much of how much, in the unit that suits the whole."""
-    unit, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
-    return f"{stored / unit:,.1f} of {total / unit:,.1f} {name}"
 
 
 def _with(order: Order, offer: Offer) -> Order:

@@ -14,7 +14,8 @@ from stacks.model_cache.values import Held, merged, resource_name, volume_name
 from stacks.model_cache.volume import CacheVolume, VolumeName, VolumeNameProvider
 from stacks.unique import UniqueName
 
-_MODEL = ("repo", "commit", "files", "bytes", "place", "order", "secrets", "gated", "lasts_s", "max_price", "noted")
+_IS = ("repo", "commit", "files", "bytes", "place", "file")
+_MODEL = (*_IS, "order", "secrets", "gated", "lasts_s", "max_price", "noted")
 
 
 def run(inputs: Mapping[str, Any]) -> None:

@@ -31,6 +31,11 @@ def is_of(name: str, stack: str) -> bool:
     return found is not None and name == volume_name(stack, found["stamp"], found["suffix"])
 
 
+def named(model: Mapping[str, Any]) -> str:
+    """A model of the inputs, or one that lies on a volume, as people know it."""
+    return f"{model['repo']}: {model['file']}" if model.get("file") else str(model["repo"])
+
+
 def resource_name(model: Mapping[str, Any]) -> str:
     """What Pulumi calls a model of the inputs; never the same for two models of a cache."""
     name = f"{model['repo']}@{model['commit'][:7]} {model['files'][:6]} {model['place']}"
@@ -51,6 +56,8 @@ class Held:
     by: str
     """Who brought it: a run, or the machine that filled the volume."""
     at: datetime
+    file: str = ""
+    """Its name, where one file of the repository is the model."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
@@ -63,6 +70,7 @@ class Held:
             place=str(data["place"]),
             by=str(data["by"]),
             at=datetime.fromisoformat(data["at"]),
+            file=str(data.get("file") or ""),
         )
 
     def data(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provisioners.contract import Site
+from provisioners.contract import Offer, Site
 from provisioners.volumes import StoredVolume
 from recipes.errors import NoMachine
 from recipes.load import LoadedRecipe, load
@@ -100,6 +100,20 @@ def test_the_recipe_mounts_the_stacks_volume_by_its_id(recipe: LoadedRecipe, sit
     assert (volume.held(HUB), volume.free_gb) == (HELD, pytest.approx(63))
     texts = [(finding.level, finding.message) for finding in volume.findings(HUB)]
     assert texts[-1] == ("ok", "137.0 GB model on stack model_cache since 2026-11-21, already paid for: no download")
+
+
+def test_where_the_volume_keeps_a_recipe_from_its_machines_a_plan_says_so(recipe: LoadedRecipe, site: Site) -> None:
+    seen(site)
+    _, volume = resolve(recipe, site)
+    none, some = (Offer(provider="runpod", id="a40", region="EU-RO-1", stock=stock) for stock in ("none", "low"))
+    assert "binds" not in str([*volume.findings(HUB, [none, some])])
+    binds, *_ = volume.findings(HUB, [none])
+    assert (binds.level, binds.message) == (
+        "warn",
+        "stack model_cache binds this recipe to EU-RO-1, where its volume lies, and none of its machines is in stock "
+        "there",
+    )
+    assert "recipe stack up model_cache/NAME large.yaml; mount that one" in binds.suggestion
 
 
 def test_a_recipe_without_a_stack_is_left_alone(recipe: LoadedRecipe, site: Site) -> None:

@@ -22,6 +22,7 @@ from provisioners.preflight import clear
 from provisioners.site import site_of
 from recipes.errors import MayStillBillError
 from recipes.spec import Resources, Volume
+from recipes.units import rough_share
 from stacks import report, unique
 from stacks.agreed import making
 from stacks.holding import minded
@@ -357,7 +358,7 @@ def test_machines_that_stay_keep_no_other_and_all_of_them_are_told(tmp_path: Pat
     [(1_504_288, 1_504_288, "1.5 of 1.5 MB"), (12_300_000_000, 137_900_000_000, "12.3 of 137.9 GB")],
 )
 def test_how_much_is_there_is_told_in_the_unit_that_suits(stored: int, total: int, told: str) -> None:
-    assert filling._of(stored, total) == told
+    assert rough_share(stored, total) == told
 
 
 @pytest.mark.parametrize(

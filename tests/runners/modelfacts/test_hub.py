@@ -307,6 +307,13 @@ def test_what_another_host_said_of_a_closed_repository_is_not_shown_to_another_a
         Repository(REPO, endpoint="http://mirror.invalid", cache=access.cache, env=offline).describe("main")
 
 
+def test_what_a_hub_says_of_a_file_is_told_with_its_status_and_the_files_name(hub: Emulator, access: Access) -> None:
+    hub.push(REPO, FILES_SMALL)
+    hub.fail("get", status=403, times=100)
+    with pytest.raises(NoAccess, match=f"the Hub answered 403 for [a-z.]+ of {REPO}"):
+        access.look()
+
+
 def test_a_hub_that_answers_no_is_not_talked_over(hub: Emulator, access: Access) -> None:
     """What another host once gave is no way around a refusal."""
     hub.push(REPO, FILES_SMALL)

@@ -232,7 +232,7 @@ def test_who_names_a_recipe_without_fill_downloads_nothing_that_is_not_there(tmp
     again = inputs(recipe_of(tmp_path), before=asked)
     assert (again["models"][0]["fill"], again["says"][-1]) == (
         False,
-        "me/lead is not downloaded now: --fill is left out, so the first run brings it",
+        "me/lead: lead.gguf is not downloaded now: --fill is left out, so the first run brings it",
     )
     (model,) = asked["models"]
     held = {key: model[key] for key in ("repo", "commit", "files", "bytes", "place")}
@@ -315,6 +315,15 @@ def test_what_runs_of_this_machine_have_brought_is_told_before_an_update_says_it
     assert ("a/b @ c0ffee, 137.9 GB" in told, "nothing yet" in told) == (True, False)
     assert model_cache.may_bill({**outputs, "usd_per_month": 14.0}).endswith("holds 1 model, 137.9 GB")
     assert [one["by"] for one in model_cache.known(outputs)["holds"]] == ["my-run"]
+
+
+def test_two_files_of_one_repository_are_told_by_their_names() -> None:
+    outputs: dict[str, Any] = {"volume_id": "v2", "name": "n", "size_gb": 200.0, "region": "EU-RO-1", "holds": []}
+    volume = StackVolume(ref=MAIN, id="v2", region="EU-RO-1", size_gb=200, place=".", path="/workspace", grows_by="")
+    for name in ("lead-Q4.gguf", "lead-Q8.gguf"):
+        note_filled(registry.site(), volume, HubModel("a/b", "c0ffee", (File(name, BYTES),)), "r", datetime.now(UTC))
+    holds = sorted(line.partition(",")[0] for _, line in model_cache.told(outputs) if "c0ffee" in line)
+    assert holds == ["a/b: lead-Q4.gguf @ c0ffee", "a/b: lead-Q8.gguf @ c0ffee"]
 
 
 def test_what_bills_is_said_with_its_price_and_what_would_be_lost() -> None:
