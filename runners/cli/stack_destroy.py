@@ -64,7 +64,7 @@ async def destroy(wish: Wish) -> int:
         with screen.happening(f"deletes {ref}", changing=True) as heard:
             ended = await proven(ref, found.bills, _ended(ref, program, found, heard))
             kept.forget(site(), ref)
-            notes = await to_its_end(_forgotten(ref, found.managed, ended))
+            notes = await to_its_end(_forgotten(ref, found, ended))
     if wish.as_json:
         document = {"stack": str(ref), "changes": steps_of(found.changes), "done": True}
         print_json({**document, "proofs": list(ended.proofs), "notes": notes})
@@ -174,9 +174,11 @@ async def proven(ref: StackRef, bills: Sequence[str], ending: Coroutine[Any, Any
         raise MayStillBillError(message, advice=f"{again} goes on") from None
 
 
-async def _forgotten(ref: StackRef, managed: Managed | None, ended: Ended) -> list[str]:
+async def _forgotten(ref: StackRef, found: _Found, ended: Ended) -> list[str]:
     """The stack itself goes. What keeps it is told, and is no failure: it holds nothing that bills."""
-    notes = [f"not through Pulumi: {ended.failed.message}"] if ended.failed is not None else []
+    notes, managed = list[str](), found.managed
+    if ended.failed is not None and found.unread is None:
+        notes.append(f"not through Pulumi: {ended.failed.message}")
     if managed is None:
         return notes
     try:

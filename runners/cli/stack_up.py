@@ -14,7 +14,6 @@ from runners.cli.stack_destroy import Ended, destroyed, proven
 from runners.cli.stack_screen import Screen
 from runners.cli.stacking import Wish, inputs_of, site, steps_of, undone
 from runners.stacking.billing import Replaced
-from runners.stacking.listing import in_state
 from runners.stacking.program import StackProgram, program_of, pulumi_program
 from runners.together import to_its_end
 from stacks import kept
@@ -82,7 +81,6 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
     """Previews, and shows it. Nothing is made, but an empty stack where there was none: see `_forget_if_fresh`."""
     with screen.happening(f"looks at what would change in {wish.ref}") as heard:
         before, last = await kept.known_of(site(), wish.ref)
-        before = before or await in_state(site(), wish.ref)
         inputs = await inputs_of(wish, program, last)
         run = pulumi_program(wish.ref, inputs)
         managed = await Managed.open(site(), wish.ref.project, wish.ref.name, run, create=True)

@@ -16,7 +16,6 @@ from recipes.errors import ExitCode, RecipeError, UsageError
 from recipes.load import LoadedRecipe
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
-from runners.stacking.listing import held_by
 from runners.stacking.program import StackOptions, StackProgram, program_of
 from stacks import engine, kept
 from stacks.automation import Managed, stacks
@@ -101,13 +100,10 @@ def undone(wish: Wish, document: Mapping[str, Any]) -> int:
 
 
 async def before_of(ref: StackRef) -> Mapping[str, Any]:
-    """What the stack puts out, or what its state has of an update that did not come to its end; nothing if it is new.
-
-    Raises NoEngine: nothing is changed without an engine.
-    """
+    """What the stack puts out; nothing if it is new. Raises NoEngine: nothing is changed without an engine."""
     await in_thread(engine.need, site())
     try:
-        return await held_by(site(), ref)
+        return (await kept.outputs_of(site(), ref)).values
     except NoSuchStack:
         return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 from provisioners.at_once import all_of
@@ -16,8 +16,8 @@ from runners.stacking.billing import Billing
 from runners.stacking.program import program_of
 from runners.stacking.rows import StackRow
 from stacks import kept
+from stacks.asking import asked_of
 from stacks.automation import stacks
-from stacks.model_cache.state import cache
 from stacks.reference import StackRef
 from stacks.values import NoEngine, StackSummary
 
@@ -38,23 +38,6 @@ async def rows_of(site: Site) -> tuple[list[StackRow], Literal["pulumi", "kept"]
     turns = asyncio.Semaphore(_AT_ONCE)
     rows = await all_of(_row(site, summary, turns) for summary in found)
     return [*rows, *_lost(site, {row.ref for row in rows})], "pulumi"
-
-
-async def held_by(site: Site, ref: StackRef) -> Mapping[str, Any]:
-    """What a stack puts out, or what its state has of an update that did not come to its end.
-
-    Raises NoSuchStack, NoEngine, StackFailed, UsageError.
-    """
-    values = (await kept.outputs_of(site, ref)).values
-    return values or await in_state(site, ref)
-
-
-async def in_state(site: Site, ref: StackRef) -> Mapping[str, Any]:
-    """What bills of a stack that puts out nothing, as far as its state has it."""
-    if ref.program == "model_cache":
-        with suppress(RecipeError):
-            return (await cache(site, ref)).volume
-    return {}
 
 
 async def _row(site: Site, summary: StackSummary, turns: asyncio.Semaphore) -> StackRow:
@@ -80,14 +63,19 @@ async def _row(site: Site, summary: StackSummary, turns: asyncio.Semaphore) -> S
 async def _told(site: Site, ref: StackRef, summary: StackSummary) -> tuple[Billing | None, str, bool]:
     """What it bills, and what else may; whether an update has not come to its end, so that the state alone knows it."""
     found = await kept.outputs_of(site, ref)
-    values = found.values
-    left = program_of(ref).left(ref, values)
-    if values:
-        return _bill(ref, values), left, not found.whole
-    if ref.program != "model_cache":
-        return None, left, bool(summary.resources)
-    known = await cache(site, ref)
-    return _bill(ref, known.volume), left, bool(known.names)
+    bill, left = _bill(ref, found.values), program_of(ref).left(ref, found.values)
+    unfinished = not found.whole or (not found.values and bool(summary.resources))
+    if ref.program == "gpu_pod" and bill is not None and not await _has_pod(site, ref, bill):
+        bill = replace(bill, gone=bill.gone or "its pod is gone, and another one could not be had")
+    return bill, left, unfinished
+
+
+async def _has_pod(site: Site, ref: StackRef, bill: Billing) -> bool:
+    """Whether it is there, as far as anybody wrote it down. A stack goes on putting out what an update failed after."""
+    if any(entry.lease.id == bill.id for _, entry in in_stacks(Ledger(site.home))):
+        return True
+    deployment = (await asked_of(site, ref, "stack", "export")).get("deployment") or {}
+    return any(str(one.get("type")).endswith(":GpuPod") for one in deployment.get("resources") or ())
 
 
 def _lost(site: Site, known: Collection[StackRef]) -> list[StackRow]:

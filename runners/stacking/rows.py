@@ -38,7 +38,8 @@ class StackRow:
     @property
     def ways(self) -> str:
         """What goes on with an update that has not come to its end, and what ends it; a run's stack is its own."""
-        goes_on = f"recipe stack up {self.ref} RECIPE goes on, " if read_name(self.ref.name) is None else ""
+        recipe = "" if self.ref.program == "model_cache" else " RECIPE"  # a cache's state says what it was asked for
+        goes_on = f"recipe stack up {self.ref}{recipe} goes on, " if read_name(self.ref.name) is None else ""
         return f"{goes_on}recipe stack destroy {self.ref} ends it"
 
     @property
