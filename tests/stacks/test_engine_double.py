@@ -74,7 +74,7 @@ def test_a_stack_is_made_left_alone_changed_replaced_and_destroyed(bench: Bench)
 
     bench.stack(two()).destroy()
     assert bench.told() == ["delete b", "delete a"]
-    assert not bench.state().get("resources")
+    assert "resources" not in bench.state()
     assert bench.things() == []
 
 
@@ -101,7 +101,7 @@ def test_a_preview_asks_and_writes_nothing(bench: Bench) -> None:
     assert b["size"] == 1, "an input that comes back as an output is known"
     assert "Unknown" in b["address_of_a"]
     assert seen == [True]
-    assert not bench.state().get("resources")
+    assert "resources" not in bench.state()
 
     bench.up(program)
     bench.told()
@@ -198,7 +198,10 @@ def test_a_provider_that_dies_fails_its_step(bench: Bench) -> None:
 
 def test_an_input_that_the_provider_refuses_is_told(bench: Bench) -> None:
     said = failure(bench.stack(lambda: Thing("a", size=-1)))
-    assert "error: pulumi-python:dynamic:Resource resource 'a': property size value {-1} has a problem: it" in said
+    assert (
+        "error: pulumi-python:dynamic:Resource resource 'a': property size value {-1} has a problem: it is below zero"
+        in said
+    )
     assert bench.told() == []
 
 
@@ -346,8 +349,9 @@ def test_a_plain_project_runs_with_its_configuration(bench: Bench) -> None:
     (work / "Pulumi.yaml").write_text("name: proj\nruntime: python\n")
     (work / "__main__.py").write_text(PLAIN)
     assert bench("stack", "init", "main").returncode == 0
-    for arguments in (["size", "3"], ["--secret", "key", "open-the-door"], ["colour", "red"]):
+    for arguments in (["size", "3"], ["--secret", "key", "open-the-door"], ["colour", "--", "red"]):
         assert bench("config", "set", *arguments).returncode == 0
+    assert bench("config", "set", "colour", "--", "red", "--non-interactive").returncode != 0, "all of it is a value"
     assert "open-the-door" not in (work / "Pulumi.main.yaml").read_text()
     assert bench("up").returncode == 2, "nobody confirmed"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-from tests.emulators.pulumi import install_double
+from tests.emulators.pulumi import install_engine
 from tests.emulators.runpod import RunPod
 from tests.fault_matrix import MATRIX, SHORT, Fault
 from tests.fault_play import play
@@ -28,7 +28,7 @@ THROUGH = [*UP, "--set", "secrets=[HF_TOKEN]", "--set", "resources.provisioner=p
 @pytest.fixture
 def engine(tmp_path: Path) -> dict[str, str]:
     """The environment in which `pulumi` is the double."""
-    return {"PATH": os.pathsep.join([str(install_double(tmp_path / "engine")), os.environ["PATH"]])}
+    return {"PATH": os.pathsep.join([str(install_engine(tmp_path / "engine")), os.environ["PATH"]])}
 
 
 def with_time_for_pulumi(fault: Fault) -> Fault:

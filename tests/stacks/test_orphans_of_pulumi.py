@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.conftest import Command, processes_of
-from tests.emulators.pulumi import install_double, pulumi_on_path
+from tests.emulators.pulumi import install_engine, pulumi_on_path
 from tests.emulators.runpod import RunPod
 from tests.test_rented import UP, image, lease_states, runpod
 
@@ -28,7 +28,7 @@ GPUS = ["NVIDIA A100 80GB PCIe", "NVIDIA A100-SXM4-80GB"]
 @pytest.fixture
 def env(tmp_path: Path, runpod: RunPod) -> dict[str, str]:
     """The environment in which `pulumi` is the double."""
-    path = os.pathsep.join([str(install_double(tmp_path / "engine")), os.environ["PATH"]])
+    path = os.pathsep.join([str(install_engine(tmp_path / "engine")), os.environ["PATH"]])
     return {**runpod.env, "PATH": path, "RECIPE_RUNPOD_PACE": "0.3"}
 
 

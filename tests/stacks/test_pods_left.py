@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Command
-from tests.emulators.pulumi import install_double, pulumi_on_path
+from tests.emulators.pulumi import install_engine, pulumi_on_path
 from tests.emulators.runpod import RunPod
 from tests.fault_matrix import MATRIX, Fault
 from tests.test_rented import UP, image, lease_states, runpod
@@ -33,7 +33,7 @@ UNUSABLE = [
 @pytest.fixture
 def env(tmp_path: Path, runpod: RunPod) -> dict[str, str]:
     """The environment in which `pulumi` is the double."""
-    path = os.pathsep.join([str(install_double(tmp_path / "engine")), os.environ["PATH"]])
+    path = os.pathsep.join([str(install_engine(tmp_path / "engine")), os.environ["PATH"]])
     return {**runpod.env, "PATH": path, "RECIPE_RUNPOD_PACE": "0.3"}
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import Command
-from tests.emulators.pulumi import install_double
+from tests.emulators.pulumi import install_engine
 from tests.emulators.runpod import RunPod
 from tests.test_faults import SECRET, leaked
 from tests.test_rented import UP, image, lease_states, lines, runpod
@@ -32,7 +32,7 @@ STACK = ["gpu_pod", *UP[1:]]
 @pytest.fixture
 def env(tmp_path: Path, runpod: RunPod) -> dict[str, str]:
     """The environment in which `pulumi` is the double."""
-    path = os.pathsep.join([str(install_double(tmp_path / "engine")), os.environ["PATH"]])
+    path = os.pathsep.join([str(install_engine(tmp_path / "engine")), os.environ["PATH"]])
     return {**runpod.env, "PATH": path}
 
 

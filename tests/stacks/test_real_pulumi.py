@@ -14,7 +14,7 @@ import pytest
 from pulumi import automation
 
 from tests.conftest import eventually
-from tests.emulators.pulumi import live_in, needs_real_pulumi, pulumi_on_path, real_pulumi_on_path
+from tests.emulators.pulumi import double_on_path, live_in, needs_real_pulumi, real_pulumi_on_path
 from tests.stacks.bench import Bench, failure, let_go, pipe
 from tests.stacks.dynamic_things import Thing
 from tests.stacks.test_engine_double import (
@@ -96,7 +96,10 @@ def pulumi_engine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     return live_in(real_pulumi_on_path(tmp_path_factory.mktemp("pulumi")), monkeypatch)
 
 
-def test_an_engine_that_is_killed_leaves_a_lock_a_pending_create_and_a_provider_that_goes_on(bench: Bench) -> None:
+def test_an_engine_that_is_killed_leaves_a_lock_a_pending_create_and_a_provider_that_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINGS_STAY", "1")
     gate = pipe(bench.folder, "gate")
 
     def program() -> None:
@@ -125,7 +128,7 @@ def test_the_state_is_laid_out_as_the_double_lays_it_out(bench: Bench, monkeypat
     real = bench.state()
     second = bench.folder / "second"
     second.mkdir()
-    double = Bench.make(second, live_in(pulumi_on_path(second), monkeypatch))
+    double = Bench.make(second, live_in(double_on_path(second), monkeypatch))
     double.up(two())
     imitated = double.state()
     assert set(imitated) <= set(real)

@@ -1,8 +1,12 @@
-"""A double of Pulumi's engine, as a command on PATH: see `double/__init__.py` for what it proves and what not."""
+"""A double of Pulumi's engine, as a command on PATH: see `double/__init__.py` for what it proves and what not.
+
+With RECIPE_TEST_PULUMI, the path of the real command, that stands in its place in all tests.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,21 +25,31 @@ sys.path[0] = {folder!r}
 from double.main import main
 sys.exit(main(sys.argv[1:]))
 """
+REAL = """#!/bin/sh
+PATH={programs}:$PATH PYTHONPATH={moments}${{PYTHONPATH:+:$PYTHONPATH}}
+export PATH PYTHONPATH
+exec {command} "$@"
+"""
 
 
 def pulumi_on_path(folder: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment (of `env`, usual this process's) in which `pulumi` is the double, with a state of its own.
+    """The environment (of `env`, usual this process's) in which `pulumi` is the engine of tests, with its own state.
 
     The state lies in `folder`/state, the passphrase is "open sesame". A test may leave out or replace any of it.
     """
-    return _environment(folder, env, install_double(folder))
+    return _environment(folder, env, install_engine(folder))
+
+
+def double_on_path(folder: Path) -> dict[str, str]:
+    """The same, whatever RECIPE_TEST_PULUMI says."""
+    return _environment(folder, None, _install(folder, _double()))
 
 
 def real_pulumi_on_path(folder: Path) -> dict[str, str]:
     """The same with the real command; only for tests that `needs_real_pulumi` marks."""
     command = real_pulumi()
     assert command is not None
-    return _environment(folder, None, Path(command).parent)
+    return _environment(folder, None, _install(folder, _real(command)))
 
 
 def _environment(folder: Path, env: Mapping[str, str] | None, programs: Path) -> dict[str, str]:
@@ -54,14 +68,31 @@ def _environment(folder: Path, env: Mapping[str, str] | None, programs: Path) ->
     }
 
 
-def install_double(folder: Path) -> Path:
-    """Writes the command `pulumi` into `folder`/bin, which goes into PATH. It is laid out like a real installation."""
+def install_engine(folder: Path) -> Path:
+    """Writes the command `pulumi` into `folder`/bin, which goes into PATH: the double, laid out like a real one.
+
+    It is the real one that RECIPE_TEST_PULUMI names, where that is set.
+    """
+    named = os.environ.get("RECIPE_TEST_PULUMI")
+    return _install(folder, _real(named) if named else _double())
+
+
+def _install(folder: Path, script: str) -> Path:
     programs = folder / "bin"
     programs.mkdir(parents=True, exist_ok=True)
     command = programs / "pulumi"
-    command.write_text(SCRIPT.format(python=sys.executable, folder=str(DOUBLE), version=version("pulumi")))
+    command.write_text(script)
     command.chmod(0o755)
     return programs
+
+
+def _double() -> str:
+    return SCRIPT.format(python=sys.executable, folder=str(DOUBLE), version=version("pulumi"))
+
+
+def _real(command: str) -> str:
+    words = {"command": command, "programs": str(Path(command).parent), "moments": str(DOUBLE / "moments")}
+    return REAL.format(**{name: shlex.quote(word) for name, word in words.items()})
 
 
 def real_pulumi() -> str | None:
@@ -78,7 +109,7 @@ needs_real_pulumi = pytest.mark.skipif(
 
 @pytest.fixture
 def pulumi_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The double on this process's PATH, for pulumi.automation in the test's own process."""
+    """The engine on this process's PATH, for pulumi.automation in the test's own process."""
     return live_in(pulumi_on_path(tmp_path / "pulumi"), monkeypatch)
 
 

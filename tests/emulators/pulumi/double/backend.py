@@ -1,7 +1,12 @@
-"""The state's store in a folder (file://): checkpoints, locks and history, laid out as the real one does."""
+"""The state's store in a folder (file://): checkpoints, locks and history, laid out as the real one does.
+
+Beside each of its files lies one with its attributes.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import socket
@@ -67,11 +72,12 @@ class Backend:
         return self.file(stack).is_file()
 
     def create(self, stack: StackName) -> None:
+        """Its file; the caller saves an empty state into it."""
         if self.exists(stack):
             raise CommandFailed(f"stack '{stack.full}' already exists")
         meta = self._folder / "meta.yaml"
         if not meta.is_file():
-            write_whole(meta, "version: 1\n")
+            _put(meta, "version: 1\n")
         self.save(stack, None)
 
     def load(self, stack: StackName) -> dict[str, Any] | None:
@@ -85,32 +91,38 @@ class Backend:
     def save(self, stack: StackName, deployment: dict[str, Any] | None) -> None:
         """Replaces the state in one move; the one before stays beside it as .bak."""
         latest = {} if deployment is None else {"latest": deployment}
-        text = json.dumps({"version": 3, "checkpoint": {"stack": stack.full, **latest}}, indent=4)
+        text = json.dumps({"version": 3, "checkpoint": {"stack": stack.full, **latest}}, separators=(",", ":"))
         file = self.file(stack)
         if file.is_file():
-            write_whole(file.with_name(f"{file.name}.bak"), file.read_text())
-        write_whole(file, text)
+            _put(file.with_name(f"{file.name}.bak"), file.read_text())
+        _put(file, text)
 
     def back_up(self, stack: StackName) -> None:
         """A copy of the state before an update; no removal of the stack takes it away."""
         if not is_on("PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS"):
             folder = self._folder / "backups" / stack.project / stack.name
-            write_whole(folder / f"{stack.name}.{time.time_ns()}.json", self.file(stack).read_text())
+            _put(folder / f"{stack.name}.{time.time_ns()}.json", self.file(stack).read_text())
 
     def remove(self, stack: StackName) -> None:
-        self.file(stack).rename(self.file(stack).with_name(f"{stack.name}.json.bak"))
-        for file in self._history(stack).glob("*"):
-            file.unlink()
+        _put(self.file(stack).with_name(f"{stack.name}.json.bak"), self.file(stack).read_text())
+        delete(self.file(stack))
+        for file in self._history(stack).glob("*.json"):
+            delete(file)
 
     def _history(self, stack: StackName) -> Path:
         return self._folder / "history" / stack.project / stack.name
 
     def record(self, stack: StackName, update: dict[str, Any]) -> None:
-        write_whole(self._history(stack) / f"{stack.name}-{time.time_ns()}.history.json", json.dumps(update, indent=4))
+        """What an update was, and the state that it left."""
+        name = f"{stack.name}-{time.time_ns()}"
+        _put(self._history(stack) / f"{name}.history.json", json.dumps(update, indent=4))
+        _put(self._history(stack) / f"{name}.checkpoint.json", self.file(stack).read_text())
 
     def history(self, stack: StackName) -> list[dict[str, Any]]:
         """Newest first."""
-        return [json.loads(file.read_text()) for file in sorted(self._history(stack).glob("*.json"), reverse=True)]
+        return [
+            json.loads(file.read_text()) for file in sorted(self._history(stack).glob("*.history.json"), reverse=True)
+        ]
 
     def _locks(self, stack: StackName) -> Path:
         return self._folder / "locks" / "organization" / stack.project / stack.name
@@ -124,12 +136,12 @@ class Backend:
         mine = self._locks(stack) / f"{uuid.uuid4()}.json"
         self._refuse_if_locked(stack, mine)
         holder = {"pid": os.getpid(), "username": user(), "hostname": socket.gethostname(), "timestamp": now()}
-        write_whole(mine, json.dumps(holder))
+        _put(mine, json.dumps(holder))
         try:
             self._refuse_if_locked(stack, mine)
             yield
         finally:
-            mine.unlink(missing_ok=True)
+            delete(mine)
 
     def _refuse_if_locked(self, stack: StackName, mine: Path) -> None:
         others = [lock for lock in self.locks(stack) if lock != mine]
@@ -143,9 +155,25 @@ class Backend:
         raise CommandFailed("\n".join(lines))
 
 
-def write_whole(file: Path, text: str) -> None:
-    """The file has the old text or the new one, never a part."""
+def delete(file: Path) -> None:
+    """With its attributes; whether it is there or not."""
+    file.unlink(missing_ok=True)
+    _attributes(file).unlink(missing_ok=True)
+
+
+def _put(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
+    digest = base64.b64encode(hashlib.md5(text.encode(), usedforsecurity=False).digest()).decode()
+    _write_whole(_attributes(file), json.dumps({"user.content_type": "text/plain; charset=utf-8", "md5": digest}))
+    _write_whole(file, text)
+
+
+def _attributes(file: Path) -> Path:
+    return file.with_name(f"{file.name}.attrs")
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """The file has the old text or the new one, never a part."""
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=".")
     with os.fdopen(handle, "w") as out:
         out.write(text)

@@ -34,7 +34,9 @@ def get(context: Context, options: Namespace) -> None:
 
 
 def set(context: Context, options: Namespace) -> None:  # noqa: A001
-    given = [options.value] if options.value is not None else options.rest
+    given = [word for word in (options.value, *options.rest) if word is not None]
+    if len(given) > 1:
+        raise CommandFailed(f"accepts at most 2 arg(s), received {1 + len(given)}")
     value = given[0] if given else sys.stdin.read().strip()
     _change(context, options, {options.key: (value, options.secret)})
 

@@ -10,6 +10,7 @@ from .backend import Backend
 from .errors import CommandFailed, NoSuchStack
 from .project import Project, StackName, is_on, parse_name
 from .secrets import Crypter
+from .snapshot import deployment_of
 from .values import Properties, secret
 
 NOTHING_SELECTED = "no stack selected; please use `pulumi stack select` or `pulumi stack init` to choose one"
@@ -35,9 +36,10 @@ class Context:
     def new_stack(self, name: str) -> StackName:
         """Makes it. Raises CommandFailed if there is one of this name."""
         stack = self._named(name)
+        crypter = self.crypter(stack)
         with self.backend.locked(stack):
             self.backend.create(stack)
-        self.crypter(stack)
+            self.backend.save(stack, deployment_of(crypter.state, [], []))
         return stack
 
     def stack(self, given: str | None) -> StackName:
@@ -75,7 +77,7 @@ class Context:
         return self._of_state(stack) or self.crypter(stack)
 
     def _of_state(self, stack: StackName) -> Crypter | None:
-        latest = self.backend.load(stack) or {}
+        latest = (self.backend.load(stack) if self.backend.exists(stack) else None) or {}
         salt = (latest.get("secrets_providers") or {}).get("state", {}).get("salt")
         return Crypter(salt).check() if salt else None
 

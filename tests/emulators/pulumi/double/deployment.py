@@ -195,8 +195,8 @@ class Deployment:
     def _checked(self, goal: Goal, old: Resource | None) -> Properties:
         olds = old.inputs if old else {}
         inputs, wrong = self._asked(goal.urn, lambda: self.steps.provider.check(goal.urn, olds, goal.ignoring(olds)))
-        for reason in wrong:
-            self.steps.fail(goal.urn, f"{goal.type} resource '{goal.name}'{reason}")
+        for problem in wrong:
+            self.steps.fail(goal.urn, f"{goal.type} resource '{goal.name}'{problem}")
         if wrong:
             raise UpdateFailed
         return inputs

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 
-def moment(name: str, subject: str) -> None:
-    """Dies here if the test has asked for it, of this resource or of any."""
+def moment(name: str, subject: str, engine: Callable[[], int] = os.getpid) -> None:
+    """The engine dies here if the test has asked for it, of this resource or of any."""
     if file := os.environ.get("ENGINE_DOUBLE_DIE_FILE"):
-        _obey(_text(Path(file)), name, subject, Path(file))
-    _obey(os.environ.get("ENGINE_DOUBLE_DIE", ""), name, subject, None)
+        _obey(_text(Path(file)), name, subject, Path(file), engine)
+    _obey(os.environ.get("ENGINE_DOUBLE_DIE", ""), name, subject, None, engine)
 
 
-def _obey(order: str, name: str, subject: str, file: Path | None) -> None:
+def _obey(order: str, name: str, subject: str, file: Path | None, engine: Callable[[], int]) -> None:
     wanted, _, whom = order.strip().partition(":")
     if wanted != name or whom not in ("", subject):
         return
     if file is not None:
         file.unlink()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(engine(), signal.SIGKILL)
 
 
 def _text(file: Path) -> str:

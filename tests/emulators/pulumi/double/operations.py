@@ -36,7 +36,9 @@ ASKED = {
     signal.SIGINT: {"what": "^C", "again": "press ^C"},
     signal.SIGTERM: {"what": "SIGTERM", "again": "send SIGTERM"},
 }
-NOT_CONFIRMED = "--yes or --skip-preview must be passed in to proceed when running in non-interactive mode"
+NOT_CONFIRMED = (
+    "--yes or --skip-preview or --preview-only must be passed in to proceed when running in non-interactive mode"
+)
 STILL_THERE = (
     "The resources in the stack have been deleted, but the history and configuration associated with the stack are "
     "still maintained. \nIf you want to remove the stack completely, run `pulumi stack rm {stack}`."

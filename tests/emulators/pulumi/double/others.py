@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from .backend import VERSION
+from .backend import VERSION, delete
 from .context import Context
 from .project import user
 
@@ -23,5 +23,5 @@ def cancel(context: Context, options: Namespace) -> None:
     """Removes the locks of a stack, whoever holds them."""
     stack = context.stack(options.name or options.stack)
     for lock in context.backend.locks(stack):
-        lock.unlink(missing_ok=True)
+        delete(lock)
     print(f"The currently running update for '{stack.name}' has been canceled!")

@@ -11,7 +11,7 @@ from threading import Lock, Thread
 from typing import IO, Any
 
 from .children import end, start_provider
-from .values import Properties, changed_keys, revealed, secret_keys, secret_like
+from .values import Properties, changed_keys, is_secret, revealed, secret_keys, secret_like
 from .wire import OPTIONS, from_struct, grpc, provider_pb2, provider_pb2_grpc, said, to_struct
 
 
@@ -43,10 +43,10 @@ class DynamicProvider:
     _listeners: list[Thread] = field(default_factory=list)
 
     def check(self, urn: str, olds: Properties, news: Properties) -> tuple[Properties, list[str]]:
-        """The inputs as the provider wants them, and what is wrong with them."""
+        """The inputs as the provider wants them, and what is wrong with them, as the engine says it."""
         request = provider_pb2.CheckRequest(urn=urn, olds=_struct(olds), news=_struct(news), **_named(urn))
         answer = self._ask("Check", request)
-        wrong = [_failure(one, news) for one in answer.failures]
+        wrong = [_problem(one, news) for one in answer.failures]
         return secret_like(from_struct(answer.inputs), news), wrong
 
     def diff(self, urn: str, identity: str, old_inputs: Properties, olds: Properties, news: Properties) -> Difference:
@@ -147,10 +147,12 @@ class DynamicProvider:
         self._listeners.append(thread)
 
 
-def _failure(one: Any, news: Properties) -> str:
-    """What is wrong with an input, as the engine tells it of a resource."""
-    about = f": property {one.property} value {{{news.get(one.property)}}}" if one.property else ""
-    return f"{about} has a problem: {one.reason}"
+def _problem(failure: Any, inputs: Properties) -> str:
+    if not failure.property:
+        return f" has a problem: {failure.reason}"
+    value = inputs.get(failure.property)
+    shown = "a secret" if is_secret(value) else f"{{{value:g}}}" if isinstance(value, float) else f"{{{value}}}"
+    return f": property {failure.property} value {shown} has a problem: {failure.reason}"
 
 
 def _named(urn: str) -> dict[str, str]:

@@ -117,11 +117,10 @@ class Snapshot:
 
 def deployment_of(salt: str, resources: list[Resource], operations: list[dict[str, Any]]) -> dict[str, Any]:
     at = now()
-    begun = {"pending_operations": operations} if operations else {}
+    entries = {"resources": [one.as_json() for one in resources], "pending_operations": operations}
     return {
         "manifest": {"time": at, "magic": hashlib.sha256(at.encode()).hexdigest(), "version": VERSION},
         "secrets_providers": {"type": "passphrase", "state": {"salt": salt}},
-        "resources": [one.as_json() for one in resources],
-        **begun,
+        **{key: several for key, several in entries.items() if several},
         "metadata": {},
     }

@@ -1,0 +1,40 @@
+"""Ends the real engine where a test has asked for it: from its provider's process, before or after what that does.
+
+This folder is on PYTHONPATH where the real command stands for the double, and only the dynamic provider minds it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if "pulumi.dynamic" in sys.orig_argv and {"ENGINE_DOUBLE_DIE", "ENGINE_DOUBLE_DIE_FILE"} & set(os.environ):
+    from pathlib import Path
+    from typing import Any
+
+    import psutil
+    from pulumi.runtime.proto import provider_pb2_grpc
+
+    sys.path.append(str(Path(__file__).parents[1]))
+    from double.moments import moment
+
+    def _moments(method: str, ask: Any) -> Any:
+        def asked(request: Any, context: Any) -> Any:
+            moment(f"before-{method}", request.name, _engine)
+            answer = ask(request, context)
+            moment(f"after-{method}", request.name, _engine)
+            return answer
+
+        return asked
+
+    def _engine() -> int:
+        return next(one.pid for one in psutil.Process().parents() if one.name() == "pulumi")
+
+    _add = provider_pb2_grpc.add_ResourceProviderServicer_to_server
+
+    def _added(servicer: Any, server: Any) -> None:
+        for method in ("Create", "Update", "Delete", "Read"):
+            setattr(servicer, method, _moments(method.lower(), getattr(servicer, method)))
+        _add(servicer, server)
+
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server = _added
