@@ -86,7 +86,7 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
         managed = await Managed.open(site(), wish.ref.project, wish.ref.name, run, create=True)
         try:
             changes = await managed.preview(heard, refresh=True)
-            warnings = await program.warnings(wish.ref, before, os.environ)
+            warnings = await program.warnings(wish.ref, inputs, before, os.environ)
         except BaseException:
             await _forget_if_fresh(managed, screen)
             raise

@@ -133,7 +133,7 @@ async def meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
 async def _left_of(ref: StackRef) -> list[str]:
     """What bears its name all the same, and bills; nothing where nobody can be asked."""
     with suppress(RecipeError):
-        return await program_of(ref).warnings(ref, {}, os.environ)
+        return await program_of(ref).warnings(ref, {}, {}, os.environ)
     return []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from provisioners.named import underlying_of
 from provisioners.volumes import Place, Stocked, StoredVolume, VolumeKeeper
-from recipes.errors import NoCapacity, NoMachine, UsageError
+from recipes.errors import NoCapacity, NoMachine, Refused, UsageError
 from recipes.explain import did_you_mean
 from recipes.load import LoadedRecipe
 from recipes.spec import Resources
@@ -196,11 +196,29 @@ def _name(wish: Resources) -> str:
     return f"{wish.accelerators}{' or a fallback' if wish.any_of else ''}"
 
 
-async def filler_usd_per_h(keeper: VolumeKeeper, models: Iterable[Mapping[str, Any]], region: str) -> float | None:
-    """What the cheapest machine takes that could fill a volume there; None where none is needed, or nobody can say."""
-    if not any(model["fill"] and not model.get("noted") for model in models):
+async def filler_usd_per_h(
+    keeper: VolumeKeeper, filled: Sequence[Mapping[str, Any]], missing: Sequence[Mapping[str, Any]], region: str
+) -> float | None:
+    """What the cheapest machine takes that could bring models; None where none are to be `filled`, or nobody can say.
+
+    Raises Refused where no machine can bring those that are `missing`, or none as cheap as a recipe asks: no volume is
+    bought for that.
+    """
+    if not filled:
         return None
-    with suppress(NoMachine):
+    otherwise = "without --fill the first run that mounts it brings the model"
+    try:
         offers = await keeper.fillers(StoredVolume(id="", name="", size_gb=0, region=region))
-        return min((o.price_usd_per_h for o in offers if o.price_usd_per_h is not None), default=None)
-    return None
+    except NoMachine:
+        return None
+    if missing and not offers:
+        raise Refused(f"no machine can be had in {region} now that could fill the volume", advice=otherwise)
+    usd_per_h = min((o.price_usd_per_h for o in offers if o.price_usd_per_h is not None), default=None)
+    most = min((float(one["max_price"]) for one in missing if one.get("max_price") is not None), default=None)
+    if most is not None and usd_per_h is not None and usd_per_h > most:
+        raise Refused(
+            f"the cheapest machine in {region} that could fill the volume takes ${usd_per_h:,.2f}/h, above "
+            f"limits.max_price ${most:,.2f}/h",
+            advice=f"--set limits.max_price={usd_per_h:g}; or {otherwise}",
+        )
+    return usd_per_h

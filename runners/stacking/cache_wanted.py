@@ -37,6 +37,7 @@ class Wanted:
 
     recipe: Recipe
     hub: HubModel
+    mounts_it: bool
     engine: tuple[str, float]
     """Its environment's name, and its size in 10⁹ bytes."""
     volume: Volume
@@ -49,9 +50,11 @@ class OnVolume:
     region: str = ""
     """Where it is itself; empty if there is none yet."""
     brought: tuple[dict[str, Any], ...] = ()
-    """By runs of this machine, as `Held.data` has it, with the volume's id."""
-    keys: frozenset[tuple[str, str, str, str]] = frozenset()
-    """Of these models, and of those that the stack itself has fetched."""
+    """By runs of this machine, and by the stack itself: as `Held.data` has it, with the volume's id."""
+
+    def has(self, model: Mapping[str, Any]) -> bool:
+        """Whether this model is among them."""
+        return _key(model) in map(_key, self.brought)
 
 
 async def wanted_of(loaded: LoadedRecipe, ref: StackRef) -> Wanted:
@@ -82,7 +85,7 @@ async def wanted_of(loaded: LoadedRecipe, ref: StackRef) -> Wanted:
     installation = engine.installation(version, accelerated=accelerated)
     named = environment_name(engine.name, version, installation) if installation else engine.name
     size_gb = (engine.install_gb(version, accelerated=accelerated) or 0.0) if installation else 0.0
-    return Wanted(recipe, model.hub, (named, size_gb), volume)
+    return Wanted(recipe, model.hub, mounted is not None, (named, size_gb), volume)
 
 
 def models_of(
@@ -105,7 +108,7 @@ def models_of(
         if model["max_price"] is not None:
             limits[_key(model)] = min(model["max_price"], limits.get(_key(model), inf))
         model["max_price"] = limits.get(_key(model))
-        filled = bool(earlier.get("fill")) and _key(model) in there.keys
+        filled = bool(earlier.get("fill")) and there.has(model)
         found[_key(model)] = {**model, "fill": filled, "noted": earlier.get("noted")}
     for held in there.brought:
         found.setdefault(_key(held), _unasked(held))["noted"] = dict(held)
@@ -113,6 +116,16 @@ def models_of(
         if options.fill and model["order"]:
             model["fill"] = True
     return sorted(found.values(), key=_key)
+
+
+def not_mounting(wanted: Iterable[Wanted], ref: StackRef) -> list[str]:
+    """A sentence for each recipe whose runs would not find their model here."""
+    return [
+        f"recipe {one.recipe.name} does not mount it, so its runs download their model all the same: "
+        f"write volumes: [{{stack: {ref}, path: {MOUNTED_AT}}}]"
+        for one in wanted
+        if not one.mounts_it
+    ]
 
 
 def left_out(models: Iterable[Mapping[str, Any]], before: Mapping[str, Any]) -> list[str]:
@@ -135,11 +148,11 @@ async def lying_on(ref: StackRef, before: Mapping[str, Any], env: Mapping[str, s
     if not volume_id:
         return OnVolume()
     was_its = seen is not None and seen.values.get("volume_id") == taken_on
-    brought = merged(*(held_in(seen.values) if seen is not None and was_its else []), *noted(site, str(volume_id)))
+    before_that = held_in(seen.values) if seen is not None and was_its else []
+    brought = merged(*held_in(values), *before_that, *noted(site, str(volume_id)))
     return OnVolume(
         region=str(values.get("region") or ""),
         brought=tuple({**one.data(), "volume_id": volume_id} for one in brought),
-        keys=frozenset(one.key for one in (*held_in(values), *brought)),
     )
 
 

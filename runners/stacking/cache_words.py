@@ -29,7 +29,7 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
     lines = [f"{_price(who, size_gb)} for {size_gb} GB in {region}, until it is destroyed ({_source(who)})"]
     lines += inputs.get("says", ())
     if inputs["volume_name"] and not outputs:
-        lines.append(f"{inputs['volume_name']} is gone on with: none is made besides it")
+        lines.append(f"{inputs['volume_name']} is gone on with, and paid for already: none is made besides it")
     if 0 < now_gb < size_gb:
         lines.append(f"it grows from {now_gb} GB, which cost {_price(who, now_gb)}; it can never be made smaller")
     return [*lines, *_filling(inputs, _fetched(inputs, changes, outputs), region)]
@@ -62,9 +62,6 @@ def _filling(inputs: Mapping[str, Any], models: Sequence[Mapping[str, Any]], reg
         f"{what}: ${usd_per_h:,.2f}/h for about {minutes}: {dollars(usd_per_h * likely_s / _HOUR_S)}; "
         f"at most {dollars(most_usd)}"
     )
-    limit = min((float(one["max_price"]) for one in models if one.get("max_price") is not None), default=None)
-    if limit is not None and usd_per_h > limit:
-        yield f"no machine there is as cheap as limits.max_price ${limit:,.2f}/h asks: the download would be refused"
 
 
 def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -111,7 +108,9 @@ def _volume_with_price(outputs: Mapping[str, Any]) -> str:
     usd = outputs.get("usd_per_month")
     price = f" for ${float(usd):,.2f}/month" if usd is not None else ""
     held = _held(outputs)
-    holds = f", holds {plural(len(held), 'model')}, {rough_size(sum(one.bytes for one in held))}" if held else ""
+    names = ", ".join(named(one.data()) for one in held)
+    size = rough_size(sum(one.bytes for one in held))
+    holds = f", holds {plural(len(held), 'model')}, {size} ({names})" if held else ""
     return f"volume {outputs['volume_id']}, {size_gb} GB in {outputs.get('region')}{price}{holds}"
 
 

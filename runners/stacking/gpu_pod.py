@@ -43,7 +43,9 @@ __all__ = [
 _OWN = PulumiProvisioner.name
 
 
-async def warnings(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+async def warnings(
+    ref: StackRef, inputs: Mapping[str, Any], outputs: Mapping[str, Any], env: Mapping[str, str]
+) -> list[str]:
     """Pods of a stack of this name in another backend; where it is new, also those that no journal here knows."""
     found = [
         f"{told_of(lease)} is of a stack {ref} too, whose state lies in {url}: recipe down {lease.run_id} ends it"

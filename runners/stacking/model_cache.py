@@ -26,7 +26,7 @@ from runners.stacking.cache_places import (
     size_gb_of,
 )
 from runners.stacking.cache_volumes import others_of, taken_on_by
-from runners.stacking.cache_wanted import MOUNTED_AT, left_out, lying_on, models_of, wanted_of
+from runners.stacking.cache_wanted import MOUNTED_AT, left_out, lying_on, models_of, not_mounting, wanted_of
 from runners.stacking.cache_words import billing, costs, known, told
 from runners.stacking.program import StackOptions
 from stacks.holding import is_minded
@@ -61,7 +61,8 @@ async def inputs(
 ) -> dict[str, Any]:
     """What the Pulumi program is run with. What the cache was asked to hold before stays counted.
 
-    Raises UsageError, Refused if a model cannot be had, and NoMachine where nothing of the wanted kind is in stock.
+    Raises UsageError, Refused if a model cannot be had or no machine may download it, and NoMachine where nothing of
+    the wanted kind is in stock.
     """
     if options.forced:
         raise UsageError("--force: no check stands in the way of a model cache", advice="leave it out")
@@ -75,6 +76,8 @@ async def inputs(
     models = models_of(wanted, name, before, options, env, there)
     engines = {**before.get("engines", {}), **dict(one.engine for one in wanted)}
     wishes = [one.recipe.resources.model_copy(update={"volumes": ()}) for one in wanted]
+    filled = [model for model in models if model["fill"]]
+    missing = [model for model in filled if not there.has(model)]
     lies_in = taken_on.region if taken_on is not None else there.region
     where = await lying_in(keeper, wishes, options, before, lies_in, lambda of: command_of(recipes, of), ref)
     return {
@@ -88,19 +91,27 @@ async def inputs(
         "suggested_region": where.suggested,
         "models": models,
         "engines": engines,
-        "filler_usd_per_h": await filler_usd_per_h(keeper, models, where.region),
-        "says": [*where.says, *kept_size(options, before), *left_out(models, before)],
+        "filler_usd_per_h": await filler_usd_per_h(keeper, filled, missing, where.region),
+        "says": [
+            *where.says,
+            *kept_size(options, before),
+            *left_out(models, before),
+            *not_mounting(wanted, ref),
+        ],
     }
 
 
-async def warnings(ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
-    """Volumes that were made for a stack of this name, and that no stack here has."""
+async def warnings(
+    ref: StackRef, inputs: Mapping[str, Any], outputs: Mapping[str, Any], env: Mapping[str, str]
+) -> list[str]:
+    """Volumes that were made for a stack of this name, that no stack here has, and that this update does not take."""
     others = await others_of(site_of(env), ref, str(outputs.get("volume_id") or ""))
     ways = "" if outputs.get("volume_id") else "recipe stack up {0} RECIPE --volume {1} goes on with it; "
     return [
         f"{one} ({one.volume.name}) was made for a stack of this name: {one.says}; "
         f"{ways.format(ref, one.volume.id)}{one.command} deletes it"
         for one in others
+        if one.volume.name != inputs.get("volume_name")
     ]
 
 

@@ -55,9 +55,12 @@ class StackProgram(Protocol):
         """
         ...
 
-    async def warnings(self, ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    async def warnings(
+        self, ref: StackRef, inputs: Mapping[str, Any], outputs: Mapping[str, Any], env: Mapping[str, str]
+    ) -> list[str]:
         """What is to be known before an update is agreed to, such as what another one has left, and bills.
 
+        `inputs` are what the update would be run with; none where none is wanted.
         Changes nothing. Raises NoMachine where nobody can be asked.
         """
         ...

@@ -46,9 +46,9 @@ class Known:
 
     @property
     def outputs(self) -> Mapping[str, Any]:
-        """What it would put out if the last update had ended where it stopped."""
+        """What it would put out if the last update had ended where it stopped; nothing without a volume."""
         if not self.volume_id:
-            return self.last
+            return {}
         same = self.last.get("volume_id") == self.volume_id
         told = [Held.of(one) for one in self.last.get("holds") or ()] if same else []
         made = {"name": self.volume["unique_name"], **{name: self.volume.get(name) for name in _OF_VOLUME}}

@@ -91,7 +91,7 @@ class Things:
         because = (f"text {before['text']} → {inputs['text']}",)
         return Replaced(because=because, ends=f"{self.may_bill(outputs)} first")
 
-    async def warnings(self, ref: Any, outputs: Any, env: Any) -> list[str]:
+    async def warnings(self, ref: Any, inputs: Any, outputs: Any, env: Any) -> list[str]:
         return []
 
     def left(self, ref: Any, outputs: Any) -> str:

@@ -104,6 +104,12 @@ def test_what_lay_on_a_volume_that_is_gone_is_not_on_the_next_one(tmp_path: Path
     assert (outputs(tmp_path).values["holds"], outputs(tmp_path).values["volume_id"]) == ([], "v1")
 
 
+def test_of_a_volume_that_is_gone_nothing_is_put_out(tmp_path: Path, export: list[dict[str, Any]]) -> None:
+    """As after a destroy that was interrupted once the volume was proven gone."""
+    export += [root(**PUT_OUT, holds=[held("a")]), name(models=["a"])]
+    assert (outputs(tmp_path).values, outputs(tmp_path).whole, inputs(tmp_path)) == ({}, False, {"models": ["a"]})
+
+
 def test_without_a_volume_there_is_nothing_but_the_wish(tmp_path: Path, export: list[dict[str, Any]]) -> None:
     assert inputs(tmp_path) is None
     export += [root(), name(models=["a"])]

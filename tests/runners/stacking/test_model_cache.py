@@ -15,7 +15,8 @@ import pytest
 
 from provisioners.contract import Lease
 from provisioners.journal import Journal
-from recipes.errors import NoCapacity, UsageError
+from provisioners.rehearsal.catalogue import GPUS
+from recipes.errors import NoCapacity, Refused, UsageError
 from recipes.load import LoadedRecipe, load
 from runners import registry
 from runners.modelfacts.facts import File
@@ -209,13 +210,12 @@ def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
 
 
 def test_what_lies_there_already_is_in_no_sum_of_what_is_downloaded(tmp_path: Path) -> None:
-    cheap = recipe_of(tmp_path, "me/large", limits={"max_price": 0.01})
-    found = inputs(cheap, recipe_of(tmp_path), fill=True)
+    found = inputs(recipe_of(tmp_path, "me/large"), recipe_of(tmp_path), fill=True)
     assert [model["repo"] for model in found["models"]] == ["me/large", "me/lead"]
     steps = (Step(op="same", type="Volume", name="volume"), download_of(found, 0, "same"), download_of(found, 1))
     outputs = {"size_gb": found["size_gb"], "region": "EU-RO-1", "volume_id": "v1"}
     *_, said = model_cache.costs(found, Changes(steps), outputs)
-    assert said.startswith("1 download, 1.5 MB: "), "its limits.max_price is that of a model that lies there"
+    assert said.startswith("1 download, 1.5 MB: ")
     for model in found["models"]:
         model["noted"] = {"volume_id": "v1"}
     assert "download" not in str(model_cache.costs(found, Changes(steps), outputs)), "a run has brought it"
@@ -235,11 +235,13 @@ def test_who_names_a_recipe_without_fill_downloads_nothing_that_is_not_there(tmp
         "me/lead: lead.gguf is not downloaded now: --fill is left out, so the first run brings it",
     )
     (model,) = asked["models"]
+    assert not model["noted"]
     held = {key: model[key] for key in ("repo", "commit", "files", "bytes", "place")}
     holds = [{**held, "by": "fill", "at": "2026-11-21T23:50:45+00:00"}]
     kept.keep(registry.site(), MAIN, {"volume_id": "v1", "holds": holds}, asked)
     again = inputs(recipe_of(tmp_path), before=asked)
     assert (again["models"][0]["fill"], "downloaded" in str(again["says"])) == (True, False), "it lies there"
+    assert again["models"][0]["noted"]["volume_id"] == "v1", "and is not downloaded again, whatever Pulumi forgot"
 
 
 @pytest.mark.parametrize("region", ["EUR-IS-1", "EU-RO-2"])
@@ -299,10 +301,26 @@ def test_a_recipe_of_other_machines_cannot_join_it(tmp_path: Path) -> None:
 def test_the_lowest_of_the_recipes_limits_goes_for_the_download_too(tmp_path: Path) -> None:
     dear = recipe_of(tmp_path, limits={"max_price": 0.5})
     cheap = recipe_of(tmp_path, limits={"max_price": 0.05})
-    found = inputs(dear, cheap, recipe_of(tmp_path), fill=True)
-    assert [model["max_price"] for model in found["models"]] == [0.05]
-    changes = Changes((download_of(found),))
-    assert "limits.max_price $0.05/h" in model_cache.costs(found, changes, {})[-1]
+    assert inputs(dear, fill=True)["models"][0]["max_price"] == 0.5
+    assert [model["max_price"] for model in inputs(dear, cheap, recipe_of(tmp_path))["models"]] == [0.05]
+    with pytest.raises(Refused, match=r"takes \$0\.\d\d/h, above limits.max_price \$0.05/h") as refused:
+        inputs(dear, cheap, recipe_of(tmp_path), fill=True)
+    assert "without --fill the first run that mounts it brings the model" in refused.value.advice
+
+
+def test_no_volume_is_made_to_be_filled_where_no_machine_can_be_had(tmp_path: Path, client: RunPod) -> None:
+    client.inject(no_capacity_gpus=[gpu.id for gpu in GPUS])
+    with pytest.raises(Refused, match="no machine can be had in EU-RO-1 now that could fill the volume"):
+        inputs(recipe_of(tmp_path), region="EU-RO-1", fill=True)
+    assert inputs(recipe_of(tmp_path), region="EU-RO-1")["filler_usd_per_h"] is None
+
+
+def test_a_recipe_that_does_not_mount_it_is_told_what_to_write(tmp_path: Path) -> None:
+    found = inputs(recipe_of(tmp_path, resources__volumes=[]), recipe_of(tmp_path, "me/large"))
+    assert [line for line in found["says"] if "mount" in line] == [
+        "recipe me-lead does not mount it, so its runs download their model all the same: "
+        "write volumes: [{stack: model_cache, path: /workspace}]"
+    ]
 
 
 def test_what_runs_of_this_machine_have_brought_is_told_before_an_update_says_it() -> None:
@@ -313,7 +331,7 @@ def test_what_runs_of_this_machine_have_brought_is_told_before_an_update_says_it
     note_filled(registry.site(), volume, hub, "my-run", datetime.now(UTC))
     told = str(model_cache.told(outputs))
     assert ("a/b @ c0ffee, 137.9 GB" in told, "nothing yet" in told) == (True, False)
-    assert model_cache.may_bill({**outputs, "usd_per_month": 14.0}).endswith("holds 1 model, 137.9 GB")
+    assert model_cache.may_bill({**outputs, "usd_per_month": 14.0}).endswith("holds 1 model, 137.9 GB (a/b)")
     assert [one["by"] for one in model_cache.known(outputs)["holds"]] == ["my-run"]
 
 
@@ -331,7 +349,7 @@ def test_what_bills_is_said_with_its_price_and_what_would_be_lost() -> None:
     assert model_cache.may_bill(outputs) == "volume v1, 200 GB in EU-RO-1 for $14.00/month"
     held = {"repo": "a/b", "commit": "c", "files": "f", "bytes": BYTES, "place": ".", "by": "r"}
     outputs["holds"] = [{**held, "at": "2026-11-21T23:50:45+00:00"}]
-    assert model_cache.may_bill(outputs).endswith("$14.00/month, holds 1 model, 137.9 GB")
+    assert model_cache.may_bill(outputs).endswith("$14.00/month, holds 1 model, 137.9 GB (a/b)")
     assert model_cache.may_bill({}) == ""
 
 
