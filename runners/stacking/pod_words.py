@@ -8,6 +8,7 @@ from typing import Any
 
 from provisioners.contract import Lease
 from provisioners.naming import read_name
+from recipes.units import format_duration
 from runners.stacking.billing import Billing
 from runners.stacking.pod_journal import open_entry, proof_of
 from stacks.orders import lease_of, unpack
@@ -31,12 +32,13 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
 
 
 def _prices(inputs: Mapping[str, Any]) -> list[str]:
-    price, before, hours = inputs.get("usd_per_h"), inputs.get("was_usd_per_h"), inputs["lasts_s"] / 3600
+    price, before = inputs.get("usd_per_h"), inputs.get("was_usd_per_h")
+    lasts = format_duration(max(60, round(inputs["lasts_s"] / 60) * 60))
     if price is None:
-        return [f"nobody says what it costs by the hour; it lets itself go after {hours:.1f} h"]
+        return [f"nobody says what it costs by the hour; it lets itself go after {lasts}"]
     dearest, most = _at_worst(inputs, price)
     was = f" (it was ${before:.2f}/h when it was planned)" if before is not None else ""
-    said = f"${price:.2f}/h{was} until it is destroyed; it lets itself go after {hours:.1f} h: ${most:.2f} at most"
+    said = f"${price:.2f}/h{was} until it is destroyed; it lets itself go after {lasts}: ${most:.2f} at most"
     return [said, *([f"if that cannot be had, up to ${dearest:.2f}/h"] if dearest > price + _ROUNDING_USD else [])]
 
 

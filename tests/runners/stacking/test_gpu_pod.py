@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from provisioners.contract import Lease
+from provisioners.journal import Journal
+from runners import registry
+from runners.ledger import Ledger
+from runners.machines import journalled
 from runners.stacking import gpu_pod
+from stacks.holding import in_backend, in_stack
 from stacks.orders import lease_data
+from stacks.reference import StackRef
 from stacks.values import Changes, Step
+from tests.emulators.provisioner import ProvisionerDouble
 
 NOW = datetime.now(UTC)
 WANTED: dict[str, Any] = {
@@ -89,3 +99,80 @@ def test_only_the_computer_whose_key_opens_it_is_told_the_shell(
     monkeypatch.setenv("RECIPE_HOME", str(tmp_path))
     told = dict(gpu_pod.told(outputs(NOW + timedelta(hours=1))))
     assert told["shell"] == "it was rented from another computer, whose key alone opens it"
+
+
+@dataclass
+class Reaching(ProvisionerDouble):
+    """Looks, while a machine is waited for, at what the journal says of it then."""
+
+    home: Path = Path()
+    seen: list[str] = field(default_factory=list)
+    closed: int = 0
+    listed: list[Lease] = field(default_factory=list)
+
+    async def host(self, lease: Lease) -> Any:
+        self.seen += [machine.client for machine in journalled(Ledger(self.home))]
+        return SimpleNamespace(notes=("a note",), close=self.close)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def owned(self, owner: str) -> list[Lease]:
+        return self.listed
+
+
+@pytest.fixture
+def rented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Reaching:
+    monkeypatch.setenv("RECIPE_HOME", str(tmp_path))
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    double = Reaching(home=tmp_path)
+    monkeypatch.setattr(registry, "provisioner", lambda name: double)
+    return double
+
+
+def pod(home: Path, run: str, url: str | None = None) -> Lease:
+    """One that was made, and whose update has not come to its end."""
+    name, details = f"recipe-ana-{run}", in_stack("recipe-gpu-pod", "main")
+    lease = Lease(provider="pulumi", name=name, run_id=run, id=f"id-of-{run}", price_usd_per_h=0.44, details=details)
+    lease = in_backend(lease, url) if url else lease
+    Journal(Ledger(home).path).created(lease)
+    return lease
+
+
+def test_a_pod_is_minded_while_it_is_waited_for_and_then_held(rented: Reaching) -> None:
+    lease = pod(rented.home, "one")
+    put_out = {"lease": lease_data(lease)}
+    asyncio.run(gpu_pod.after_up(StackRef("gpu_pod"), {}, put_out, {}, lambda _: None))
+    assert rented.seen == ["running"]
+    (machine,) = journalled(Ledger(rented.home))
+    assert (machine.client, machine.state, machine.held_by) == ("gone", "reached", "gpu_pod")
+    assert rented.closed == 1
+
+
+def test_a_host_is_closed_though_whoever_hears_of_it_fails(rented: Reaching) -> None:
+    put_out = {"lease": lease_data(pod(rented.home, "one"))}
+
+    def fails(line: str) -> None:
+        if line == "a note":
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        asyncio.run(gpu_pod.after_up(StackRef("gpu_pod"), {}, put_out, {}, fails))
+    assert rented.closed == 1
+
+
+def test_pods_that_another_backend_has_are_told_of(rented: Reaching) -> None:
+    ref, ours = StackRef("gpu_pod"), pod(rented.home, "ours")
+    pod(rented.home, "theirs", "s3://theirs")
+    rented.listed = [ours, Lease(provider="runpod", name="recipe-ana-strange", run_id="strange", id="x9")]
+
+    def warned(ref: StackRef, put_out: dict[str, Any]) -> list[str]:
+        return asyncio.run(gpu_pod.warnings(ref, {}, put_out, {"RECIPE_OWNER": "ana"}))
+
+    theirs, strange = warned(ref, {})
+    assert theirs.startswith("pod id-of-theirs (recipe-ana-theirs) at $0.44/h until ")
+    assert theirs.endswith("is of a stack gpu_pod too, whose state lies in s3://theirs: recipe down theirs ends it")
+    assert strange.startswith("pod x9 (recipe-ana-strange)")
+    assert strange.endswith("was not rented from here: recipe reap shows it")
+    assert warned(ref, {"lease": lease_data(ours)}) == [theirs]
+    assert warned(StackRef("gpu_pod", "team"), {"lease": lease_data(ours)}) == []
