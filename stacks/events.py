@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from stacks.values import Changes, Step
+from stacks.values import INNER_KINDS, Changes, Step
 
 if TYPE_CHECKING:
     from pulumi.automation.events import EngineEvent, StepEventMetadata
@@ -30,8 +30,6 @@ _DOING = {
     "create-replacement": ("makes a new", "made a new"),
     "delete-replaced": ("deletes the old", "deleted the old"),
 }
-_QUIET = frozenset({"UniqueName", "PodName", "VolumeName", "Stack"})
-"""Kinds that are no news to anybody."""
 
 
 class Steps:
@@ -85,7 +83,7 @@ class Steps:
 
     def _say(self, metadata: StepEventMetadata, what: str, more: str = "") -> None:
         kind = kind_of(metadata.type)
-        if kind not in _QUIET:
+        if kind not in INNER_KINDS and not _is_engines(metadata.type):
             self._said(f"{what} {kind} {name_of(metadata.urn)}{more}")
 
     def _diagnosed(self, severity: str, message: str) -> None:

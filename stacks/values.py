@@ -16,6 +16,12 @@ Heard = Callable[[str], None]
 INPUTS = "recipe_inputs"
 """The stack output that keeps what the program was run with, so that a colleague can go on from it."""
 
+INNER_KINDS = frozenset({"UniqueName", "PodName", "VolumeName"})
+"""Kinds of resources that cost nothing, and that nobody asked for: the names of what people ask for."""
+
+INNER_KINDS = frozenset({"UniqueName", "PodName", "VolumeName"})
+"""Kinds of resources that cost nothing, and that nobody asked for."""
+
 HIDDEN = "[secret]"
 """What Pulumi shows in a secret's place."""
 

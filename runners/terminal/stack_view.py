@@ -15,14 +15,12 @@ from rich.text import Text
 from runners.terminal.cells import plain
 from runners.terminal.layout import labelled, width_of
 from runners.terminal.words import clock_time
-from stacks.values import Changes, Step
+from stacks.values import INNER_KINDS, Changes, Step
 
 _SIGNS = {"create": "+", "update": "~", "replace": "-/+", "delete": "-"}
 _STYLES = {"create": "green", "update": "yellow", "replace": "magenta", "delete": "red"}
 _SUMS = {"create": "to create", "update": "to change", "replace": "to replace", "delete": "to delete"}
-_INNER = frozenset({"UniqueName", "PodName", "VolumeName"})
-"""Kinds that cost nothing, and that nobody asked for."""
-_BEARERS = _INNER - {"UniqueName"}
+_BEARERS = INNER_KINDS - {"UniqueName"}
 """What bears such a name ends with it, also where the state knows of no such thing."""
 
 
@@ -55,7 +53,7 @@ def changes_lines(
     `reasons` say, each behind its label, why something is replaced; else the names of what differs do.
     """
     changing = [step for step in changes.steps if step.op in _SIGNS]
-    shown = [step for step in changing if step.type not in _INNER]
+    shown = [step for step in changing if step.type not in INNER_KINDS]
     shown = shown or [step for step in changing if step.op == "delete" and step.type in _BEARERS]
     kind, name = (max((len(part(step)) for step in shown), default=0) for part in (_kind, _name))
     for step in shown:
@@ -76,7 +74,9 @@ def changes_lines(
 
 
 def _total(changes: Changes) -> str:
-    counted = {op: sum(step.op == op and step.type not in _INNER for step in changes.steps) for op in (*_SUMS, "same")}
+    counted = {
+        op: sum(step.op == op and step.type not in INNER_KINDS for step in changes.steps) for op in (*_SUMS, "same")
+    }
     sums = [f"{count} {_SUMS[op]}" for op, count in counted.items() if op in _SUMS and count]
     same = f"{counted['same']} unchanged" if counted["same"] else ""
     return ", ".join(filter(None, [*sums, same]))

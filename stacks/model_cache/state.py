@@ -13,6 +13,7 @@ from typing import Any
 from provisioners.contract import Site
 from stacks.asking import asked_of
 from stacks.automation import stacks
+from stacks.events import kind_of
 from stacks.model_cache.values import Held, merged
 from stacks.reference import StackRef
 from stacks.values import HIDDEN, StackFailed
@@ -85,7 +86,7 @@ async def cache(site: Site, ref: StackRef) -> Known:
 def _known(ref: StackRef, resources: Sequence[Mapping[str, Any]]) -> Known:
     found: dict[str, list[Mapping[str, Any]]] = {}
     for one in resources:
-        found.setdefault(str(one["type"]).rpartition(":")[2], []).append(one)
+        found.setdefault(kind_of(str(one["type"])), []).append(one)
     names, volumes = found.get("VolumeName", []), found.get("Volume", [])
     bearing = [one.get("outputs") or {} for one in (*names, *volumes)]
     volume = next((one.get("outputs") or {} for one in volumes), {})
