@@ -130,7 +130,7 @@ def test_nobody_who_asks_is_a_reason_to_let_go(recipe: Command) -> None:
 
 
 def test_the_runs_own_limit_ends_the_keeping_too(recipe: Command) -> None:
-    ended = recipe("up", "local-smoke", "--keep", "--set", "limits.max_duration=8s")
+    ended = recipe("up", "local-smoke", "--keep", "--set", "limits.max_duration=15s")
     assert ended.returncode == 0, ended.stderr
     assert "its time is over" in ended.stderr
     assert result_of(recipe.run_folder())["outcome"]["status"] == "completed"

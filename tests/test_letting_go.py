@@ -144,11 +144,11 @@ def test_when_the_client_is_killed_its_engine_goes_too(recipe: Command, book: Pa
 
 
 def test_a_run_stops_before_it_costs_more_than_it_may(recipe: Command, book: Path) -> None:
-    limits = ["--set", "resources.price_per_hour=3600", "--max-cost", "6", "--force", "budget"]
+    limits = ["--set", "resources.price_per_hour=3600", "--max-cost", "12", "--force", "budget"]
     ended = recipe("up", "local-smoke", "--set", f"workload.inputs=[{book}]", *limits)
     assert ended.returncode == 7, ended.stderr
     assert "limits.max_cost" in ended.stdout
-    assert result_of(recipe)["cost"]["total_usd"] <= 6
+    assert result_of(recipe)["cost"]["total_usd"] <= 12
 
 
 def test_a_launch_that_outlasts_its_deadline_is_an_engine_that_failed(recipe: Command, silent_url: str) -> None:
@@ -170,7 +170,7 @@ def test_a_preparation_that_outlasts_its_deadline_is_a_command_that_failed(recip
 
 
 def test_a_drive_that_outlasts_max_duration_is_a_workload_that_failed(recipe: Command, book: Path) -> None:
-    ended = recipe("up", "local-smoke", "--set", f"workload.inputs=[{book}]", "--set", "limits.max_duration=3s")
+    ended = recipe("up", "local-smoke", "--set", f"workload.inputs=[{book}]", "--set", "limits.max_duration=8s")
     assert ended.returncode == 7, ended.stderr
     assert "limits.max_duration" in ended.stdout
     result = result_of(recipe)

@@ -43,10 +43,13 @@ class RunPod:
     url: str
     key: str
     root: Path
+    pace: float = 1.0
+    """How many times the usual one its clients' patience is."""
 
     @property
     def env(self) -> dict[str, str]:
-        return {"RECIPE_RUNPOD_URL": self.url, "RUNPOD_API_KEY": self.key}
+        """What makes a process its client."""
+        return {"RECIPE_RUNPOD_URL": self.url, "RUNPOD_API_KEY": self.key, "RECIPE_RUNPOD_PACE": str(self.pace)}
 
     def ledger(self) -> list[dict[str, Any]]:
         """Every pod that ever was."""
@@ -132,7 +135,7 @@ class RunPod:
 
 
 @contextmanager
-def emulated(root: Path, *, image: Path | None = None, **faults: Any) -> Iterator[RunPod]:
+def emulated(root: Path, *, image: Path | None = None, pace: float = 1.0, **faults: Any) -> Iterator[RunPod]:
     """While entered, a RunPod on loopback; its pods end with it."""
     command = [sys.executable, "-m", "provisioners.rehearsal", "--root", str(root), "--faults", json.dumps(faults)]
     command += ["--image-path", str(image)] if image else []
@@ -140,7 +143,7 @@ def emulated(root: Path, *, image: Path | None = None, **faults: Any) -> Iterato
     try:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        yield RunPod(said["url"], said["key"], root)
+        yield RunPod(said["url"], said["key"], root, pace)
     finally:
         process.terminate()
         process.wait(60)

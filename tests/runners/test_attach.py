@@ -28,7 +28,8 @@ def test_nothing_is_created_and_the_machine_is_let_go_at_the_end(bench: Bench) -
     entry = bench.dies()
     result = bench.run(adopted=entry)
     assert (result["outcome"]["status"], result["exit_code"]) == ("completed", 0)
-    assert bench.machine.calls == ["host", "ready_for", "fetch", "destroy"]
+    changing = [call for call in bench.machine.calls if call != "observe"]  # a slow client looks at it meanwhile
+    assert changing == ["host", "ready_for", "fetch", "destroy"]
     assert bench.machine.orders == []
     assert bench.journal.state(entry.lease.name) == "gone"
     assert result["release"] == {"name": entry.lease.name, "state": "gone", "proof": "it is not listed any more"}
