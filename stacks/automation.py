@@ -68,6 +68,8 @@ class Managed:
         backend = backend_of(site)
         engine = await in_thread(need, site)
         folder = work_dir(site, project, name)
+        # Its key may be that of an earlier stack of this name, which a colleague has made anew: the state has its own.
+        (folder / f"Pulumi.{name}.yaml").unlink(missing_ok=True)
         env = engine_env(site, backend, folder)
         log = Log(log_of(site, project, name), mask_of(env))
 

@@ -21,7 +21,7 @@ from stacks.backend import work_dir
 from stacks.engine import Engine
 from stacks.log import log_of
 from stacks.reference import StackRef
-from stacks.values import INPUTS, StackFailed
+from stacks.values import INPUTS, Secret, StackFailed
 from tests.stacks.test_automation import PROJECT, opened, site
 from tests.stacks.things import SECRET, program
 
@@ -96,6 +96,26 @@ def test_a_colleagues_first_update_goes_on_with_the_states_own_key(site: Site, t
 
     asyncio.run(life())
     assert salt(theirs) == salt(ours)
+
+
+def test_a_stack_that_a_colleague_has_made_anew_is_read_with_its_own_key(site: Site, tmp_path: Path) -> None:
+    """What lies here of the one before it says nothing any more."""
+    team = {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "one that we all know"}
+    ours = site_of({**site.env, **team})
+    theirs = site_of({**ours.env, "RECIPE_HOME": str(tmp_path / "elsewhere")})
+    anew = {"PULUMI_CONFIG_PASSPHRASE": "another one"}
+
+    async def life() -> None:
+        await up(ours, tmp_path)
+        managed = await Managed.open(theirs, PROJECT, "main", create=False)
+        await managed.destroy(patience_s=60)
+        await managed.remove()
+        await up(site_of({**theirs.env, **anew}), tmp_path)
+        managed = await Managed.open(site_of({**ours.env, **anew}), PROJECT, "main", create=False)
+        assert (await managed.outputs())["token"] == Secret(SECRET)
+        await managed.destroy(patience_s=60)
+
+    asyncio.run(life())
 
 
 def test_a_stack_of_this_name_in_another_backend_is_another_stack(site: Site, tmp_path: Path) -> None:
