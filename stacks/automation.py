@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from stacks.events import Steps
     from stacks.sdk import Command
 
-__all__ = ["LAST_WORD_S", "Managed", "log_of", "stacks"]
+_LAST_WORDS_SHARE = 1 / 3
+"""Of a destroy's patience, at most: what LAST_WORD_S takes of it."""
 _QUIETLY: Any = {"color": "never", "suppress_outputs": True, "suppress_progress": True}
 
 
@@ -111,7 +112,7 @@ class Managed:
 
     async def destroy(self, heard: Heard = _nobody, *, patience_s: float) -> None:
         """Delete everything in it; the stack itself stays, empty. Raises StackFailed when patience is over."""
-        last_word_s = min(LAST_WORD_S, patience_s / 3)
+        last_word_s = min(LAST_WORD_S, patience_s * _LAST_WORDS_SHARE)
         try:
             async with asyncio.timeout(patience_s - last_word_s):
                 await self._steps("destroy", heard, self._stack.destroy, last_word_s=last_word_s, show_secrets=False)

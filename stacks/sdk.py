@@ -28,7 +28,7 @@ warnings.filterwarnings("ignore", message="Error in event stream", module="pulum
 Output = Callable[[str], Any]
 
 
-class Interrupted(Exception):
+class EngineStopped(Exception):
     """No further command of the engine is begun: somebody wants it to end."""
 
 
@@ -54,7 +54,7 @@ class Command(PulumiCommand):
         on_output: Output | None = None,
         on_error: Output | None = None,
     ) -> CommandResult:
-        """As the parent's. Raises Interrupted once `interrupt` was called, unless a command is running already."""
+        """As the parent's. Raises EngineStopped once `interrupt` was called, unless a command is running already."""
         process = self._begin(args, cwd, additional_env)
         said: dict[str, list[str]] = {"out": [], "err": []}
         hidden = "--show-secrets" in args
@@ -88,7 +88,7 @@ class Command(PulumiCommand):
         env["PATH"] = os.pathsep.join([*beside, env.get("PATH", os.defpath)])
         with self._lock:
             if self._stopping:
-                raise Interrupted
+                raise EngineStopped
             self._log(f"pulumi {' '.join(argv)}")
             self._process = subprocess.Popen(
                 [self.command, *argv],

@@ -50,6 +50,10 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def asked_to_stop(site: Site) -> bool:
+    return "^C received; cancelling." in log_of(site, PROJECT, "main").read_text()
+
+
 def ops(changes: Changes) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(step.op, step.type, step.changed) for step in changes.steps]
 
@@ -163,7 +167,7 @@ def test_who_is_asked_to_stop_finishes_its_step_and_writes_it_down(site: Site, t
         working = asyncio.ensure_future(managed.up())
         await until(lambda: ledger(tmp_path) == ["create a"])
         working.cancel()
-        await asyncio.sleep(0.2)
+        await until(lambda: asked_to_stop(site))
         assert not working.done(), "it waits for the engine's last word"
         (tmp_path / "gate").unlink()
         with pytest.raises(asyncio.CancelledError):
@@ -183,7 +187,7 @@ def test_who_is_asked_twice_stops_at_once_and_leaves_no_process(site: Site, tmp_
         working = asyncio.ensure_future(managed.up())
         await until(lambda: ledger(tmp_path) == ["create a"])
         working.cancel()
-        await asyncio.sleep(0.1)
+        await until(lambda: asked_to_stop(site))
         working.cancel()
         async with asyncio.timeout(5):
             with pytest.raises(asyncio.CancelledError):
