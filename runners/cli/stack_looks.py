@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import Literal
 
 from provisioners.site import site_of
@@ -14,6 +15,7 @@ from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
 from runners.stacking.listing import rows_of
 from runners.stacking.rows import StackRow
+from runners.terminal.problems import error_document, error_lines
 from runners.terminal.stack_view import stacks_lines, volumes_lines
 from stacks import engine
 from stacks.values import NoEngine
@@ -26,27 +28,29 @@ _BEGIN = (
 
 
 async def list_all(as_json: bool) -> int:
-    """The stacks there are, and volumes of caches that none of them uses. Raises why there is no list of stacks.
+    """The stacks there are, and volumes of caches that none of them uses: those are told whatever happens to the stacks.
 
-    The volumes bill all the same, and are shown before that.
+    Raises why there is no list of stacks.
     """
     (rows, source, failed), (volumes, unasked) = await asyncio.gather(
         _stacks(), loose_volumes.volumes_there(site_of(os.environ))
     )
     why = loose_volumes.why_not(unasked)
-    if as_json and (failed is None or volumes):
-        told = None if failed is not None else [row.document() for row in rows]
-        listed = loose_volumes.rows_of(volumes)
-        print_json({"stacks": told, "source": source, "volumes": listed, "volumes_unknown": why or None})
-    screen = Screen(as_json=as_json)
-    if not as_json:
-        if failed is None:
-            screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
-        screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
-        if why and (failed is None or not isinstance(unasked, NoCredentials)):
-            screen.remark(why)
-        if source == "kept":
-            screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
+    if as_json:
+        told = {"stacks": None if failed is not None else [row.document() for row in rows], "source": source}
+        listed = {"volumes": loose_volumes.rows_of(volumes), "volumes_unknown": why or None}
+        print_json({**told, **listed, **(error_document(failed) if failed is not None else {})})
+        for line in error_lines(failed) if failed is not None else ():
+            print(line, file=sys.stderr)
+        return failed.exit_code if failed is not None else ExitCode.DONE
+    screen = Screen()
+    if failed is None:
+        screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
+    screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
+    if why and (failed is None or not isinstance(unasked, NoCredentials)):
+        screen.remark(why)
+    if source == "kept":
+        screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
     if failed is not None:
         raise failed
     return ExitCode.DONE

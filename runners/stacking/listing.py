@@ -19,7 +19,7 @@ from stacks import kept
 from stacks.asking import asked_of
 from stacks.automation import stacks
 from stacks.reference import StackRef
-from stacks.values import NoEngine, StackSummary
+from stacks.values import INNER_KINDS, NoEngine, StackSummary
 
 _AT_ONCE = 8
 
@@ -65,17 +65,18 @@ async def _told(site: Site, ref: StackRef, summary: StackSummary) -> tuple[Billi
     found = await kept.outputs_of(site, ref)
     bill, left = _bill(ref, found.values), program_of(ref).left(ref, found.values)
     unfinished = not found.whole or (not found.values and bool(summary.resources))
-    if ref.program == "gpu_pod" and bill is not None and not await _has_pod(site, ref, bill):
-        bill = replace(bill, gone=bill.gone or "its pod is gone, and another one could not be had")
+    if found.whole and bill is not None and not await _is_there(site, ref, bill):
+        bill = replace(bill, gone=bill.gone or "what it put out is gone, and nothing was made in its place")
     return bill, left, unfinished
 
 
-async def _has_pod(site: Site, ref: StackRef, bill: Billing) -> bool:
-    """Whether it is there, as far as anybody wrote it down. A stack goes on putting out what an update failed after."""
-    if any(entry.lease.id == bill.id for _, entry in in_stacks(Ledger(site.home))):
-        return True
+async def _is_there(site: Site, ref: StackRef, bill: Billing) -> bool:
+    """Whether the state has anything that could bill. What an update that failed deleted is put out all the same."""
+    if bill.gone or any(entry.lease.id == bill.id for _, entry in in_stacks(Ledger(site.home))):
+        return not bill.gone
     deployment = (await asked_of(site, ref, "stack", "export")).get("deployment") or {}
-    return any(str(one.get("type")).endswith(":GpuPod") for one in deployment.get("resources") or ())
+    kinds = {str(one.get("type")) for one in deployment.get("resources") or ()}
+    return any(not kind.startswith("pulumi:") and kind.rpartition(":")[2] not in INNER_KINDS for kind in kinds)
 
 
 def _lost(site: Site, known: Collection[StackRef]) -> list[StackRow]:

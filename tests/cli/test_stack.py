@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -16,18 +17,22 @@ from typing import Any
 
 import pytest
 
+import runners.cli.loose_volumes
 import runners.cli.stack_destroy
 import runners.cli.stack_up
 from provisioners.site import site_of
-from recipes.errors import MayStillBillError
+from provisioners.volumes import StoredVolume
+from recipes.errors import HostCommandFailed, MayStillBillError
 from runners.cli.commands.stack import complete_stacks
 from runners.cli.run import run_command
 from runners.doctor import examine
 from runners.stacking import program as programs
 from runners.stacking.billing import Billing, Replaced
+from runners.stacking.cache_volumes import CacheVolume
 from stacks import kept
+from stacks.automation import Managed
 from stacks.reference import PROGRAMS, StackRef
-from stacks.values import Changes
+from stacks.values import Changes, StackFailed, Unusable
 from tests.conftest import Command, eventually
 from tests.emulators.pulumi import pulumi_engine
 from tests.stacks import things
@@ -50,6 +55,12 @@ class Things:
         self.failed: list[list[Mapping[str, Any]]] = []
         self.until: datetime | None = None
         self.waits: Callable[[], Awaitable[None]] | None = None
+        self.proofs: list[str] = []
+        """What its provider says when it is asked itself."""
+        self.remains = ""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens while `destroy` looks."""
+        self.ended_alone: list[str] = []
 
     async def inputs(self, recipes: Sequence[Any], ref: Any, options: Any, env: Any, before: Any) -> dict[str, Any]:
         if recipes:
@@ -82,7 +93,9 @@ class Things:
         if not outputs:
             return None
         what = f"thing {outputs['text']} at $3.61/h"
-        return Billing(what=what, id="t1", usd_per_h=3.61, until=self.until, way_out="recipe down t1 ends it")
+        return Billing(
+            what=what, id=outputs["text"], usd_per_h=3.61, until=self.until, way_out="recipe down t1 ends it"
+        )
 
     def replaced(self, changes: Changes, before: Any, inputs: Any, outputs: Any) -> Replaced | None:
         step = changes.of("Thing")
@@ -95,10 +108,16 @@ class Things:
         return []
 
     def left(self, ref: Any, outputs: Any) -> str:
-        return ""
+        self.meanwhile()
+        return self.remains
 
     async def after_destroy(self, ref: Any, outputs: Any, env: Any, *, alone: bool = False) -> list[str]:
-        return []
+        self.ended_alone += [outputs["text"]] if alone else []
+        return self.proofs
+
+    def state(self) -> Path:
+        (found,) = (self.at / "home" / "pulumi" / "state").rglob("stacks/**/main.json")
+        return found
 
     def ledger(self) -> list[str]:
         found = (self.at / "ledger").read_text().splitlines() if (self.at / "ledger").exists() else []
@@ -201,13 +220,17 @@ def test_json_is_one_document(stack: Things, typed: Callable[..., Ended]) -> Non
     assert json.loads(typed("outputs", "gpu_pod", "--json")[1])["source"] == "pulumi"
     (row,) = json.loads(typed("list", "--json")[1])["stacks"]
     assert (row["stack"], row["says"], row["busy"]) == ("gpu_pod", "thing a at $3.61/h", None)
-    what = {"what": "thing a at $3.61/h", "id": "t1", "usd_per_h": 3.61, "usd_per_month": None, "until": None}
+    what = {"what": "thing a at $3.61/h", "id": "a", "usd_per_h": 3.61, "usd_per_month": None, "until": None}
     assert row["bills"] == what
     assert json.loads(typed("destroy", "gpu_pod", "--yes", "--json")[1])["proofs"] == ["looked for twice"]
 
 
 @real
-def test_nothing_is_changed_where_nobody_can_be_asked(stack: Things, typed: Callable[..., Ended]) -> None:
+@pytest.mark.parametrize("stdin", [io.StringIO(), None], ids=["no terminal", "closed"])
+def test_nothing_is_changed_where_nobody_can_be_asked(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, stdin: io.StringIO | None
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
     code, out, err = typed("up", "gpu_pod", "local-smoke")
     assert code == 2
     assert "+   create   Thing   thing" in out
@@ -267,14 +290,17 @@ def test_the_end_of_what_is_typed_is_a_no_on_a_line_of_its_own(
 
 
 @real
-def test_whoever_stops_waiting_is_told_what_bills(stack: Things, typed: Callable[..., Ended]) -> None:
-    async def interrupted() -> None:
+@pytest.mark.parametrize("why", ["signal", "failure"])
+def test_whoever_stops_waiting_is_told_what_bills(stack: Things, typed: Callable[..., Ended], why: str) -> None:
+    async def stopped() -> None:
+        if why == "failure":
+            raise HostCommandFailed("ssh-keygen is not there")
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.Event().wait()
 
-    stack.waits = interrupted
+    stack.waits = stopped
     code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
-    assert code == 130
+    assert code == (130 if why == "signal" else 5)
     told = " ".join(err.split())
     ways = "recipe stack up gpu_pod local-smoke goes on, recipe stack destroy gpu_pod ends it"
     assert f"thing a at $3.61/h is there; {ways}" in told
@@ -282,12 +308,51 @@ def test_whoever_stops_waiting_is_told_what_bills(stack: Things, typed: Callable
 
 
 @real
-def test_a_failure_is_what_it_is_and_what_stays_is_told(stack: Things, typed: Callable[..., Ended]) -> None:
+@pytest.mark.parametrize("other", ["", "b"], ids=["still ours", "another's by now"])
+def test_an_update_gives_up_what_it_made_itself(stack: Things, typed: Callable[..., Ended], other: str) -> None:
+    async def unusable() -> None:
+        if other:
+            whole = json.loads(stack.state().read_text())
+            (its,) = [one for one in whole["checkpoint"]["latest"]["resources"] if one["type"].endswith(":Stack")]
+            its["outputs"]["text"] = other
+            stack.state().write_text(json.dumps(whole))
+        raise Unusable("it cannot be reached")
+
+    stack.waits, stack.proofs = unusable, ["asked for itself"]
+    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    assert code == 4
+    assert "it cannot be reached; it was let go: asked for itself" in err
+    assert ("somebody else has changed stack gpu_pod meanwhile, which holds thing b at $3.61/h" in err) is bool(other)
+    assert stack.ledger() == (["create a"] if other else ["create a", "delete a"])
+    assert stack.ended_alone == (["a"] if other else [])
+
+
+@real
+def test_a_failure_is_what_it_is_and_what_stays_is_told(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stack.does = "fail:NoCapacity"
     code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
     assert code == 4
     assert err.splitlines()[-2:] == ["error: no more of it for ***", "next:  try another"]
     assert stack.failed == [[]]
+
+    stack.does, stack.remains = "fail:Unsettled", "thing ? at $3.61/h"
+    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    assert code == 9, "nobody knows whether it is there"
+    assert "error: no more of it for ***; thing ? at $3.61/h may bill" in err
+    assert (
+        "next:  recipe stack up gpu_pod local-smoke goes on, recipe stack destroy gpu_pod ends it; try another" in err
+    )
+
+    async def broken(*_: object) -> list[str]:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(stack, "after_failure", broken)
+    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    assert code == 4
+    assert "nobody could see what it has left: disk full" in err
+    assert "error: no more of it for ***" in err, "what comes after it hides no error"
 
 
 @real
@@ -314,6 +379,76 @@ def test_a_signal_lets_the_step_end_and_says_what_bills(stack: Things, typed: Ca
 
 
 @real
+def test_whoever_stops_a_destroy_is_told_what_may_bill(stack: Things, typed: Callable[..., Ended]) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    gate = stack.at / "gate"
+    gate.touch()
+
+    def interrupt() -> None:
+        eventually(lambda: "delete a" in stack.ledger())
+        os.kill(os.getpid(), signal.SIGINT)
+        gate.unlink()
+
+    other = threading.Thread(target=interrupt)
+    other.start()
+    code, _, err = typed("destroy", "gpu_pod", "--yes")
+    other.join()
+    assert code == 9
+    assert err.splitlines()[-2:] == [
+        "error: NOT PROVEN GONE: thing a at $3.61/h: interrupted before it was done",
+        "next:  recipe stack destroy gpu_pod goes on",
+    ]
+
+
+@real
+def test_what_somebody_else_has_destroyed_meanwhile_is_proven_gone(stack: Things, typed: Callable[..., Ended]) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    stack.meanwhile, stack.proofs = lambda: stack.state().unlink(missing_ok=True), ["asked for itself"]
+    code, out, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "gone   asked for itself"
+
+
+@real
+def test_a_stack_whose_passphrase_is_lost_is_ended_without_pulumi_and_forgotten(
+    stack: Things, typed: Callable[..., Ended]
+) -> None:
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    (stack.at / "home" / "pulumi" / "passphrase").write_text("another")
+    code, _, err = typed("up", "gpu_pod")
+    assert code == 2
+    assert "without it recipe stack destroy gpu_pod ends what it holds, and forgets the stack" in err
+    code, out, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 9, "nobody has proven it"
+    assert "ends      thing a at $3.61/h" in out
+    assert "NOT PROVEN GONE: thing a at $3.61/h: stack gpu_pod was encrypted with another passphrase" in err
+    stack.proofs = ["asked for itself"]
+    code, out, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "gone   asked for itself"
+    assert typed("list")[1].splitlines()[0] == "no stacks yet"
+
+
+@real
+def test_a_stack_that_cannot_be_forgotten_hides_neither_a_proof_nor_an_error(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(*_: object, **__: object) -> None:
+        raise StackFailed("it is locked")
+
+    monkeypatch.setattr(Managed, "remove", locked)
+    code, _, err = typed("up", "gpu_pod", "local-smoke")
+    assert code == 2
+    assert "the empty stack gpu_pod stays: it is locked" in err
+    assert "nothing was changed: nobody can be asked here" in err
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    code, out, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 0
+    assert out.splitlines()[-1] == "gone   looked for twice"
+    assert "the stack stays, and holds nothing that bills: it is locked" in err
+
+
+@real
 def test_what_is_not_proven_gone_is_told_with_its_price(
     stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,8 +472,13 @@ def test_what_is_not_proven_gone_is_told_with_its_price(
 @real
 def test_a_state_that_cannot_be_read_hides_nothing_that_bills(stack: Things, typed: Callable[..., Ended]) -> None:
     typed("up", "gpu_pod", "local-smoke", "--yes")
-    (state,) = (stack.at / "home" / "pulumi" / "state").rglob("stacks/**/main.json")
+    state = stack.state()
     whole = state.read_text()
+    without = json.loads(whole)
+    resources = without["checkpoint"]["latest"]["resources"]
+    resources[:] = [one for one in resources if not one["type"].endswith(":Thing")]
+    state.write_text(json.dumps(without))
+    assert typed("list")[1].startswith("gpu_pod   bills nothing: what it put out is gone"), "as after a failed update"
     state.write_text(whole[:300])
     code, _, err = typed("destroy", "gpu_pod", "--yes")
     assert code == 9
@@ -401,6 +541,12 @@ def test_a_lock_of_another_machine_is_lifted_when_somebody_says_so(
     assert code == 4
     assert "gpu_pod is being changed by" in err
     assert "recipe stack unlock gpu_pod" in err
+    assert len(stack.failed) == 1, "whoever began nothing ends nothing"
+    stack.remains = "thing ? at $1.00/h"
+    code, _, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 9
+    assert "NOT PROVEN GONE: thing a at $3.61/h and thing ? at $1.00/h: stack gpu_pod is being changed by" in err
+    stack.remains = ""
     assert typed("unlock", "gpu_pod")[0] == 2, "not unasked"
     assert typed("unlock", "gpu_pod", "--yes")[0] == 0
     assert typed("up", "gpu_pod", "local-smoke", "--yes")[0] == 0
@@ -418,6 +564,30 @@ def test_without_an_engine_there_is_one_sentence(recipe: Command, words: tuple[s
     ended = plainly(recipe, *words)
     assert ended.returncode == 4
     assert ended.stderr.splitlines() == ["error: Pulumi's engine is not on this machine", WAY_OUT]
+
+
+def test_volumes_are_told_where_no_stack_can_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume = StoredVolume(id="v1", name="recipe-cache-main-20261122-002055-5a64", size_gb=10, region="EU-RO-1")
+    why = "Pulumi's engine is not on this machine"
+    ref = StackRef("model_cache")
+    one = CacheVolume(volume=volume, provisioner="runpod", usd_per_month=0.7, state="unknown", ref=ref, why=why)
+
+    async def volumes_there(site: object) -> tuple[list[CacheVolume], None]:
+        return [one], None
+
+    monkeypatch.setattr(runners.cli.loose_volumes, "volumes_there", volumes_there)
+    monkeypatch.setenv("RECIPE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert run_command("stack", ["list"]) == 4
+    written = capsys.readouterr()
+    assert written.out.startswith("volume   v1, 10 GB in EU-RO-1, $0.70/month")
+    assert written.err.splitlines() == [f"error: {why}", WAY_OUT]
+    assert run_command("stack", ["list", "--json"]) == 4
+    told = json.loads(capsys.readouterr().out)
+    assert (told["stacks"], [row["id"] for row in told["volumes"]]) == (None, ["v1"])
+    assert told["error"]["message"] == why
 
 
 def test_install_without_a_network_says_so(recipe: Command) -> None:
