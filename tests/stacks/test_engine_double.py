@@ -21,12 +21,7 @@ from tests.emulators.pulumi import DOUBLE, ROOT
 from tests.stacks.bench import Bench, everything_below, failure, let_go, pipe
 from tests.stacks.dynamic_things import Thing
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.filterwarnings(
-        "ignore::pytest.PytestUnraisableExceptionWarning"
-    ),  # the SDK, when its engine ends first
-]
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ With RECIPE_TEST_PULUMI, the path of the real command, that stands in its place 
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -108,9 +110,25 @@ needs_real_pulumi = pytest.mark.skipif(
 
 
 @pytest.fixture
-def pulumi_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def pulumi_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The engine on this process's PATH, for pulumi.automation in the test's own process."""
-    return live_in(pulumi_on_path(tmp_path / "pulumi"), monkeypatch)
+    yield live_in(pulumi_on_path(tmp_path / "pulumi"), monkeypatch)
+    end_programs()
+
+
+def end_programs() -> None:
+    """Ends the programs whose engine was killed: the SDK leaves them in event loops that it has stopped.
+
+    Whatever is left of them would complain when it is collected, in whichever test that is.
+    """
+    for loop in [one for one in gc.get_objects() if issubclass(type(one), asyncio.AbstractEventLoop)]:
+        tasks = set() if loop.is_closed() or loop.is_running() else asyncio.all_tasks(loop)
+        if any(getattr(task.get_coro(), "__name__", "") == "run_in_stack" for task in tasks):
+            loop.set_exception_handler(lambda *_: None)  # the SDK's stops the loop
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.wait(tasks, timeout=10))
+            loop.close()
 
 
 def live_in(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
