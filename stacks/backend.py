@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 import sys
@@ -17,6 +18,8 @@ from recipes.errors import UsageError
 from stacks import agreed, report
 
 BACKEND_URL = "PULUMI_BACKEND_URL"
+OWN = "own"
+"""What our own backend is called in names of files."""
 _PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 (a variable's name)
 _PASSPHRASE_FILE = f"{_PASSPHRASE}_FILE"
 _HANDED_ON = (BACKEND_URL, _PASSPHRASE, _PASSPHRASE_FILE, "PULUMI_ACCESS_TOKEN", "PULUMI_API", "PULUMI_HOME")
@@ -113,8 +116,8 @@ def refusal(site: Site, stack: str, said: str) -> UsageError | None:
 
 
 def where(site: Site) -> str:
-    """What people call the backend. Nothing is made, and nothing is missed."""
-    return shown(site.env.get(BACKEND_URL) or f"file://{pulumi_home(site) / 'state'}")
+    """What people call the backend, however it is spelled. Nothing is made, and nothing is missed."""
+    return shown(_spelled_once(site.env.get(BACKEND_URL) or f"file://{pulumi_home(site) / 'state'}"))
 
 
 def shown(url: str) -> str:
@@ -126,8 +129,16 @@ def key_of(site: Site) -> str:
     """The backend in names of files here: two of them may have stacks of the same name. Nothing secret is in it."""
     url = site.env.get(BACKEND_URL)
     if not url:
-        return "own"
-    return hashlib.sha256(_USER.sub("//", url).rstrip("/").encode()).hexdigest()[:8]
+        return OWN
+    return hashlib.sha256(_USER.sub("//", _spelled_once(url)).encode()).hexdigest()[:8]
+
+
+def _spelled_once(url: str) -> str:
+    """The same place by one name: without a slash at its end, and a file's without detours."""
+    place, question, query = url.partition("?")
+    if place.startswith("file:///"):
+        place = f"file:///{os.path.normpath(place.removeprefix('file://')).lstrip('/')}"
+    return place.rstrip("/") + question + query
 
 
 def pulumi_home(site: Site) -> Path:

@@ -14,7 +14,7 @@ import stacks
 from provisioners.site import site_of
 from recipes.errors import UsageError
 from stacks import agreed, report
-from stacks.backend import backend_of, drop_copies, engine_env, key_of, refusal, shown, work_dir
+from stacks.backend import backend_of, drop_copies, engine_env, key_of, refusal, shown, where, work_dir
 
 HOSTILE = (
     "PULUMI_SKIP_CHECKPOINTS",
@@ -172,6 +172,10 @@ def test_two_backends_are_told_apart_in_names_of_files(tmp_path: Path) -> None:
 
     urls = ["", "s3://team", "s3://team?endpoint=minio", "file:///team", "file:///other"]
     assert len({key(url) for url in urls}) == len(urls)
+    same = ["file:///team", "file:///team/", "file:////team", "file:///other/../team/."]
+    assert len({key(url) for url in same}) == 1, "however it is spelled"
+    assert {where(site_of({"RECIPE_HOME": "/", "PULUMI_BACKEND_URL": url})) for url in same} == {"file:///team"}
+    assert where(site_of({"RECIPE_HOME": "/", "PULUMI_BACKEND_URL": "s3://team/a/?region=x"})) == "s3://team/a"
     assert key("postgres://me:secret@host/db") == key("postgres://you:hidden@host/db/"), "of one, whoever asks it"
 
 
