@@ -68,18 +68,22 @@ def forget(site: Site, ref: StackRef) -> None:
 
 def kept(site: Site, ref: StackRef) -> Kept | None:
     """What this machine last saw of a stack in the backend of now; None if nothing."""
+    found = _read(_path(site, ref), ref)
+    return found if found is not None and found.backend == where(site) else None
+
+
+def _read(path: Path, ref: StackRef) -> Kept | None:
     try:
-        told = json.loads(_path(site, ref).read_text(encoding="utf-8"))
+        told = json.loads(path.read_text(encoding="utf-8"))
         found = Kept(
             at=datetime.fromisoformat(told["at"]),
             backend=told["backend"],
             values=dict(told["outputs"]),
             inputs=told["inputs"],
         )
-        is_it = told["stack"] == str(ref) and found.backend == where(site)
+        return found if told["stack"] == str(ref) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if is_it else None
 
 
 def all_kept(site: Site) -> list[tuple[StackRef, Kept]]:
@@ -90,6 +94,18 @@ def all_kept(site: Site) -> list[tuple[StackRef, Kept]]:
         ref = StackRef(program, name)
         if program in PROGRAMS and (one := kept(site, ref)) is not None:
             found.append((ref, one))
+    return found
+
+
+def kept_of_others(site: Site) -> list[tuple[Path, StackRef, Kept]]:
+    """The stacks that this machine has seen in other backends, each with the file that says so."""
+    found = []
+    for path in sorted((site.home / "stacks").glob("*/*.*.json")):
+        program, _, name = path.stem.partition(".")
+        if program not in PROGRAMS or path.parent.name == key_of(site):
+            continue
+        if (one := _read(path, ref := StackRef(program, name))) is not None:
+            found.append((path, ref, one))
     return found
 
 

@@ -59,6 +59,8 @@ async def destroy_volume(ref: StackRef, volume_id: str, *, yes: bool, as_json: b
     async with screen.heeding_signals(f"recipe stack destroy {ref} --volume {volume_id}"):
         with screen.happening(f"looks for volume {volume_id}"):
             one = _meant(ref, volume_id, await cache_volumes(site))
+        if one.state == "elsewhere" and yes:
+            raise UsageError(f"volume {volume_id} is {one.says}", advice=f"{one.command} ends it")
         screen.print([f"-   delete   {one} ({one.volume.name})", f"    {one.says}; whatever lies on it is lost"])
         if not await screen.agreed("delete this", yes=yes):
             if as_json:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from provisioners.contract import Site
@@ -13,19 +15,46 @@ from provisioners.named import underlying_of
 from provisioners.volumes import StoredVolume, VolumeKeeper
 from recipes.errors import NoCredentials, NoMachine, RecipeError, UsageError
 from runners import registry
-from runners.stack_volumes import keeper_of
+from runners.stack_volumes import held_in, keeper_of
 from stacks import kept
+from stacks.backend import OWN
 from stacks.model_cache.state import Known, caches
-from stacks.model_cache.values import is_of, stack_in
+from stacks.model_cache.values import is_of, named, stack_in
 from stacks.reference import USUAL, StackRef
 from stacks.values import NoSuchStack
 
 _PATIENCE_S = 30.0
-State = Literal["held", "unfinished", "twin", "stray", "unknown"]
+State = Literal["held", "unfinished", "twin", "elsewhere", "stray", "unknown"]
 """held: a stack's. unfinished: asked for by an update that could not write it down. twin: another of a stack's name.
 
-stray: held by no stack of this backend. unknown: nobody can say, since the stacks could not be asked.
+elsewhere: this machine has seen a stack of another backend hold it. stray: held by no stack of this backend. unknown:
+nobody can say, since the stacks could not be asked.
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Elsewhere:
+    """What this machine has seen of a volume's stack in another backend."""
+
+    ref: StackRef
+    seen: kept.Kept
+    note: Path
+    own: bool
+    """That of this RECIPE_HOME."""
+
+    @property
+    def command(self) -> str:
+        """What ends it."""
+        backend = "env -u PULUMI_BACKEND_URL" if self.own else f"PULUMI_BACKEND_URL={shlex.quote(self.seen.backend)}"
+        return f"{backend} recipe stack destroy {self.ref}"
+
+    def __str__(self) -> str:
+        held = held_in(self.seen.values)
+        what = f", holding {', '.join(named(one.data()) for one in held)}" if held else ""
+        return (
+            f"held by stack {self.ref} of {self.seen.backend}, as this machine saw it at {self.seen.at:%Y-%m-%d %H:%M} "
+            f"UTC{what}; if that state is lost, remove {self.note} first"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +69,7 @@ class CacheVolume:
     """The stack that holds it; for which it was made, as its name says, where none does."""
     why: str = ""
     """Why nobody can say."""
+    elsewhere: _Elsewhere | None = None
 
     @property
     def is_loose(self) -> bool:
@@ -49,6 +79,8 @@ class CacheVolume:
     @property
     def command(self) -> str:
         """What ends it."""
+        if self.elsewhere is not None:
+            return self.elsewhere.command
         if self.state in ("held", "unfinished"):
             return f"recipe stack destroy {self.ref}"
         return f"recipe stack destroy {self.ref} --volume {self.volume.id}"
@@ -67,6 +99,8 @@ class CacheVolume:
                 return f"of stack {self.ref}, whose update did not come to its end"
             case "twin":
                 return f"a second one called {self.volume.name}, which stack {self.ref} does not use"
+            case "elsewhere":
+                return str(self.elsewhere)
             case "stray":
                 return "held by no stack here: of a state that was lost, or of one that is kept elsewhere"
             case _:
@@ -98,7 +132,22 @@ async def cache_volumes(site: Site) -> list[CacheVolume]:
         known = await caches(site)
     except RecipeError as error:
         known, why = _seen_here(site), error.message
-    return [_judged(name, keeper, volume, known, why) for name, keeper, volume in listed]
+    found = [_judged(name, keeper, volume, known, why) for name, keeper, volume in listed]
+    seen = _seen_elsewhere(site)
+    return [_of_another(one, seen[one.volume.id]) if one.is_loose and one.volume.id in seen else one for one in found]
+
+
+def _seen_elsewhere(site: Site) -> dict[str, _Elsewhere]:
+    """Volumes of stacks that this machine has seen in other backends, by their ids."""
+    return {
+        str(seen.values["volume_id"]): _Elsewhere(ref=ref, seen=seen, note=note, own=note.parent.name == OWN)
+        for note, ref, seen in kept.kept_of_others(site)
+        if seen.values.get("volume_id")
+    }
+
+
+def _of_another(one: CacheVolume, elsewhere: _Elsewhere) -> CacheVolume:
+    return replace(one, state="elsewhere", ref=elsewhere.ref, why="", elsewhere=elsewhere)
 
 
 async def others_of(site: Site, ref: StackRef, volume_id: str) -> list[CacheVolume]:
@@ -122,7 +171,8 @@ async def taken_on_by(ref: StackRef, site: Site, asked: str, region: str | None)
         advice = "recipe stack list shows those that no stack has"
         raise UsageError(f"--volume {asked}: no model cache has left such a volume", advice=advice)
     if not one.is_loose:
-        raise UsageError(f"--volume {asked}: {one.says}", advice=f"recipe stack up {one.ref} goes on with it")
+        goes_on = one.command.replace("stack destroy", "stack up")
+        raise UsageError(f"--volume {asked}: {one.says}", advice=f"{goes_on} goes on with it")
     if one.state == "unknown":
         raise UsageError(f"--volume {asked}: {one.says}", advice="recipe stack list says more")
     twins = [other.volume.id for other in volumes if other.volume.name == one.volume.name and other is not one]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ def lose_the_state(world: World) -> str:
     made = world.up()
     assert made.returncode == 0, made.stderr + made.stdout
     volume_id: str = world.outputs()["volume_id"]
+    another_backend(world)
+    shutil.rmtree(world.recipe.home / "stacks")
+    return volume_id
+
+
+def another_backend(world: World) -> None:
     world.env["PULUMI_BACKEND_URL"] += "-another"
     Path(world.env["PULUMI_BACKEND_URL"].removeprefix("file://")).mkdir()
-    return volume_id
 
 
 def listed(world: World, **env: str) -> dict[str, Any]:
@@ -58,6 +64,27 @@ def test_a_volume_that_no_state_knows_is_told_with_its_price_and_deleted_by_its_
     assert listed(world)["volumes"] == []
 
 
+def test_one_that_a_stack_of_another_backend_holds_is_not_without_an_owner(world: World) -> None:
+    """As this machine has seen it."""
+    assert world.up("--fill").returncode == 0
+    first, (volume_id,) = world.env["PULUMI_BACKEND_URL"], world.runpod.billing_volumes
+    another_backend(world)
+    (row,) = listed(world)["volumes"]
+    assert (row["state"], row["command"]) == (
+        "elsewhere",
+        f"PULUMI_BACKEND_URL={first} recipe stack destroy model_cache",
+    )
+    assert row["says"].startswith(f"held by stack model_cache of {first}, as this machine saw it at 20")
+    assert ", holding me/lead: lead.gguf; if that state is lost, remove " in row["says"]
+    for words in (("stack", "destroy", "model_cache", "--volume", volume_id, "--yes"),
+                  ("stack", "up", "model_cache", str(world.file), "--volume", volume_id, "--yes")):  # fmt: skip
+        refused = world(*words)
+        assert (refused.returncode, f"of {first}" in refused.stderr.replace("\n", "")) == (2, True), refused.stderr
+    assert world.runpod.billing_volumes == [volume_id]
+    world.env["PULUMI_BACKEND_URL"] = first
+    assert world.destroy().returncode == 0
+
+
 def test_a_preview_warns_of_it_and_an_update_can_go_on_with_it(world: World) -> None:
     volume_id = lose_the_state(world)
     seen = world("stack", "preview", "model_cache", str(world.file), "--json")
@@ -69,7 +96,8 @@ def test_a_preview_warns_of_it_and_an_update_can_go_on_with_it(world: World) -> 
     assert (nothing.returncode, "no model cache has left such a volume" in nothing.stderr) == (2, True)
     went_on = world.up("--volume", volume_id)
     assert went_on.returncode == 0, went_on.stderr + went_on.stdout
-    assert "is gone on with: none is made besides it" in went_on.stdout
+    assert "is gone on with, and paid for already: none is made besides it" in went_on.stdout
+    assert "warning" not in went_on.stderr, "of the one that is taken"
     assert world.outputs()["volume_id"] == volume_id
     assert world.runpod.billing_volumes == [volume_id]
     assert [row["state"] for row in listed(world)["volumes"]] == ["held"]
