@@ -8,8 +8,9 @@ from typing import Any
 
 from provisioners.contract import Site
 from provisioners.threads import in_thread
-from stacks.backend import backend_of, engine_env, refusal, shown, work_dir
+from stacks.backend import backend_of, engine_env, refusal, where, work_dir
 from stacks.engine import ask, need
+from stacks.events import last_error, marked_error
 from stacks.masks import mask_of
 from stacks.reference import StackRef
 from stacks.values import NoSuchStack, StackFailed
@@ -41,11 +42,11 @@ async def _asked(site: Site, project: str, argv: Sequence[str], what: str, ref: 
         raise refused
     try:
         if code:
-            raise ValueError(err.strip() or f"exit {code}")
+            raise ValueError(last_error([marked_error(err)]) or f"exit {code}")
         return json.loads(out)
     except ValueError as error:
         message = f"pulumi {what}: {mask_of(env)(str(error))}"
-        raise StackFailed(message, advice=f"see whether {shown(backend.url)} can be reached") from error
+        raise StackFailed(message, advice=f"see whether {where(site)} can be reached, and read") from error
 
 
 def no_such_stack(ref: StackRef) -> NoSuchStack:

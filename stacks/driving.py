@@ -107,7 +107,7 @@ class Driver:
         """The error as what it is."""
         from pulumi.automation.errors import ConcurrentUpdateError, StackNotFoundError
 
-        from stacks.events import last_error
+        from stacks.events import last_error, marked_error
 
         said = self.command.last.stderr if self.command.last is not None else ""
         if isinstance(error, StackNotFoundError):
@@ -121,7 +121,7 @@ class Driver:
         if refused := refusal(self._site, self._stack, said):
             return refused
         code = self.command.last.code if self.command.last is not None else 0
-        reason = last_error(errors) or last_error([_error_of(said)])
+        reason = last_error(errors) or last_error([marked_error(said)])
         if code < 0:
             reason = f"Pulumi's engine was ended by signal {-code}"
         reason = self.log.masked(reason or f"{type(error).__name__}: {error}")
@@ -142,8 +142,3 @@ class Driver:
             for name in (VARIABLE, CLIENT):
                 del self.command.env[name]
             Path(path).unlink(missing_ok=True)
-
-
-def _error_of(said: str) -> str:
-    """The line of stderr that is marked as the error, else all of it."""
-    return next((line for line in said.splitlines() if line.startswith("error: ")), said)

@@ -106,6 +106,11 @@ def last_error(texts: list[str]) -> str:
     return ""
 
 
+def marked_error(said: str) -> str:
+    """The line of what a command said that it marks as the error, else all of it."""
+    return next((line for line in said.splitlines() if line.startswith("error: ")), said)
+
+
 def kind_of(type_: str) -> str:
     """`pulumi-python:dynamic/recipe:Volume` → Volume."""
     return type_.rpartition(":")[2].rpartition("/")[2]
