@@ -17,7 +17,7 @@ import pytest
 from pulumi import automation
 
 from tests.conftest import eventually
-from tests.emulators.pulumi import DOUBLE, ROOT
+from tests.emulators.pulumi import DOUBLE, ROOT, of_the_double
 from tests.stacks.bench import Bench, everything_below, failure, let_go, pipe
 from tests.stacks.dynamic_things import Thing
 
@@ -200,6 +200,7 @@ def test_an_input_that_the_provider_refuses_is_told(bench: Bench) -> None:
     assert bench.told() == []
 
 
+@of_the_double
 def test_what_the_double_does_not_know_it_refuses(bench: Bench) -> None:
     said = failure(bench.stack(lambda: Thing("a", pulumi.ResourceOptions(import_="a-1")) and None))
     assert "error: the double knows no importId" in said

@@ -109,6 +109,9 @@ needs_real_pulumi = pytest.mark.skipif(
 )
 
 
+of_the_double = pytest.mark.skipif("RECIPE_TEST_PULUMI" in os.environ, reason="says something of the double alone")
+
+
 @pytest.fixture
 def pulumi_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The engine on this process's PATH, for pulumi.automation in the test's own process."""

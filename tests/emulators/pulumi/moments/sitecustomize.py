@@ -20,15 +20,17 @@ if "pulumi.dynamic" in sys.orig_argv and {"ENGINE_DOUBLE_DIE", "ENGINE_DOUBLE_DI
 
     def _moments(method: str, ask: Any) -> Any:
         def asked(request: Any, context: Any) -> Any:
-            moment(f"before-{method}", request.name, _engine)
+            moment(f"before-{method}", request.name, _end_engine)
             answer = ask(request, context)
-            moment(f"after-{method}", request.name, _engine)
+            moment(f"after-{method}", request.name, _end_engine)
             return answer
 
         return asked
 
-    def _engine() -> int:
-        return next(one.pid for one in psutil.Process().parents() if one.name() == "pulumi")
+    def _end_engine() -> None:
+        """What was to be done is not done, and nobody hears the answer."""
+        next(one for one in psutil.Process().parents() if one.name() == "pulumi").kill()
+        raise RuntimeError("the engine has died")
 
     _add = provider_pb2_grpc.add_ResourceProviderServicer_to_server
 
