@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 PROVIDER = Path(__file__).parent / "pulumi-resource-pulumi-python"
+OF_AN_ENGINE = "PULUMI_LOG_OTLP_ENDPOINT"
+"""Whoever is started by an engine has it, for what he logs; an engine that has it as well ends in a panic."""
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 _STARTER = ThreadPoolExecutor(1)
@@ -37,7 +39,8 @@ def start_provider(address: str, folder: Path, env: Mapping[str, str], **streams
 def _start(
     command: Sequence[str], folder: Path, env: Mapping[str, str], streams: Mapping[str, Any]
 ) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, cwd=folder, env={**os.environ, **env}, process_group=0, **streams)
+    below = {**os.environ, OF_AN_ENGINE: "localhost:1", **env}
+    return subprocess.Popen(command, cwd=folder, env=below, process_group=0, **streams)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import CommandFailed
+from .children import OF_AN_ENGINE
+from .errors import WRONG_CALL, CommandFailed
 
 OPERATIONS = ("up", "preview", "refresh", "destroy")
 MODULES = {"stack": "stacks", "config": "configs", "plugin": "plugins"}
@@ -20,6 +21,9 @@ DEFAULTS: dict[str, Any] = {"stack": None, "cwd": None, "json": False, "yes": Fa
 
 def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as Go does for stdout and stderr: who is not heard any more dies
+    if OF_AN_ENGINE in os.environ:
+        print("panic: runtime error: invalid memory address or nil pointer dereference", file=sys.stderr)
+        return WRONG_CALL
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     options = Namespace(**{**DEFAULTS, **vars(known), "rest": [word for word in rest if word != "--"]})
