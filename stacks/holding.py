@@ -73,10 +73,11 @@ def unminded(lease: Lease) -> Lease:
     return replace(lease, details={name: told for name, told in lease.details.items() if name != _MINDED})
 
 
-def is_minded(lease: Lease) -> bool:
-    """Whether the process of this machine that uses it lives."""
+def is_minded(lease: Lease, *, by_another: bool = False) -> bool:
+    """Whether the process of this machine that uses it lives; `by_another`: and is not this one."""
     try:
         pid, since = lease.details[_MINDED]
-        return lives(int(pid), datetime.fromtimestamp(since, UTC))
+        is_meant = not by_another or int(pid) != this_one()[0]
+        return is_meant and lives(int(pid), datetime.fromtimestamp(since, UTC))
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return False

@@ -87,9 +87,13 @@ async def _found(ref: StackRef, program: StackProgram, heard: Heard) -> _Found:
             raise
         return _Found(managed=None, bills=(left,))
     except (StackFailed, UsageError) as error:
-        if managed is None:
+        if managed is None and isinstance(error, UsageError):
             raise _unreadable(ref, program, before, error) from error
-        return _Found(managed=managed, outputs=before, bills=_bills(ref, program, before), unread=error)
+        outputs = before or _last_seen(ref)
+        bills = _bills(ref, program, outputs)
+        if managed is None and not bills:
+            raise
+        return _Found(managed=managed, outputs=outputs, bills=bills, unread=error)
     except RecipeError as error:
         raise _unreadable(ref, program, before, error) from error
     bills = _bills(ref, program, before if changes.any else {})
@@ -103,21 +107,22 @@ def _bills(ref: StackRef, program: StackProgram, outputs: Mapping[str, Any]) -> 
 
 
 def _show(ref: StackRef, found: _Found, screen: Screen) -> None:
-    if found.managed is None:
+    if found.unread is not None:
+        screen.print([f"Pulumi cannot delete what stack {ref} holds: {found.unread.message}"])
+        for what in found.bills:
+            screen.labelled("ends", what)
+        screen.print(["it is ended without Pulumi, and then the stack is forgotten"])
+    elif found.managed is None:
         screen.print([f"no state knows stack {ref} any more; {' and '.join(found.bills)} is left of it"])
-    elif found.unread is not None:
-        lines = [f"Pulumi cannot delete stack {ref}: {found.unread.message}"]
-        lines += [f"ends      {what}" for what in found.bills]
-        screen.print([*lines, "what it holds is ended without Pulumi, and then the stack is forgotten"])
     else:
         screen.changes(found.changes, "ends", found.bills)
 
 
 async def _ended(ref: StackRef, program: StackProgram, found: _Found, heard: Heard) -> Ended:
-    if found.managed is None:
-        return Ended(proofs=await program.after_destroy(ref, found.outputs, os.environ))
     if found.unread is not None:
         return await _without_pulumi(ref, program, found.outputs, found.unread)
+    if found.managed is None:
+        return Ended(proofs=await program.after_destroy(ref, found.outputs, os.environ))
     return await destroyed(ref, found.managed, program, found.outputs, heard)
 
 
@@ -135,7 +140,9 @@ async def destroyed(
     except StackFailed as error:
         return await _without_pulumi(ref, program, outputs, error)
     proofs = list(managed.report.proofs)
-    return Ended(proofs=await program.after_destroy(ref, outputs, os.environ) or proofs)
+    its, asked = program.billing(outputs), await program.after_destroy(ref, outputs, os.environ)
+    others = [proof for proof in proofs if proof not in asked and not (asked and its is not None and its.id in proof)]
+    return Ended(proofs=[*asked, *others])
 
 
 async def _without_pulumi(
@@ -179,6 +186,8 @@ async def _forgotten(ref: StackRef, found: _Found, ended: Ended) -> list[str]:
     notes, managed = list[str](), found.managed
     if ended.failed is not None and found.unread is None:
         notes.append(f"not through Pulumi: {ended.failed.message}")
+    if managed is None and found.unread is not None:
+        notes.append(f"the stack itself stays: {found.unread.message}")
     if managed is None:
         return notes
     try:

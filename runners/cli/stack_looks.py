@@ -28,7 +28,7 @@ _BEGIN = (
 
 
 async def list_all(as_json: bool) -> int:
-    """The stacks there are, and volumes of caches that none of them uses: those are told whatever happens to the stacks.
+    """The stacks there are, and volumes of caches that none of them uses: told also where no stack can be asked.
 
     Raises why there is no list of stacks.
     """

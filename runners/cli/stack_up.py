@@ -20,6 +20,9 @@ from stacks import kept
 from stacks.automation import Managed
 from stacks.values import INPUTS, Changes, Heard, NoSuchStack, Secret, StackBusy, Unusable
 
+_FILLED = "still has resources"
+"""Says Pulumi of a stack that somebody else has filled meanwhile."""
+
 
 async def up(wish: Wish) -> int:
     """Make it so. Returns the exit code."""
@@ -112,7 +115,8 @@ async def _forget_if_fresh(managed: Managed, screen: Screen) -> None:
         try:
             await managed.remove()
         except RecipeError as error:
-            screen.remark(f"the empty stack {managed} stays: {error.message}")
+            if _FILLED not in error.message:
+                screen.remark(f"the empty stack {managed} stays: {error.message}")
 
 
 async def _updated(wish: Wish, program: StackProgram, seen: _Seen, heard: Heard) -> dict[str, Any]:
@@ -166,9 +170,7 @@ async def _usable(
         try:
             return await program.after_up(wish.ref, seen.inputs, outputs, os.environ, heard)
         except Unusable as error:
-            if seen.managed.report.created:  # else it is an earlier update's, of which somebody may know more
-                raise await to_its_end(_let_go(wish, program, seen, outputs, error, heard)) from error
-            raise
+            raise await to_its_end(_let_go(wish, program, seen, outputs, error, heard)) from error
         except BaseException:
             if bills := program.may_bill(outputs):
                 heard(f"{bills} is there; {_ways(wish)}")
@@ -182,7 +184,7 @@ def _ways(wish: Wish) -> str:
 async def _let_go(
     wish: Wish, program: StackProgram, seen: _Seen, outputs: Mapping[str, Any], error: Unusable, heard: Heard
 ) -> RecipeError:
-    """What this update made for nothing is deleted; the error that tells all of it."""
+    """What was made for nothing, by this update or by one that was stopped, is deleted; the error that tells it all."""
     heard(f"{error.message}; it is let go")
     other = await _holds_by_now(wish, program, outputs)
     try:

@@ -20,7 +20,7 @@ from runners.stacking.pod_inputs import inputs
 from runners.stacking.pod_journal import journal, ledger, machines_left, of_other_backends, open_entry, proof_of
 from runners.stacking.pod_words import THEIRS, billing, costs, known, may_bill, price_of, told, told_of, until
 from stacks.gpu_pod.lifecycle import ELSEWHERE
-from stacks.holding import held, minded
+from stacks.holding import held, is_minded, minded
 from stacks.orders import lease_of
 from stacks.provisioner import UNDERLYING, PulumiProvisioner
 from stacks.reference import StackRef
@@ -75,7 +75,10 @@ def left(ref: StackRef, outputs: Mapping[str, Any]) -> str:
 async def after_up(
     ref: StackRef, inputs: Mapping[str, Any], outputs: Mapping[str, Any], env: Mapping[str, str], heard: Heard
 ) -> list[str]:
-    """Waits until the pod can be reached; then, and only then, the stack holds it. Raises Unusable."""
+    """Waits until the pod can be reached; then, and only then, the stack holds it.
+
+    Raises Unusable, where another update waits for it as well NoMachine.
+    """
     lease = lease_of(outputs["lease"])
     pods, entry = journal(), open_entry(lease)
     if entry is None or entry.lease.details.get(ELSEWHERE):
@@ -85,8 +88,16 @@ async def after_up(
     provisioner = registry.provisioner(_OWN)
     if not entry.lease.details.get("reached"):
         heard(f"{lease.name}: waiting until it can be reached")
-        pods.created(minded(entry.lease))  # nobody reaps what is waited for
-        await _reach(provisioner, entry.lease, inputs.get("provision_s"), ref, heard)
+        if is_theirs := is_minded(entry.lease, by_another=True):
+            heard(f"{lease.name}: another update waits for it as well")
+        else:
+            pods.created(minded(entry.lease))  # nobody reaps what is waited for
+        try:
+            await _reach(provisioner, entry.lease, inputs.get("provision_s"), ref, heard)
+        except Unusable as error:
+            if is_theirs:
+                raise NoMachine(error.message, advice=error.advice) from error
+            raise
     pods.reached(held(replace(entry.lease, details={**entry.lease.details, "reached": True}), ref))
     return [f"recipe ssh {lease.run_id} opens a shell; its engine and model come by themselves"]
 

@@ -83,8 +83,8 @@ class StackProgram(Protocol):
     ) -> list[str]:
         """Whatever is to be waited for, such as a machine that can be reached; returns what is to be told at the end.
 
-        It may be called again for an update that changed nothing. Raises Unusable for what can never be used; if this
-        update made that, the stack is emptied.
+        It may be called again for an update that changed nothing. Raises Unusable for what can never be used, and
+        nobody else waits for: the stack is emptied then.
         """
         ...
 

@@ -483,7 +483,12 @@ def test_a_state_that_cannot_be_read_hides_nothing_that_bills(stack: Things, typ
     code, _, err = typed("destroy", "gpu_pod", "--yes")
     assert code == 9
     assert "NOT PROVEN GONE: thing a at $3.61/h" in err
-    assert "next:  recipe down t1 ends it" in err
+    stack.proofs = ["asked for itself"]
+    code, out, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "gone   asked for itself"
+    assert "the stack itself stays: pulumi stack output of gpu_pod" in err
+    assert typed("destroy", "gpu_pod", "--yes")[0] == 4, "nothing of it is known to bill any more"
     state.write_text(whole)
     assert typed("destroy", "gpu_pod", "--yes")[0] == 0
 

@@ -147,7 +147,7 @@ def test_when_the_engine_dies_after_the_create_the_next_stack_up_makes_no_second
     recipe: Command, runpod: RunPod, env: dict[str, str]
 ) -> None:
     died = recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"})
-    assert died.returncode == 4, died.stdout + died.stderr
+    assert died.returncode == 9, died.stdout + died.stderr
     assert len(runpod.billing) == 1
     again = recipe(*STACK, env=env)
     assert again.returncode == 0, again.stdout + again.stderr

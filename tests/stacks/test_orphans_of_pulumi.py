@@ -119,7 +119,7 @@ def test_a_destroy_ends_a_pod_that_no_state_knows(
 ) -> None:
     env = {**env, **pulumi_on_path(tmp_path / "shared", env)}
     died = recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"})
-    assert died.returncode == 4, died.stdout + died.stderr
+    assert died.returncode == 9, died.stdout + died.stderr
     (pod,) = runpod.ledger()
     colleague = Command(tmp_path / "elsewhere", tmp_path) if from_elsewhere else recipe
     gone = colleague("stack", "destroy", "gpu_pod", "--yes", env=env)
@@ -157,7 +157,7 @@ def test_a_destroy_of_what_was_never_had_asks_once_and_says_so(
 def test_a_destroy_that_is_not_proven_says_so_and_is_tried_again(
     recipe: Command, runpod: RunPod, env: dict[str, str]
 ) -> None:
-    assert recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"}).returncode == 4
+    assert recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"}).returncode == 9
     runpod.inject(delete_500=-1)
     kept = recipe("stack", "destroy", "gpu_pod", "--yes", env=env)
     assert kept.returncode == 9, kept.stdout + kept.stderr

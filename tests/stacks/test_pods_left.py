@@ -125,7 +125,7 @@ def test_a_colleague_goes_on_with_the_pod_of_an_update_that_died(
     recipe: Command, runpod: RunPod, team: dict[str, str], colleague: Command
 ) -> None:
     died = recipe(*STACK, env={**team, "RECIPE_OWNER": "ana", "ENGINE_DOUBLE_DIE": "after-create:pod"})
-    assert died.returncode == 4, died.stdout + died.stderr
+    assert died.returncode == 9, died.stdout + died.stderr
     (pod,) = runpod.ledger()
     bob = {**team, "RECIPE_OWNER": "bob"}
     again = colleague(*STACK, env=bob)
@@ -139,7 +139,7 @@ def test_a_colleague_goes_on_with_the_pod_of_an_update_that_died(
 
 
 def test_what_bills_of_an_update_that_died_is_listed(recipe: Command, runpod: RunPod, env: dict[str, str]) -> None:
-    assert recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"}).returncode == 4
+    assert recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"}).returncode == 9
     listed = recipe("stack", "list", env=env).stdout
     assert "bills nothing" not in listed
     assert runpod.ledger()[0]["name"] in listed
