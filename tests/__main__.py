@@ -28,8 +28,8 @@ PROGRAMS = {"sshd": "openssh-server", "chromium": "chromium", "prometheus": "pro
 """What real tests start, and the Debian packages that bring it."""
 QUICK, REAL, VLLM = "not real and not vllm", "real and not vllm", "vllm"
 _CPUS = os.cpu_count() or 1
-_COMPUTING = ("-n", str(max(3, _CPUS)))
-_WAITING = ("-n", str(max(6, _CPUS)), "--maxschedchunk", "4")
+_COMPUTING = ("-n", str(max(2, _CPUS)))
+_WAITING = ("-n", str(max(4, _CPUS)), "--maxschedchunk", "4")
 """A few at a time, so that no worker has a queue of long ones left when the others have nothing to do."""
 _NONE_COLLECTED = 5
 
