@@ -14,7 +14,8 @@ from runners.stack_volumes import held_in, noted
 from runners.stacking.billing import Billing
 from runners.stacking.cache_places import keeper_named
 from runners.terminal.words import dollars, plural
-from stacks.model_cache.values import Held, merged, named, resource_name
+from stacks.model_cache.values import Held, merged, named, resource_name, stack_in
+from stacks.reference import USUAL, StackRef
 from stacks.values import Changes
 
 _HOUR_S = 3600.0
@@ -76,7 +77,8 @@ def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += [("holds" if i == 0 else "", _line(one)) for i, one in enumerate(held)]
     if held:
         return lines
-    return [*lines, ("holds", "nothing yet: the first run fills it, or recipe stack up with the stack and --fill")]
+    ref = StackRef("model_cache", stack_in(str(outputs["name"])) or USUAL)
+    return [*lines, ("holds", f"nothing yet: the first run fills it, or recipe stack up {ref} --fill")]
 
 
 def known(outputs: Mapping[str, Any]) -> dict[str, Any]:

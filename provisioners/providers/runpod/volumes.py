@@ -12,7 +12,14 @@ from math import inf
 from provisioners.at_once import all_of
 from provisioners.contract import MayStillBill, Offer, Release, Site
 from provisioners.providers.runpod import offers
-from provisioners.providers.runpod.answers import ApiError, CapacityRefused, NotFound, Refusal, as_no_machine
+from provisioners.providers.runpod.answers import (
+    ApiError,
+    CapacityRefused,
+    Forbidden,
+    NotFound,
+    Refusal,
+    as_no_machine,
+)
 from provisioners.providers.runpod.cloud import Kind
 from provisioners.providers.runpod.pace import Pace
 from provisioners.providers.runpod.purchase import Attempt, buy, keep_one
@@ -28,6 +35,8 @@ from recipes.spec import Resources
 STORAGE_URL = "https://console.runpod.io/user/storage"
 VOLUME = Kind("network volume", f"delete it by hand: {STORAGE_URL}")
 _FIRST_GB = 1000
+_IN_USE_S = 15.0
+"""For so long a pod that ends may have its volume; whoever has it then goes on using it, and a delete gives up."""
 _STOCK = ("high", "medium", "low", "none")
 
 
@@ -65,6 +74,8 @@ class _Shelf:
     rest: RestCloud
     refusals: list[str] = field(default_factory=list)
     """What RunPod said of deletes that it refused."""
+    refused_at: float | None = None
+    """Since when."""
 
     async def create(self, wish: _Wish) -> _Shown:
         return _Shown(await self.rest.create_volume(wish.name, wish.size_gb, wish.region))
@@ -80,6 +91,9 @@ class _Shelf:
             await self.rest.end_volume(pod_id)
         except CapacityRefused as error:
             self.refusals.append(error.what)
+            self.refused_at = self.refused_at or time.monotonic()
+            if time.monotonic() - self.refused_at >= _IN_USE_S:
+                raise Forbidden(error.what) from error
             raise
 
     async def of_name(self, name: str) -> list[_Shown]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from provisioners.contract import Gone, MayStillBill, Site
+from provisioners.providers.runpod import volumes
 from provisioners.providers.runpod.pace import PACE
 from provisioners.providers.runpod.provider import RunPodProvisioner
 from provisioners.rehearsal.emulator import Emulator
@@ -178,6 +180,23 @@ def test_a_volume_that_a_pod_has_is_not_deleted_and_the_reason_is_told(tmp_path:
         assert isinstance(release, MayStillBill)
         assert "in use by a pod" in release.reason
         assert release.command.startswith("recipe ps")
+
+    rehearse(tmp_path, work)
+
+
+def test_a_volume_that_stays_in_use_is_not_asked_for_to_the_end_of_all_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volumes, "_IN_USE_S", 0.2)
+
+    async def work(user: User) -> None:
+        made = await user.make()
+        user.emulator._account.volumes._mounted = lambda: {made.id}
+        begun_s = time.monotonic()
+        release = await user.keeper.delete_volume(made.id, NAME, patience_s=60)
+        assert isinstance(release, MayStillBill)
+        assert "in use by a pod" in release.reason
+        assert time.monotonic() - begun_s < 20
 
     rehearse(tmp_path, work)
 
