@@ -23,8 +23,12 @@ from runners.machine import Client, Machine
 from runners.outcome import masked, release_row
 from runners.run_folder import DRIVER_BEGUN
 from stacks.backend import where
-from stacks.holding import Place, holder_of, is_minded
+from stacks.holding import ELSEWHERE, Place, holder_of, is_minded
+from stacks.kept import outputs_of
 from stacks.reference import StackRef
+
+_STACK_S = 20.0
+"""How long a stack may take to say what it holds."""
 
 
 def journalled(ledger: Ledger) -> list[Machine]:
@@ -92,8 +96,9 @@ def _of_stacks(ledger: Ledger) -> Iterator[tuple[StackRef, Entry, str | None]]:
 
 def _elsewhere(lease: Lease) -> str | None:
     """The backend that has the state of the lease's stack; None if it is the one of now, or nobody has said."""
-    place = Place.of(lease)
-    return None if place.own or place.backend in (None, where(site_of(os.environ))) else place.backend
+    place, here = Place.of(lease), where(site_of(os.environ))
+    is_here = place.backend is None or place.backend.rstrip("/") == here.rstrip("/")
+    return None if place.own or is_here else place.backend
 
 
 async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[str, NoMachine]]:
@@ -125,7 +130,8 @@ async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[st
     unlisted = [machine for key, machine in known.items() if machine.held_by and key not in listed]
     ended = await asyncio.gather(*(_ended(machine, ledger) for machine in unlisted))
     gone = {machine.lease.name for machine, was in zip(unlisted, ended, strict=True) if was}
-    return [machine for machine in known.values() if machine.lease.name not in gone], silent
+    left = [machine for machine in known.values() if machine.lease.name not in gone]
+    return list(await asyncio.gather(*map(_gone_on_with, left))), silent
 
 
 def _twin(machine: Machine, listed: Lease) -> Machine:
@@ -136,6 +142,20 @@ def _twin(machine: Machine, listed: Lease) -> Machine:
     lease = replace(listed, name=f"{listed.name} ({listed.id})")
     asking = machine.state == "intended"
     return Machine(lease=lease, client=machine.client if asking else "gone", state="listed")
+
+
+async def _gone_on_with(machine: Machine) -> Machine:
+    """Held by its stack, if another computer's update has taken it over from one of here that died."""
+    place = Place.of(machine.lease)
+    if place.own or machine.held_by or machine.backend or machine.client != "gone":
+        return machine
+    ref = StackRef.of(place.project, place.name)
+    with suppress(Exception):  # then it is as the journal has it
+        async with asyncio.timeout(_STACK_S):
+            lease = (await outputs_of(site_of(os.environ), ref)).values.get("lease") or {}
+        if lease.get("name") == machine.lease.name and (lease.get("details") or {}).get(ELSEWHERE):
+            return replace(machine, held_by=str(ref))
+    return machine
 
 
 async def _ended(machine: Machine, ledger: Ledger) -> bool:
@@ -198,6 +218,10 @@ async def _end(lease: Lease, provisioner: Provisioner, ledger: Ledger, patience_
         release = await provisioner.destroy(lease, patience_s=patience_s)
     except Exception as error:
         release = MayStillBill(f"{type(error).__name__}: {error}", provisioner.command_to_end(lease))
+    with suppress(Exception):
+        entry = journal.of_run(lease.run_id)
+        if isinstance(release, MayStillBill) and entry and entry.lease.name == lease.name and entry.state == "gone":
+            return masked(Gone(entry.proof or ""), mask)  # another process was faster
     with suppress(Exception):
         journal.released(lease, release)
     return masked(release, mask)

@@ -15,6 +15,8 @@ _STACK = "stack"
 _BACKEND = "backend"
 _HELD = "held"
 _MINDED = "minded_by"
+ELSEWHERE = "elsewhere"
+"""Set in the details of a pod that was rented from another computer, and whose key is there."""
 _IN_USE = ("created", "reached")
 """States of the journal."""
 

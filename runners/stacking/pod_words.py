@@ -11,6 +11,7 @@ from provisioners.naming import read_name
 from recipes.units import format_duration
 from runners.stacking.billing import Billing
 from runners.stacking.pod_journal import open_entry, proof_of
+from stacks.holding import ELSEWHERE
 from stacks.orders import lease_of, unpack
 from stacks.values import Changes
 
@@ -68,8 +69,13 @@ def told(outputs: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("hardware", " ".join(filter(None, [lease.details.get("gpu"), lease.details.get("cloud")]))),
         ("price", price_of(lease)),
         ("ends itself", until(lease)),
-        ("shell", f"recipe ssh {lease.run_id}" if open_entry(lease) else THEIRS),
+        ("shell", f"recipe ssh {lease.run_id}" if _has_key(lease) else THEIRS),
     ]
+
+
+def _has_key(lease: Lease) -> bool:
+    entry = open_entry(lease)
+    return entry is not None and not entry.lease.details.get(ELSEWHERE)
 
 
 def may_bill(outputs: Mapping[str, Any]) -> str:

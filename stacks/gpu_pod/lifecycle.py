@@ -16,13 +16,11 @@ from provisioners.naming import read_name
 from provisioners.unproven import LISTED_S, LOOK_EVERY_S, unproven
 from recipes.errors import NoMachine
 from stacks import report
-from stacks.holding import unminded
+from stacks.holding import ELSEWHERE, unminded
 from stacks.orders import Request, lease_data, lease_of
 
 _USABLE = ("starting", "running")
 _ENDED = ("stopped", "failed", "gone")
-ELSEWHERE = "elsewhere"
-"""Set in the details of a pod that was rented from another computer, and whose key is there."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ class Keeper:
         `made_at`: since when the name exists; None if nobody can have asked for the pod before.
         Raises what `Provisioner.create` raises.
         """
-        lease = request.order.lease
-        standing = await self._standing(lease, made_at, request.within_budget)
+        standing = await self._standing(request, made_at)
         if standing is None:
             acquisition = Acquisition(self.provisioner, self.journal)
             wanted = (request.offers, request.order_for, request.clearance)
@@ -78,10 +75,9 @@ class Keeper:
     async def _may_be_used(self, lease: Lease) -> bool:
         return (await self.provisioner.observe(lease)).state not in _ENDED
 
-    async def _standing(
-        self, lease: Lease, made_at: datetime | None, within_budget: Callable[[Lease], Lease]
-    ) -> Lease | None:
+    async def _standing(self, request: Request, made_at: datetime | None) -> Lease | None:
         """The pod of this name that an earlier update asked for. One that cannot be used is let go."""
+        lease = request.order.lease
         entry = self._entry(lease)
         ours = entry.lease if entry is not None and entry.open else None
         if ours is not None:  # whose update this is, and who minds it now
@@ -106,8 +102,8 @@ class Keeper:
             await asyncio.sleep(min(LOOK_EVERY_S, max(0.1, (waits_until - now).total_seconds())))
         if not found:
             return None
-        theirs = replace(lease, price_usd_per_h=None, details={**lease.details, ELSEWHERE: True})
-        standing = _completed(ours, found[0]) if ours else within_budget(_completed(theirs, found[0]))
+        standing = _completed(ours or _of_elsewhere(request), found[0])
+        standing = standing if ours else request.within_budget(standing)
         if len(found) == 1 and await self._may_be_used(found[0]):
             return standing
         await self._let_go(standing)
@@ -172,6 +168,13 @@ def lease_in(props: Mapping[str, Any]) -> Lease:
     if not data:
         raise NoMachine("this resource has no lease in its state", advice="recipe reap shows what there is")
     return lease_of(data)
+
+
+def _of_elsewhere(request: Request) -> Lease:
+    """Another computer's, as far as it is known before it is seen."""
+    lease, storage = request.order.lease, request.order.offer.storage_usd_per_h
+    details = {**lease.details, ELSEWHERE: True}
+    return replace(lease, price_usd_per_h=None, storage_usd_per_h=storage, details=details)
 
 
 def _completed(lease: Lease, found: Lease) -> Lease:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from provisioners.contract import Gone, Lease, MayStillBill, Observed
+from provisioners.contract import Gone, Lease, MayStillBill, Observed, Site
 from provisioners.journal import Journal
 from provisioners.processes import this_one
 from recipes.errors import NoCredentials, NoMachine, Refused, UsageError
@@ -26,6 +26,8 @@ from runners.machine import Machine
 from runners.machines import end, end_all, everywhere, journalled, of_stack
 from runners.terminal.machines_view import held_lines, machine_lines
 from stacks.holding import held, in_backend, in_stack, minded
+from stacks.kept import Outputs
+from stacks.orders import lease_data
 from stacks.reference import StackRef
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
 
@@ -282,6 +284,8 @@ def test_a_stacks_pod_is_the_one_of_this_backend(bench: Bench, monkeypatch: pyte
         entry = of_stack(bench.ledger, "gpu_pod")
         assert entry is not None
         assert entry.lease.run_id == run
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://another/")
+    assert of_stack(bench.ledger, "gpu_pod") is not None, "the same place, spelled otherwise"
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://a-third")
     with pytest.raises(
         UsageError, match="that was rented from here is of a stack whose state lies in s3://another"
@@ -310,6 +314,31 @@ def test_what_a_stack_of_another_backend_holds_is_ended_by_its_run(
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://ours")
     assert "its state lies in s3://theirs; recipe down theirs ends it" in told()[0]
     assert "stack gpu_pod has its state in s3://theirs; recipe down theirs ends its pod from here" in told()[1]
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_what_another_computer_has_gone_on_with_is_held(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    lease = bench.lease("mine", id=None, pid=None, details=in_stack("recipe-gpu-pod", "main"))
+    put_out = replace(lease, id="id-1", details={"elsewhere": elsewhere})
+
+    async def outputs_of(site: Site, ref: StackRef) -> Outputs:
+        assert ref == StackRef("gpu_pod")
+        return Outputs(values={"lease": lease_data(put_out)}, at=NOW, source="pulumi")
+
+    monkeypatch.setattr(machines, "outputs_of", outputs_of)
+    ((machine,), _) = bench.everywhere()
+    assert machine.held_by == ("gpu_pod" if elsewhere else None)
+
+
+def test_what_another_process_has_proven_gone_stays_so(bench: Bench) -> None:
+    lease, one = bench.lease("mine"), bench.providers["one"]
+    one.release = MayStillBill("too new", COMMAND)
+    one.on_call = lambda name: bench.journal.released(lease, Gone("absent twice"))
+    (machine,) = journalled(bench.ledger)
+    assert asyncio.run(end(machine, bench.ledger)) == Gone("absent twice")
+    assert bench.journal.state(lease.name) == "gone"
 
 
 def test_what_the_journal_calls_gone_and_a_provider_still_lists_is_told(bench: Bench) -> None:

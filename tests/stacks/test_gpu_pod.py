@@ -173,6 +173,7 @@ def test_the_same_from_another_computer(pulumi: Pulumi, monkeypatch: pytest.Monk
     found = pulumi.create(made_at=earlier())
     assert found["lease"]["id"] == lost["lease"]["id"]
     assert found["lease"]["price_usd_per_h"] == pytest.approx(lost["lease"]["price_usd_per_h"])
+    assert found["lease"]["storage_usd_per_h"] == lost["lease"]["storage_usd_per_h"]
     assert found["lease"]["details"]["gpu"] == lost["lease"]["details"]["gpu"]
     assert found["lease"]["details"]["cloud"] == lost["lease"]["details"]["cloud"]
     delete(pulumi, found)
