@@ -19,8 +19,7 @@ from runners.stacking.billing import Replaced
 from runners.stacking.pod_inputs import inputs
 from runners.stacking.pod_journal import journal, ledger, machines_left, of_other_backends, open_entry, proof_of
 from runners.stacking.pod_words import THEIRS, billing, costs, known, may_bill, price_of, told, told_of, until
-from stacks.gpu_pod.lifecycle import ELSEWHERE
-from stacks.holding import held, is_minded, minded
+from stacks.holding import ELSEWHERE, held, is_minded, minded
 from stacks.orders import lease_of
 from stacks.provisioner import UNDERLYING, PulumiProvisioner
 from stacks.reference import StackRef
