@@ -111,7 +111,7 @@ async def _as_before(before: Mapping[str, Any]) -> dict[str, Any]:
 
 def _priced(inputs: Mapping[str, Any], request: Request, offers: Sequence[Offer]) -> dict[str, Any]:
     """The inputs that another price changes; the first offer is the one that is asked for first."""
-    limits = Limits.model_construct(**(inputs["wanted"].get("limits") or {}))  # as numbers, which were judged once
+    limits = Limits.model_validate(inputs["wanted"].get("limits") or {})
     now, was = datetime.now(UTC), _price_of(inputs)
     price = offers[0].usd_per_h
     deadline = lease_deadline(limits, price, now, billable=True)

@@ -11,7 +11,7 @@ import pytest
 
 from provisioners.contract import Clearance, Lease, Offer, Order
 from recipes.errors import NoMachine
-from recipes.spec import Resources
+from recipes.spec import Limits, Resources
 from runners import registry
 from runners.stacking import gpu_pod
 from runners.stacking.program import StackOptions
@@ -23,7 +23,7 @@ from tests.emulators.provisioner import ProvisionerDouble
 CHEAP = Offer(provider="one", id="A40", accelerator="A40", count=1, cloud="secure", price_usd_per_h=0.4)
 DEAR = Offer(provider="one", id="H100", accelerator="H100", count=1, cloud="secure", price_usd_per_h=2.0)
 NEW = Offer(provider="one", id="L4", accelerator="L4", count=1, cloud="secure", price_usd_per_h=0.1)
-LIMITS: dict[str, Any] = {"max_duration": 7200.0, "max_cost": 1.0}
+LIMITS = Limits(max_duration=7200.0, max_cost=1.0).model_dump(mode="json", include={"max_duration", "max_cost"})
 
 
 @dataclass
