@@ -23,7 +23,7 @@ from tests.emulators.provisioner import ProvisionerDouble
 CHEAP = Offer(provider="one", id="A40", accelerator="A40", count=1, cloud="secure", price_usd_per_h=0.4)
 DEAR = Offer(provider="one", id="H100", accelerator="H100", count=1, cloud="secure", price_usd_per_h=2.0)
 NEW = Offer(provider="one", id="L4", accelerator="L4", count=1, cloud="secure", price_usd_per_h=0.1)
-LIMITS = Limits(max_duration=7200.0, max_cost=1.0).model_dump(mode="json", include={"max_duration", "max_cost"})
+LIMITS = Limits.model_validate({"max_duration": "2h", "max_cost": 1}).model_dump(mode="json", exclude_unset=True)
 
 
 @dataclass
