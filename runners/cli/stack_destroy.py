@@ -111,7 +111,7 @@ def _show(ref: StackRef, found: _Found, screen: Screen) -> None:
         screen.print([f"Pulumi cannot delete what stack {ref} holds: {found.unread.message}"])
         for what in found.bills:
             screen.labelled("ends", what)
-        screen.print(["it is ended without Pulumi, and then the stack is forgotten"])
+        screen.print([f"it is ended without Pulumi{', and then the stack is forgotten' if found.managed else ''}"])
     elif found.managed is None:
         screen.print([f"no state knows stack {ref} any more; {' and '.join(found.bills)} is left of it"])
     else:

@@ -13,7 +13,7 @@ from recipes.errors import ExitCode, NoCredentials, RecipeError
 from runners.cli import loose_volumes
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
-from runners.stacking.listing import rows_of
+from runners.stacking.listing import rows_of, seen_here
 from runners.stacking.rows import StackRow
 from runners.terminal.problems import error_document, error_lines
 from runners.terminal.stack_view import stacks_lines, volumes_lines
@@ -37,31 +37,33 @@ async def list_all(as_json: bool) -> int:
     )
     why = loose_volumes.why_not(unasked)
     if as_json:
-        told = {"stacks": None if failed is not None else [row.document() for row in rows], "source": source}
+        told = {"stacks": [row.document() for row in rows] if source else None, "source": source}
         listed = {"volumes": loose_volumes.rows_of(volumes), "volumes_unknown": why or None}
         print_json({**told, **listed, **(error_document(failed) if failed is not None else {})})
         for line in error_lines(failed) if failed is not None else ():
             print(line, file=sys.stderr)
         return failed.exit_code if failed is not None else ExitCode.DONE
     screen = Screen()
-    if failed is None:
+    if rows or failed is None:
         screen.print(stacks_lines(rows, screen.width) if rows else _BEGIN)
     screen.print(volumes_lines(loose_volumes.unused(volumes), screen.width))
     if why and (failed is None or not isinstance(unasked, NoCredentials)):
         screen.remark(why)
     if source == "kept":
-        screen.remark("as last seen on this machine; Pulumi's engine is not on it (recipe stack install)")
+        why_kept = "" if failed is not None else "; Pulumi's engine is not on it (recipe stack install)"
+        screen.remark(f"as last seen on this machine{why_kept}")
     if failed is not None:
         raise failed
     return ExitCode.DONE
 
 
 async def _stacks() -> tuple[list[StackRow], Literal["pulumi", "kept"] | None, RecipeError | None]:
-    """What there is, and from whom that is known; else why nobody knows."""
+    """What there is, and from whom that is known; where nobody can be asked as last seen here, and why."""
     try:
         return *(await rows_of(site_of(os.environ))), None
     except RecipeError as error:
-        return [], None, error
+        seen = seen_here(site_of(os.environ))
+        return seen, "kept" if seen else None, error
 
 
 async def install(as_json: bool) -> int:

@@ -32,7 +32,7 @@ async def rows_of(site: Site) -> tuple[list[StackRow], Literal["pulumi", "kept"]
     try:
         found = await stacks(site)
     except NoEngine:
-        if seen := _seen(site):
+        if seen := seen_here(site):
             return seen, "kept"
         raise
     turns = asyncio.Semaphore(_AT_ONCE)
@@ -86,7 +86,8 @@ def _lost(site: Site, known: Collection[StackRef]) -> list[StackRow]:
     return [StackRow(ref=ref, more=f"{program_of(ref).left(ref, {})}; {ended.format(ref)}") for ref in refs]
 
 
-def _seen(site: Site) -> list[StackRow]:
+def seen_here(site: Site) -> list[StackRow]:
+    """The stacks as this machine last saw them. Asks nobody."""
     return [
         StackRow(ref=ref, bill=_bill(ref, one.values), is_kept=True, updated_at=one.at)
         for ref, one in kept.all_kept(site)
