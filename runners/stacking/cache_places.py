@@ -58,7 +58,7 @@ def keeper_named(name: str) -> VolumeKeeper:
 
 
 def size_gb_of(
-    models: Iterable[Mapping[str, Any]],
+    models: Sequence[Mapping[str, Any]],
     engines: Mapping[str, float],
     options: StackOptions,
     before: Mapping[str, Any],
@@ -76,9 +76,18 @@ def size_gb_of(
     if size_gb > keeper.largest_gb:
         raise UsageError(
             f"{size_gb:,} GB is more than a network volume can have ({keeper.largest_gb:,} GB)",
-            advice="split the recipes over several: recipe stack up model_cache/NAME",
+            advice=_instead([int(model["bytes"]) / _GB for model in models], with_room, keeper.largest_gb),
         )
     return size_gb
+
+
+def _instead(models_gb: Sequence[float], with_room_gb: int, largest_gb: int) -> str:
+    """What helps where a volume would be too large."""
+    if with_room_gb <= largest_gb:
+        return f"--size {largest_gb}GB is the most; {with_room_gb}GB are enough for what it is to hold"
+    if max(models_gb) > largest_gb:
+        return "no cache can hold this model: let each run have a disk of its own, volumes: [{size: …, path: …}]"
+    return "split the recipes over several: recipe stack up model_cache/NAME RECIPE"
 
 
 def kept_size(options: StackOptions, before: Mapping[str, Any]) -> list[str]:

@@ -28,12 +28,24 @@ def costs(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any
     size_gb = max(int(inputs["size_gb"]), now_gb)
     who = str(inputs["provisioner"])
     lines = [f"{_price(who, size_gb)} for {size_gb} GB in {region}, until it is destroyed ({_source(who)})"]
+    if size_gb > now_gb:
+        lines.append(_for_what(inputs))
     lines += inputs.get("says", ())
     if inputs["volume_name"] and not outputs:
         lines.append(f"{inputs['volume_name']} is gone on with, and paid for already: none is made besides it")
     if 0 < now_gb < size_gb:
         lines.append(f"it grows from {now_gb} GB, which cost {_price(who, now_gb)}; it can never be made smaller")
     return [*lines, *_filling(inputs, _fetched(inputs, changes, outputs), region)]
+
+
+def _for_what(inputs: Mapping[str, Any]) -> str:
+    """What the size is made of, and who brings it."""
+    models = [one for one in inputs["models"] if not one.get("noted")]
+    stored = sum(int(one["bytes"]) for one in inputs["models"])
+    engines_gb = sum(inputs["engines"].values())
+    size = f"for {rough_size(stored)} of models and {rough_size(engines_gb * 1e9)} of engines, with room"
+    unfilled = any(not one["fill"] for one in models)
+    return f"{size}; the first run that mounts it brings its model, --fill does it now" if unfilled else size
 
 
 def _fetched(inputs: Mapping[str, Any], changes: Changes, outputs: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from provisioners.at_once import all_of
 from provisioners.contract import Lease
 from provisioners.journal import Journal
 from provisioners.naming import owner_name
@@ -71,7 +72,7 @@ async def inputs(
     before = before or {}
     keeper, name = keeper_for(recipes, before)
     taken_on = await taken_on_by(ref, site_of(env), options.volume, options.region) if options.volume else None
-    wanted = await asyncio.gather(*(wanted_of(loaded, ref) for loaded in recipes))
+    wanted = await all_of(wanted_of(loaded, ref) for loaded in recipes)
     there = await lying_on(ref, before, env, taken_on.id if taken_on else None)
     models = models_of(wanted, name, before, options, env, there)
     engines = {**before.get("engines", {}), **dict(one.engine for one in wanted)}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from provisioners.at_once import all_of
 from provisioners.contract import Site
 from stacks.asking import asked_of
 from stacks.automation import stacks
@@ -70,7 +71,7 @@ async def caches(site: Site) -> list[Known]:
         async with turns:
             return await cache(site, ref)
 
-    return list(await asyncio.gather(*(one(ref) for ref in refs if ref.program == _PROGRAM)))
+    return await all_of(one(ref) for ref in refs if ref.program == _PROGRAM)
 
 
 async def cache(site: Site, ref: StackRef) -> Known:

@@ -116,6 +116,23 @@ def test_a_small_model_gets_the_smallest_volume_there_is(tmp_path: Path) -> None
     assert inputs(recipe_of(tmp_path))["size_gb"] == 10
 
 
+def test_a_size_that_no_volume_has_is_answered_with_what_helps(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        inputs(recipe_of(tmp_path), size_gb=9000)
+    assert refused.value.advice == "--size 4096GB is the most; 10GB are enough for what it is to hold"
+    before = inputs(recipe_of(tmp_path, "me/large"))
+    (model,) = before["models"]
+    before["models"] = [{**model, "bytes": 3 * 10**12}, {**model, "repo": "me/other", "bytes": 2 * 10**12}]
+    kept.keep(registry.site(), MAIN, {"volume_id": "v1"}, before)
+    with pytest.raises(UsageError) as refused:
+        inputs(before=before)
+    assert refused.value.advice.startswith("split the recipes over several")
+    before["models"] = [{**model, "bytes": 9 * 10**12}]
+    with pytest.raises(UsageError) as refused:
+        inputs(before=before)
+    assert refused.value.advice.startswith("no cache can hold this model")
+
+
 def test_two_recipes_share_a_cache_and_what_it_held_stays_counted(tmp_path: Path) -> None:
     first = inputs(recipe_of(tmp_path, "me/large"))
     both = inputs(recipe_of(tmp_path, "me/large"), recipe_of(tmp_path))
@@ -192,8 +209,9 @@ def test_of_secrets_only_the_names_travel(tmp_path: Path) -> None:
 def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     found = inputs(recipe_of(tmp_path, "me/large"), fill=True, size_gb=200)
     changes = Changes((Step(op="create", type="Volume", name="volume"), download_of(found)))
-    first, stock, second = model_cache.costs(found, changes, {})
+    first, size, stock, second = model_cache.costs(found, changes, {})
     assert first.startswith("$14.00/month for 200 GB in EU-RO-1, until it is destroyed (prices of 2026-")
+    assert size == "for 137.9 GB of models and 1.5 GB of engines, with room"
     assert stock.startswith("EU-RO-1 has A40:1 in stock (")
     match = re.fullmatch(
         r"1 download, 137\.9 GB: by the cheapest machine in EU-RO-1, let go after: "
@@ -206,7 +224,7 @@ def test_costs_are_told_before_anything_is_done(tmp_path: Path) -> None:
     assert likely_usd == pytest.approx(usd_per_h * minutes / 60, abs=0.01)
     assert most_usd == pytest.approx(usd_per_h * found["models"][0]["lasts_s"] / 3600, abs=0.01)
     grown = model_cache.costs(found, Changes(), {"size_gb": 50, "region": "EU-RO-1"})
-    assert grown[2] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
+    assert grown[3] == "it grows from 50 GB, which cost $3.50/month; it can never be made smaller"
 
 
 def test_what_lies_there_already_is_in_no_sum_of_what_is_downloaded(tmp_path: Path) -> None:
