@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
-from provisioners.contract import Lease
+from provisioners.contract import Gone, Lease
 from provisioners.journal import Journal
+from recipes.errors import NoMachine
 from runners import registry
 from runners.ledger import Ledger
 from runners.machines import journalled
 from runners.stacking import gpu_pod
-from stacks.holding import in_backend, in_stack
+from stacks.holding import in_backend, in_stack, minded
 from stacks.orders import lease_data
 from stacks.reference import StackRef
-from stacks.values import Changes, Step
+from stacks.values import Changes, Step, Unusable
 from tests.emulators.provisioner import ProvisionerDouble
 
 NOW = datetime.now(UTC)
@@ -109,8 +112,11 @@ class Reaching(ProvisionerDouble):
     seen: list[str] = field(default_factory=list)
     closed: int = 0
     listed: list[Lease] = field(default_factory=list)
+    cannot_be_reached: bool = False
 
     async def host(self, lease: Lease) -> Any:
+        if self.cannot_be_reached:
+            raise NoMachine("stuck")
         self.seen += [machine.client for machine in journalled(Ledger(self.home))]
         return SimpleNamespace(notes=("a note",), close=self.close)
 
@@ -176,3 +182,44 @@ def test_pods_that_another_backend_has_are_told_of(rented: Reaching) -> None:
     assert strange.endswith("was not rented from here: recipe reap shows it")
     assert warned(ref, {"lease": lease_data(ours)}) == [theirs]
     assert warned(StackRef("gpu_pod", "team"), {"lease": lease_data(ours)}) == []
+
+
+def test_what_is_ended_alone_leaves_what_else_the_stack_has(rented: Reaching) -> None:
+    ref, ours = StackRef("gpu_pod"), pod(rented.home, "ours")
+    pod(rented.home, "theirs")
+    proofs = asyncio.run(gpu_pod.after_destroy(ref, {"lease": lease_data(ours)}, {}, alone=True))
+    assert proofs == ["it is not listed any more"]
+    assert [machine.lease.name for machine in journalled(Ledger(rented.home))] == ["recipe-ana-theirs"]
+
+
+def test_the_journals_proof_is_of_this_very_pod(rented: Reaching) -> None:
+    lease, journal = pod(rented.home, "one"), Journal(Ledger(rented.home).path)
+    journal.released(lease, Gone("absent from the lists"))
+    bill = gpu_pod.billing({"lease": lease_data(lease)})
+    assert bill is not None
+    assert (bill.gone, bill.over) == ("absent from the lists", True)
+    another = replace(lease, id="another")
+    journal.created(another)
+    journal.released(another, Gone("nothing was created"))
+    bill = gpu_pod.billing({"lease": lease_data(lease)})
+    assert bill is not None
+    assert bill.gone == "", "of another one of its name"
+
+
+def test_what_ends_a_pod_without_pulumi_is_what_works_on_this_machine(rented: Reaching) -> None:
+    elsewhere = Lease(provider="pulumi", name="recipe-ana-smoke-20261122-032318-483f-167m", run_id="smoke-1", id="x1")
+    bill = gpu_pod.billing({"lease": lease_data(elsewhere)})
+    assert bill is not None
+    assert bill.way_out.startswith("recipe reap --owner ana lists it, and with --yes ends it without Pulumi")
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_what_another_update_waits_for_is_not_for_this_one_to_give_up(rented: Reaching, another: bool) -> None:
+    lease = pod(rented.home, "one")
+    if another:
+        parent = psutil.Process(os.getppid())
+        Journal(Ledger(rented.home).path).created(minded(lease, (parent.pid, parent.create_time())))
+    rented.cannot_be_reached = True
+    with pytest.raises(NoMachine, match="cannot be reached: stuck") as raised:
+        asyncio.run(gpu_pod.after_up(StackRef("gpu_pod"), {}, {"lease": lease_data(lease)}, {}, lambda _: None))
+    assert isinstance(raised.value, Unusable) is not another
