@@ -60,7 +60,7 @@ def examine(site: Site) -> Iterator[Check]:
 def _pulumi(site: Site) -> Check:
     """Its engine; one that is there and cannot be used is told of."""
     if not engine.commands(site):
-        return Check("missing", "pulumi", "for stacks and provisioner: pulumi; nothing else needs it", _INSTALL)
+        return Check("missing", "pulumi", "for stacks, volumes of stacks and provisioner: pulumi; nothing else needs it", _INSTALL)
     try:
         found = engine.need(site)
         if BACKEND_URL in site.env:
