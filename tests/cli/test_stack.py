@@ -146,8 +146,9 @@ def stack(pulumi_engine: dict[str, str], tmp_path: Path, monkeypatch: pytest.Mon
 
         return run
 
+    program: programs.StackProgram = made  # what the command asks for, the double has
     for name in PROGRAMS:
-        monkeypatch.setitem(sys.modules, f"runners.stacking.{name}", made)
+        monkeypatch.setitem(sys.modules, f"runners.stacking.{name}", program)
     monkeypatch.setattr(runners.cli.stack_up, "pulumi_program", pulumi_program)
     return made
 
