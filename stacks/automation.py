@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from provisioners.at_once import all_of
@@ -22,7 +23,7 @@ from stacks.log import Log, log_of
 from stacks.masks import mask_of
 from stacks.reference import PROGRAMS, StackRef
 from stacks.report import Report
-from stacks.values import Changes, Heard, Secret, StackBusy, StackFailed, StackSummary
+from stacks.values import Changes, Heard, NoSuchStack, Secret, StackBusy, StackFailed, StackSummary
 
 if TYPE_CHECKING:
     from pulumi.automation import OutputMap, Stack
@@ -49,10 +50,20 @@ class Managed:
     LAST_WORD_S, ends it at once. Several may work at the same time in one process; each does one thing at a time.
     """
 
-    def __init__(self, site: Site, project: str, name: str, stack: Stack, driver: Driver, *, fresh: bool) -> None:
-        """Made by `open`."""
+    def __init__(
+        self,
+        site: Site,
+        project: str,
+        name: str,
+        stack: Stack,
+        driver: Driver,
+        *,
+        fresh: bool,
+        make: Callable[[], object] | None,
+    ) -> None:
+        """Made by `open`. `make` makes the stack once more, where it was to be made at all."""
         self._site, self._project, self._name = site, project, name
-        self._stack, self._driver = stack, driver
+        self._stack, self._driver, self._make = stack, driver, make
         self.fresh = fresh
         """Made by this `open`."""
 
@@ -84,10 +95,11 @@ class Managed:
         def stack() -> tuple[Stack, bool]:
             from stacks.sdk import stack_of
 
+            work_dir(site, project, name)
             return stack_of(driver.command, folder, backend.stack(project, name), program, create=create)
 
         found, fresh = await driver.call("open", stack)
-        return cls(site, project, name, found, driver, fresh=fresh)
+        return cls(site, project, name, found, driver, fresh=fresh, make=stack if create else None)
 
     async def preview(self, heard: Heard = _nobody, *, refresh: bool = False) -> Changes:
         """What `up` would do. Sends no writing request. `refresh`: resources are looked at, not only their state."""
@@ -146,7 +158,11 @@ class Managed:
     async def _steps(
         self, what: str, heard: Heard, call: Callable[..., T], *, last_word_s: float = LAST_WORD_S, **how: bool
     ) -> tuple[Steps, T]:
-        """An operation whose steps are followed; tried once more where a process that has died left its lock."""
+        """An operation whose steps are followed; tried once more where a process that has died left its lock.
+
+        And where the stack has gone since it was opened: whoever only looked takes away what it made for that, an empty
+        stack and its folder.
+        """
         from stacks.events import Steps
 
         loop, mask = asyncio.get_running_loop(), self._driver.log.masked
@@ -164,6 +180,11 @@ class Managed:
         except StackBusy:
             if not self._lifted(heard):
                 raise
+        except (NoSuchStack, StackFailed) as error:
+            has_gone = isinstance(error, NoSuchStack) or not Path(self._stack.workspace.work_dir).is_dir()
+            if self._make is None or not has_gone:
+                raise
+            await self._driver.call("open", self._make)
         return await followed()
 
     def _lifted(self, heard: Heard) -> bool:

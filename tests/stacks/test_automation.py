@@ -159,6 +159,22 @@ def test_a_stack_that_is_not_there(site: Site) -> None:
         asyncio.run(Managed.open(site, PROJECT, "main", create=False))
 
 
+def test_whoever_only_looked_takes_no_stack_away_from_an_update(site: Site, tmp_path: Path) -> None:
+    """A preview makes an empty stack where there was none, and takes it away with its folder."""
+
+    async def life() -> None:
+        looks, makes = await opened(site, program(tmp_path)), await opened(site, program(tmp_path))
+        assert (looks.fresh, makes.fresh) == (True, False)
+        await looks.remove()
+        assert (await makes.up())["text"] == "a"
+        again = await opened(site, program(tmp_path, "b"))
+        await again.remove(force=True)
+        assert ops(await again.preview()) == [("create", "Thing", ())]
+
+    asyncio.run(life())
+    assert ledger(tmp_path) == ["create a"]
+
+
 def test_who_is_asked_to_stop_finishes_its_step_and_writes_it_down(site: Site, tmp_path: Path) -> None:
     (tmp_path / "gate").touch()
 
