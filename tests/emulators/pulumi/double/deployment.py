@@ -224,6 +224,7 @@ class Deployment:
             old = self.olds.get(urn)
             identity = old.id if old else UNKNOWN if self.steps.dry_run else str(uuid.uuid4())
             entry = Resource(urn=urn, type=kind, custom=True, id=identity, inputs=self.config, outputs=self.config)
-            self.steps.snapshot.put(entry, instead_of=old)
+            begun = None if old else self.steps.snapshot.begin("creating", entry)
+            self.steps.snapshot.put(entry, instead_of=old, ends=begun)
             self._seen[urn] = entry
         return f"{urn}::{self._seen[urn].id}"

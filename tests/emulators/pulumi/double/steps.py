@@ -48,6 +48,7 @@ class Steps:
         """A new resource. `old` is what it replaces and what is gone already."""
         with self._step(op, old, new, keys=keys) as step:
             if not new.custom:
+                step.operation = self.snapshot.begin("creating", new)
                 made = new.but(created=now(), modified=now())
             elif self.dry_run:
                 made = new.but(outputs=new.inputs)
