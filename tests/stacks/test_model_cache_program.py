@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -94,6 +95,7 @@ def test_a_name_a_volume_and_a_model(run: Run) -> None:
     assert list(made.made) == ["name", "volume-name", "volume", "me.lead@7773b17-1f2e3d"]
     name = "recipe-cache-team-20261121-051200-9f3a"
     assert made.made["volume-name"]["unique_name"] == made.made["volume"]["unique_name"] == name
+    assert json.loads(made.made["volume-name"]["asked"]) == INPUTS, "for whoever goes on"
     assert (made.made["volume"]["size_gb"], made.made["volume"]["suggested_region"]) == (200, "EU-RO-1")
     assert made.made["me.lead@7773b17-1f2e3d"]["volume_id"] == "v1"
     assert exported == {
