@@ -46,3 +46,6 @@ def test_nothing_bills_after(fault: Fault, recipe: Command, runpod: RunPod, book
     assert len(runpod.ledger()) == fault.pods
     assert runpod.billing == []
     assert leaked(recipe.home, played.said, SECRET, runpod.key) == []
+    if not fault.pods:
+        stacks = recipe.home / "pulumi" / "state" / ".pulumi" / "stacks"
+        assert list(stacks.rglob("*.json")) == [], "a run that got no machine leaves no stack"
