@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from provisioners.at_once import all_of
 from provisioners.contract import Site
 from provisioners.threads import in_thread
-from stacks import locks
 from stacks.agreed import making
 from stacks.asking import asked
 from stacks.backend import backend_of, drop_copies, engine_env, work_dir
@@ -189,12 +188,10 @@ class Managed:
 
     def _lifted(self, heard: Heard) -> bool:
         """Whether all locks were of processes of this machine that have died, and are gone now."""
-        last = self._driver.command.last
-        found = locks.holders(last.stderr) if last is not None else []
-        if not locks.lifted(found):
-            return False
-        heard(f"lifts the lock of {found[0]}: that process has ended")
-        return True
+        holder = self._driver.lifted()
+        if holder is not None:
+            heard(f"lifts the lock of {holder}: that process has ended")
+        return holder is not None
 
 
 def _values(outputs: OutputMap) -> dict[str, Any]:

@@ -43,9 +43,22 @@ class Driver:
         """What providers told during the last operation."""
 
     async def call(self, what: str, call: Callable[[], T]) -> T:
-        """Something that no provider has a part in. Raises NoSuchStack, StackBusy, StackFailed."""
+        """Something that no provider has a part in. Raises NoSuchStack, StackBusy, StackFailed.
+
+        Tried once more where a process that has died left its lock: Pulumi makes and removes a stack under one.
+        """
         async with self._turn:
+            try:
+                return await self._work(what, call, Report(), None, [], _SHORT_S)
+            except StackBusy:
+                if self.lifted() is None:
+                    raise
             return await self._work(what, call, Report(), None, [], _SHORT_S)
+
+    def lifted(self) -> locks.Holder | None:
+        """Whose lock is gone now, if all locks that kept the last command off were of own processes that have died."""
+        found = locks.holders(self.command.last.stderr) if self.command.last is not None else []
+        return found[0] if locks.lifted(found) else None
 
     async def operate(
         self,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import json
 import os
+import socket
+import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -239,6 +244,31 @@ def test_the_lock_of_a_process_that_died_is_lifted(site: Site, tmp_path: Path) -
 
     asyncio.run(life())
     assert [line for line in heard if line.startswith("lifts the lock of ")]
+
+
+def test_the_lock_of_whoever_died_while_making_or_removing_the_stack_is_lifted(site: Site, tmp_path: Path) -> None:
+    """There is no stack then that could be unlocked."""
+    died = subprocess.Popen(["true"])
+    died.wait()
+    holder = {
+        "pid": died.pid,
+        "username": getpass.getuser(),
+        "hostname": socket.gethostname(),
+        "timestamp": datetime.now(UTC).isoformat(),
+    }
+    lock = site.home / "pulumi/state/.pulumi/locks/organization" / PROJECT / "main" / "left.json"
+
+    async def life() -> None:
+        assert await stacks(site) == []
+        lock.parent.mkdir(parents=True)
+        lock.write_text(json.dumps(holder))
+        managed = await opened(site, program(tmp_path))
+        lock.write_text(json.dumps(holder))
+        await managed.remove()
+        assert await stacks(site) == []
+
+    asyncio.run(life())
+    assert not lock.exists()
 
 
 def test_the_lock_of_a_living_process_is_respected(site: Site, tmp_path: Path) -> None:
