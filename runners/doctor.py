@@ -60,7 +60,8 @@ def examine(site: Site) -> Iterator[Check]:
 def _pulumi(site: Site) -> Check:
     """Its engine; one that is there and cannot be used is told of."""
     if not engine.commands(site):
-        return Check("missing", "pulumi", "for stacks, volumes of stacks and provisioner: pulumi; nothing else needs it", _INSTALL)
+        what_for = "for stacks, volumes of stacks and provisioner: pulumi; nothing else needs it"
+        return Check("missing", "pulumi", what_for, _INSTALL)
     try:
         found = engine.need(site)
         if BACKEND_URL in site.env:
