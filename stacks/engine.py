@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from provisioners.contract import Site
 from stacks.backend import pulumi_home
@@ -97,13 +98,15 @@ def _version_of(path: Path, _changed_ns: int, _size: int) -> str:
     """What the command says of itself; asked once for each file.
 
     Below an engine, as in a plain project's program, it is told nothing that is meant for that engine's own helpers.
+    The log that it writes even of this question goes with a home of its own.
     """
     others = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
-    env = {"PATH": os.defpath, "HOME": "/", **others, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     try:
-        answer = subprocess.run(
-            [path, "version"], env=env, capture_output=True, text=True, timeout=_VERSION_S, check=True
-        )
+        with TemporaryDirectory(prefix="recipe-") as home:
+            env = {"PATH": os.defpath, "HOME": "/", **others, "PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_HOME": home}
+            answer = subprocess.run(
+                [path, "version"], env=env, capture_output=True, text=True, timeout=_VERSION_S, check=True
+            )
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise NoEngine(

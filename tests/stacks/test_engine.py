@@ -129,6 +129,15 @@ def test_below_an_engine_the_version_is_asked_as_anywhere(tmp_path: Path, monkey
     assert engine.need(site_with(tmp_path, found.parent)).version == "3.260.0"
 
 
+def test_the_log_of_that_question_goes_with_a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    logs = 'logs="${PULUMI_HOME:-$HOME/.pulumi}/logs"; mkdir -p "$logs"; echo "$logs" > "$0.said"; echo v3.260.0'
+    found = command(tmp_path / "bin", logs)
+    assert engine.need(site_with(tmp_path, found.parent)).version == "3.260.0"
+    assert not Path((found.parent / "pulumi.said").read_text().strip()).exists()
+    assert not (tmp_path / ".pulumi").exists()
+
+
 INSTALLS = """import os, sys
 bin = os.path.join(sys.argv[1], "bin")
 os.makedirs(bin)
