@@ -29,6 +29,8 @@ _MISLEADING = ("VIRTUAL_ENV", "PYTHONHOME")
 """Would send Pulumi to another Python."""
 _FOR_PROVIDERS = (report.VARIABLE, report.CLIENT, agreed.VARIABLE)
 """What recipe tells resource providers of one update: of another's, or of a user's, nothing reaches them."""
+_STARTER = Path(__file__).with_name("dynamic-provider")
+"""Ends a provider with its engine from its first moment on; else it does so from the first request on."""
 _SERVICE = ("https://", "http://")
 _NO_URL = re.compile(r"[%?#\x00-\x1f\x7f]")
 """What would mean something else in file://…."""
@@ -170,7 +172,8 @@ def engine_env(site: Site, backend: Backend, folder: Path) -> dict[str, str]:
     }
     return {
         **env,
-        "PULUMI_PYTHON_CMD": sys.executable,  # the dynamic provider runs where recipe does
+        "PULUMI_PYTHON_CMD": str(_STARTER if os.access(_STARTER, os.X_OK) else sys.executable),
+        "RECIPE_PYTHON": sys.executable,  # the dynamic provider runs where recipe does
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",  # a colleague's folder has no salt of its own
         "GRPC_ENABLE_FORK_SUPPORT": "0",

@@ -17,13 +17,19 @@ _begun = threading.Lock()
 
 
 def end_with_engine() -> None:
+    """In a provider's process as Pulumi starts it: `watch_engine`. Does nothing in any other."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if getattr(spec, "name", "") == _PROVIDER:
+        watch_engine()
+
+
+def watch_engine() -> None:
     """From now on the end of stdin is the end of this process, and of all in its group: the engine holds the other end.
 
-    Its parent tells nothing: that is a shell, which outlives the engine as well. Does nothing but in a provider's
-    process whose stdin is a pipe, and there once.
+    Its parent tells nothing: that is a shell, which outlives the engine as well. Does nothing where stdin is no pipe,
+    and a second time.
     """
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if getattr(spec, "name", "") == _PROVIDER and _is_pipe(0) and _begun.acquire(blocking=False):
+    if _is_pipe(0) and _begun.acquire(blocking=False):
         threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 

@@ -123,7 +123,8 @@ def test_the_engine_finds_recipes_python_and_no_other(tmp_path: Path) -> None:
     site = site_of({"PATH": "/bin", "RECIPE_HOME": str(tmp_path), **misleading, **of_another_update})
     env = engine_env(site, backend_of(site), tmp_path / "work")
     assert not {*misleading, *of_another_update} & set(env)
-    assert env["PULUMI_PYTHON_CMD"] == sys.executable
+    assert Path(env["PULUMI_PYTHON_CMD"]).name == "dynamic-provider"
+    assert env["RECIPE_PYTHON"] == sys.executable
     assert env["RECIPE_HOME"] == str(tmp_path)
     assert env["PULUMI_BACKEND_URL"] == f"file://{tmp_path}/pulumi/state"
     passphrase = Path(env["PULUMI_CONFIG_PASSPHRASE_FILE"])

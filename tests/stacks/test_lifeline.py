@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from provisioners.site import site_of
+from stacks.backend import Backend, engine_env
+
+BACKEND = Backend(url="file:///nowhere", own=False, env={})
 
 PROGRAM = """
 import threading
@@ -43,3 +52,20 @@ def test_a_provider_ends_with_its_stdin_and_takes_its_group_with_it() -> None:
     shell.stdin.close()
     assert shell.stdout.read() == "", "neither the shell nor what the provider has started holds it open"
     assert shell.wait(30) == -signal.SIGKILL
+
+
+@pytest.mark.real
+def test_a_provider_that_was_never_asked_anything_ends_with_its_stdin(tmp_path: Path) -> None:
+    env = engine_env(site_of({**os.environ, "RECIPE_HOME": str(tmp_path)}), BACKEND, tmp_path)
+    provider = subprocess.Popen(
+        [env["PULUMI_PYTHON_CMD"], "-u", "-m", "pulumi.dynamic", "127.0.0.1:9"],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        process_group=0,
+    )
+    assert provider.stdout is not None
+    assert provider.stdin is not None
+    assert int(provider.stdout.readline()) > 0, "the port that it listens on"
+    provider.stdin.close()
+    assert provider.wait(30) == -signal.SIGKILL

@@ -60,7 +60,7 @@ def test_nobody_goes_on_asking_for_an_engine_that_was_killed(
     client = recipe.start(*STACK, "--set", "resources.retry=10m", env=env)
     wait_until(runpod.creates, what="a first refusal")
     engine = engine_of(client)
-    providers = [one for one in engine.children(recursive=True) if "pulumi.dynamic" in one.cmdline()]
+    providers = [one for one in engine.children(recursive=True) if "stacks.dynamic" in one.cmdline()]
     assert len(providers) == 1
     engine.kill()
     out, err = client.communicate(timeout=60)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
-if "pulumi.dynamic" in sys.orig_argv and {"ENGINE_DOUBLE_DIE", "ENGINE_DOUBLE_DIE_FILE"} & set(os.environ):
+_PROVIDERS = {"pulumi.dynamic", "stacks.dynamic"}
+_MOMENTS = {"ENGINE_DOUBLE_DIE", "ENGINE_DOUBLE_DIE_FILE"}
+if _PROVIDERS & set(sys.orig_argv) and _MOMENTS & set(os.environ):
     from pathlib import Path
     from typing import Any
 
