@@ -27,10 +27,9 @@ CHECKS = {
 PROGRAMS = {"sshd": "openssh-server", "chromium": "chromium", "prometheus": "prometheus"}
 """What real tests start, and the Debian packages that bring it."""
 QUICK, REAL, VLLM = "not real and not vllm", "real and not vllm", "vllm"
-_CPUS = os.cpu_count() or 1
-_COMPUTING = ("-n", str(max(2, _CPUS)))
-_WAITING = ("-n", str(max(4, _CPUS)), "--maxschedchunk", "4")
-"""A few at a time, so that no worker has a queue of long ones left when the others have nothing to do."""
+_AT_ONCE = ("-n", str(max(4, os.cpu_count() or 1)))
+_A_FEW_EACH = ("--maxschedchunk", "4")
+"""No worker has a queue of long ones left when the others have nothing to do."""
 _NONE_COLLECTED = 5
 
 
@@ -45,9 +44,12 @@ def main(arguments: list[str]) -> int:
     for program in missing:
         print(f"NOT TESTED: what needs {program}; apt-get install {PROGRAMS[program]} would bring it")
     pytest = [sys.executable, "-m", "pytest", *rest, "-m"]
-    tests = {"quick tests": [*pytest, QUICK, *_COMPUTING]}
+    tests = {"quick tests": [*pytest, QUICK, *_AT_ONCE]}
     if not fast:
-        tests |= {"tests with real processes": [*pytest, REAL, *_WAITING], "tests with vLLM": [*pytest, VLLM]}
+        tests |= {
+            "tests with real processes": [*pytest, REAL, *_AT_ONCE, *_A_FEW_EACH],
+            "tests with vLLM": [*pytest, VLLM],
+        }
     failed = []
     for name, command in {**CHECKS, **tests}.items():
         started = time.monotonic()
