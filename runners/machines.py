@@ -127,11 +127,11 @@ async def everywhere(ledger: Ledger, owner: str) -> tuple[list[Machine], dict[st
             elif machine.lease.id != lease.id:
                 twin = _twin(machine, lease)
                 known.setdefault((name, twin.lease.name), twin)
-    unlisted = [machine for key, machine in known.items() if machine.held_by and key not in listed]
+    found = dict(zip(known, await asyncio.gather(*map(_gone_on_with, known.values())), strict=True))
+    unlisted = [machine for key, machine in found.items() if machine.held_by and key not in listed]
     ended = await asyncio.gather(*(_ended(machine, ledger) for machine in unlisted))
     gone = {machine.lease.name for machine, was in zip(unlisted, ended, strict=True) if was}
-    left = [machine for machine in known.values() if machine.lease.name not in gone]
-    return list(await asyncio.gather(*map(_gone_on_with, left))), silent
+    return [machine for machine in found.values() if machine.lease.name not in gone], silent
 
 
 def _twin(machine: Machine, listed: Lease) -> Machine:
@@ -145,9 +145,11 @@ def _twin(machine: Machine, listed: Lease) -> Machine:
 
 
 async def _gone_on_with(machine: Machine) -> Machine:
-    """Held by its stack, if another computer's update has taken it over from one of here that died."""
-    place = Place.of(machine.lease)
+    """Held by its stack until its deadline, if another computer's update has gone on with it after one of here died."""
+    place, deadline = Place.of(machine.lease), machine.lease.deadline
     if place.own or machine.held_by or machine.backend or machine.client != "gone":
+        return machine
+    if deadline is not None and deadline <= datetime.now(UTC):
         return machine
     ref = StackRef.of(place.project, place.name)
     with suppress(Exception):  # then it is as the journal has it
@@ -218,13 +220,20 @@ async def _end(lease: Lease, provisioner: Provisioner, ledger: Ledger, patience_
         release = await provisioner.destroy(lease, patience_s=patience_s)
     except Exception as error:
         release = MayStillBill(f"{type(error).__name__}: {error}", provisioner.command_to_end(lease))
-    with suppress(Exception):
-        entry = journal.of_run(lease.run_id)
-        if isinstance(release, MayStillBill) and entry and entry.lease.name == lease.name and entry.state == "gone":
-            return masked(Gone(entry.proof or ""), mask)  # another process was faster
+    if isinstance(release, MayStillBill):
+        with suppress(Exception):
+            entry = journal.of_run(lease.run_id)
+            is_proven = entry is not None and entry.lease.name == lease.name and entry.state == "gone"
+            if entry is not None and is_proven and await _may_be_gone(lease, provisioner):
+                return masked(Gone(entry.proof or ""), mask)  # another process was faster
     with suppress(Exception):
         journal.released(lease, release)
     return masked(release, mask)
+
+
+async def _may_be_gone(lease: Lease, provisioner: Provisioner) -> bool:
+    """Whether its provider does not see it any more: what is seen after its proof makes that void."""
+    return (await provisioner.observe(lease)).state in ("gone", "unknown")
 
 
 async def end_all(machines: Iterable[Machine], ledger: Ledger) -> list[dict[str, Any]]:

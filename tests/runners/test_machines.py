@@ -332,13 +332,42 @@ def test_what_another_computer_has_gone_on_with_is_held(
     assert machine.held_by == ("gpu_pod" if elsewhere else None)
 
 
-def test_what_another_process_has_proven_gone_stays_so(bench: Bench) -> None:
+@pytest.mark.parametrize(("left", "state"), [(-1, "running"), (1, "running"), (1, "gone")])
+def test_what_another_computer_has_gone_on_with_is_held_until_its_deadline_while_it_is_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, left: int, state: Any
+) -> None:
+    details, deadline = in_stack("recipe-gpu-pod", "main"), NOW + timedelta(hours=left)
+    lease = bench.lease("mine", pid=None, details=details, deadline=deadline)
+
+    async def outputs_of(site: Site, ref: StackRef) -> Outputs:
+        return Outputs(values={"lease": lease_data(replace(lease, details={"elsewhere": True}))}, at=NOW, source="kept")
+
+    monkeypatch.setattr(machines, "outputs_of", outputs_of)
+    bench.providers["one"].observed = Observed(state=state)
+    held_by = [machine.held_by for machine in bench.everywhere()[0]]
+    assert held_by == {(-1, "running"): [None], (1, "running"): ["gpu_pod"], (1, "gone"): []}[left, state]
+    assert bench.journal.state(lease.name) == ("gone" if state == "gone" else "created")
+
+
+@pytest.mark.parametrize("seen", ["gone", "unknown", "running"])
+def test_what_another_process_has_proven_gone_stays_so_unless_it_is_seen_after_that(bench: Bench, seen: Any) -> None:
     lease, one = bench.lease("mine"), bench.providers["one"]
-    one.release = MayStillBill("too new", COMMAND)
-    one.on_call = lambda name: bench.journal.released(lease, Gone("absent twice"))
+    one.release, one.observed = MayStillBill("not proven", COMMAND), Observed(state=seen)
+    one.on_call = lambda name: bench.journal.released(lease, Gone("absent twice")) if name == "destroy" else None
     (machine,) = journalled(bench.ledger)
-    assert asyncio.run(end(machine, bench.ledger)) == Gone("absent twice")
-    assert bench.journal.state(lease.name) == "gone"
+    is_there = seen == "running"
+    assert asyncio.run(end(machine, bench.ledger)) == (one.release if is_there else Gone("absent twice"))
+    assert bench.journal.state(lease.name) == ("may-still-bill" if is_there else "gone")
+
+
+def test_what_another_process_has_proven_gone_may_bill_if_nobody_can_look(bench: Bench) -> None:
+    lease, one = bench.lease("mine"), bench.providers["one"]
+    one.release = MayStillBill("not proven", COMMAND)
+    one.on_call = lambda name: bench.journal.released(lease, Gone("absent twice")) if name == "destroy" else None
+    one.trouble["observe"] = NoMachine("no network")
+    (machine,) = journalled(bench.ledger)
+    assert asyncio.run(end(machine, bench.ledger)) == one.release
+    assert bench.journal.state(lease.name) == "may-still-bill"
 
 
 def test_what_the_journal_calls_gone_and_a_provider_still_lists_is_told(bench: Bench) -> None:
