@@ -13,6 +13,7 @@ from provisioners.naming import owner_name, read_name
 from recipes.errors import MayStillBillError, NoMachine
 from runners import registry
 from runners.failures import waited_for
+from runners.machine import Machine
 from runners.machines import end
 from runners.stacking import pod_changes
 from runners.stacking.billing import Replaced
@@ -131,17 +132,32 @@ async def after_failure(
 async def after_destroy(
     ref: StackRef, outputs: Mapping[str, Any], env: Mapping[str, str], *, alone: bool = False
 ) -> list[str]:
-    """The proof, from the journal or from the provider itself. Raises MayStillBillError without one."""
+    """The proof, from the journal or from the provider itself. Raises MayStillBillError without one.
+
+    What another update of here is making by now is its own: it is named by a MayStillBillError.
+    """
     lease = _lease_of(ref, outputs)
     named = {lease.name} if lease is not None else set()
     machines = [machine for machine in machines_left(ref, {}) if not alone or machine.lease.name in named]
+    theirs = [one for one in machines if one.lease.name not in named and is_minded(one.lease, by_another=True)]
+    machines = [machine for machine in machines if machine not in theirs]
     found = [(machine.lease, await end(machine, ledger())) for machine in machines]
     if lease is not None and lease.name not in [ended.name for ended, _ in found]:
         found.append((lease, await _release_of(lease)))
     for ended, release in found:
         if isinstance(release, MayStillBill):
             raise MayStillBillError(f"NOT PROVEN GONE: {told_of(ended)}: {release.reason}", advice=release.command)
-    return [release.proof for _, release in found if isinstance(release, Gone)]
+    proofs = [release.proof for _, release in found if isinstance(release, Gone)]
+    if theirs:
+        raise _made_by_another(ref, theirs, proofs)
+    return proofs
+
+
+def _made_by_another(ref: StackRef, theirs: Sequence[Machine], proofs: Sequence[str]) -> MayStillBillError:
+    """What is told in place of the proofs alone: the stack is not empty."""
+    what = " and ".join(told_of(machine.lease) for machine in theirs)
+    message = "; ".join([f"another recipe stack up of stack {ref} is making {what}", *proofs])
+    return MayStillBillError(message, advice=f"once it has come to its end, recipe stack destroy {ref} ends that, too")
 
 
 async def _release_of(lease: Lease) -> Release:

@@ -46,5 +46,6 @@ def open_entry(lease: Lease) -> Entry | None:
 def proof_of(lease: Lease) -> str:
     """The journal's, that this very pod is gone; "" if it has none. Another of its name has a proof of its own."""
     latest = journal().of_run(lease.run_id)
-    is_its = latest is not None and latest.state == "gone" and lease.id in (None, latest.lease.id)
-    return (latest.proof or "") if latest is not None and is_its else ""
+    if latest is None or latest.state != "gone" or latest.lease.name != lease.name:
+        return ""
+    return (latest.proof or "") if lease.id in (None, latest.lease.id) else ""

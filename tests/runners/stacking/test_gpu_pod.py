@@ -15,11 +15,12 @@ import pytest
 
 from provisioners.contract import Gone, Lease
 from provisioners.journal import Journal
-from recipes.errors import NoMachine
+from recipes.errors import MayStillBillError, NoMachine
 from runners import registry
 from runners.ledger import Ledger
 from runners.machines import journalled
 from runners.stacking import gpu_pod
+from runners.stacking.pod_journal import proof_of
 from stacks.holding import in_backend, in_stack, minded
 from stacks.orders import lease_data
 from stacks.reference import StackRef
@@ -74,7 +75,7 @@ def test_nothing_is_said_of_a_pod_that_stays() -> None:
 
 def test_a_pod_whose_deadline_has_passed_has_ended_by_itself() -> None:
     found = replaced(WANTED, until=datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
-    told = "pod x1 (recipe-ana-podlet) at $0.44/h, which has ended by itself at 2026-01-02 03:04 UTC"
+    told = "pod x1 (recipe-ana-podlet) at $0.44/h, which was to end by itself at 2026-01-02 03:04 UTC"
     assert (found.because, found.ends) == ((), told)
     bill = gpu_pod.billing(outputs(datetime(2026, 1, 2, 3, 4, tzinfo=UTC)))
     assert bill is not None
@@ -192,6 +193,16 @@ def test_what_is_ended_alone_leaves_what_else_the_stack_has(rented: Reaching) ->
     assert [machine.lease.name for machine in journalled(Ledger(rented.home))] == ["recipe-ana-theirs"]
 
 
+def test_what_another_update_is_making_by_now_is_not_ended_with_what_the_stack_held(rented: Reaching) -> None:
+    ref, ours, theirs = StackRef("gpu_pod"), pod(rented.home, "ours"), pod(rented.home, "theirs")
+    parent = psutil.Process(os.getppid())
+    for lease in (ours, theirs):
+        Journal(Ledger(rented.home).path).created(minded(lease, (parent.pid, parent.create_time())))
+    with pytest.raises(MayStillBillError, match="another recipe stack up of stack gpu_pod is making pod id-of-theirs"):
+        asyncio.run(gpu_pod.after_destroy(ref, {"lease": lease_data(ours)}, {}))
+    assert [machine.lease.name for machine in journalled(Ledger(rented.home))] == ["recipe-ana-theirs"]
+
+
 def test_the_journals_proof_is_of_this_very_pod(rented: Reaching) -> None:
     lease, journal = pod(rented.home, "one"), Journal(Ledger(rented.home).path)
     journal.released(lease, Gone("absent from the lists"))
@@ -204,6 +215,9 @@ def test_the_journals_proof_is_of_this_very_pod(rented: Reaching) -> None:
     bill = gpu_pod.billing({"lease": lease_data(lease)})
     assert bill is not None
     assert bill.gone == "", "of another one of its name"
+    unnamed = replace(lease, id=None)
+    assert proof_of(unnamed) == "nothing was created"
+    assert proof_of(replace(unnamed, name="recipe-ana-retry")) == "", "of another lease of its run"
 
 
 def test_what_ends_a_pod_without_pulumi_is_what_works_on_this_machine(rented: Reaching) -> None:
