@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from provisioners.contract import Site
@@ -59,7 +60,7 @@ async def destroy_volume(ref: StackRef, volume_id: str, *, yes: bool, as_json: b
     async with screen.heeding_signals(f"recipe stack destroy {ref} --volume {volume_id}"):
         with screen.happening(f"looks for volume {volume_id}"):
             one = _meant(ref, volume_id, await cache_volumes(site))
-        if one.state == "elsewhere" and yes:
+        if one.state == "elsewhere" and (yes or not _somebody_can_be_asked()):
             raise UsageError(f"volume {volume_id} is {one.says}", advice=f"{one.command} ends it")
         screen.print([f"-   delete   {one} ({one.volume.name})", f"    {one.says}; whatever lies on it is lost"])
         if not await screen.agreed("delete this", yes=yes):
@@ -74,6 +75,10 @@ async def destroy_volume(ref: StackRef, volume_id: str, *, yes: bool, as_json: b
     else:
         screen.outputs([("gone", gone.proof)])
     return ExitCode.DONE
+
+
+def _somebody_can_be_asked() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
 
 
 def _meant(ref: StackRef, volume_id: str, volumes: list[CacheVolume]) -> CacheVolume:

@@ -11,6 +11,7 @@ from typing import Any
 
 from recipes.errors import ExitCode, MayStillBillError, RecipeError, UsageError
 from runners.cli.common import print_json
+from runners.cli.loose_volumes import volumes_there
 from runners.cli.stack_screen import Screen
 from runners.cli.stacking import Wish, before_of, existing, site, steps_of, undone
 from runners.stacking.program import StackProgram, program_of
@@ -63,8 +64,12 @@ async def destroy(wish: Wish) -> int:
             return undone(wish, {"stack": str(ref), "changes": steps_of(found.changes)})
         with screen.happening(f"deletes {ref}", changing=True) as heard:
             ended = await proven(ref, found.bills, _ended(ref, program, found, heard))
-            kept.forget(site(), ref)
+            if (unseen := _unseen(ref, found)) is None:
+                kept.forget(site(), ref)
             notes = await to_its_end(_forgotten(ref, found, ended))
+    if unseen is not None:
+        screen.outputs([("gone", proof) for proof in ended.proofs])
+        raise unseen
     if wish.as_json:
         document = {"stack": str(ref), "changes": steps_of(found.changes), "done": True}
         print_json({**document, "proofs": list(ended.proofs), "notes": notes})
@@ -98,6 +103,14 @@ async def _found(ref: StackRef, program: StackProgram, heard: Heard) -> _Found:
         raise _unreadable(ref, program, before, error) from error
     bills = _bills(ref, program, before if changes.any else {})
     return _Found(managed=managed, outputs=before, changes=changes, bills=bills)
+
+
+def _unseen(ref: StackRef, found: _Found) -> RecipeError | None:
+    """Why nobody can say what else it holds: in a backend of several, others may have changed it since it was seen."""
+    if found.managed is not None or found.unread is None or backend_of(site()).own:
+        return None
+    message = f"what stack {ref} held when it was last seen here is gone; what else it holds nobody can say now"
+    return StackFailed(f"{message}: {found.unread.message}", advice=f"recipe stack destroy {ref}, again")
 
 
 def _bills(ref: StackRef, program: StackProgram, outputs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,7 +154,7 @@ async def destroyed(
         return await _without_pulumi(ref, program, outputs, error)
     proofs = list(managed.report.proofs)
     its, asked = program.billing(outputs), await program.after_destroy(ref, outputs, os.environ)
-    others = [proof for proof in proofs if proof not in asked and not (asked and its is not None and its.id in proof)]
+    others = [proof for proof in proofs if proof not in asked and not (asked and its and its.id and its.id in proof)]
     return Ended(proofs=[*asked, *others])
 
 
@@ -154,10 +167,28 @@ async def _without_pulumi(
     except MayStillBillError as left:
         again = f"{left.advice}; or end it at its provider: recipe stack destroy {ref} then forgets the stack"
         raise MayStillBillError(f"{left.message}; {error.message}", advice=f"{error.advice}; or {again}") from error
-    is_all_known = not isinstance(error, StackFailed) and not outputs and backend_of(site()).own
-    if not proofs and not is_all_known:
+    if not proofs and not await _is_all_known(ref, outputs, error):
         raise error
     return Ended(proofs=proofs, failed=error)
+
+
+async def _is_all_known(ref: StackRef, outputs: Mapping[str, Any], error: RecipeError) -> bool:
+    """Whether nothing can be there of a stack that puts out nothing: all its pods are in the journal of this machine.
+
+    Volumes are in none: their provider is asked. Raises NoMachine where he cannot be, and MayStillBillError.
+    """
+    if isinstance(error, StackFailed) or outputs or not backend_of(site()).own:
+        return False
+    if ref.program == "gpu_pod":
+        return True
+    volumes, why = await volumes_there(site())
+    if why is not None:
+        raise why
+    its = [one for one in volumes or () if one.ref == ref]
+    if left := " and ".join(str(one) for one in its if one.state in ("held", "unfinished")):
+        again = f"or delete it at its provider: recipe stack destroy {ref} then forgets the stack"
+        raise MayStillBillError(f"NOT PROVEN GONE: {left}: {error.message}", advice=f"{error.advice}; {again}")
+    return all(one.state != "unknown" for one in its)
 
 
 async def proven(ref: StackRef, bills: Sequence[str], ending: Coroutine[Any, Any, Ended]) -> Ended:
@@ -203,16 +234,16 @@ async def _forgotten(ref: StackRef, found: _Found, ended: Ended) -> list[str]:
 
 def _unreadable(ref: StackRef, program: StackProgram, outputs: Mapping[str, Any], error: RecipeError) -> RecipeError:
     """A stack that Pulumi cannot read, or no Pulumi: what it held when this machine last saw it may bill."""
-    bill, what, way_out = program.billing(outputs or _last_seen(ref)), "", ""
-    if bill is not None and not bill.over:
-        what, way_out = bill.what, bill.way_out
-    elif what := program.left(ref, {}):
-        way_out = "recipe ps shows it, and recipe down RUN ends it without Pulumi"
-    if not what:
+    outputs = outputs or _last_seen(ref)
+    if not (bills := _bills(ref, program, outputs)):
         return error
-    then = f"{INSTALL} gets the engine" if isinstance(error, NoEngine) else error.advice
+    bill = program.billing(outputs) if outputs else None
+    ways = [bill.way_out] if bill is not None and not bill.gone else []
+    if left := program.left(ref, outputs):
+        ways.append(f"recipe ps shows {left}, and recipe down RUN ends it without Pulumi")
+    ways.append(f"{INSTALL} gets the engine" if isinstance(error, NoEngine) else error.advice)
     return MayStillBillError(
-        f"NOT PROVEN GONE: {what}: {error.message}", advice="; ".join(filter(None, [way_out, then]))
+        f"NOT PROVEN GONE: {' and '.join(bills)}: {error.message}", advice="; ".join(filter(None, ways))
     )
 
 

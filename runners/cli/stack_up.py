@@ -90,11 +90,11 @@ async def _seen(wish: Wish, program: StackProgram, screen: Screen) -> _Seen:
         try:
             changes = await managed.preview(heard, refresh=True)
             warnings = await program.warnings(wish.ref, inputs, before, os.environ)
+            costs = program.costs(inputs, changes, before)
+            replaced = program.replaced(changes, last, inputs, before)
         except BaseException:
             await _forget_if_fresh(managed, screen)
             raise
-    costs = program.costs(inputs, changes, before)
-    replaced = program.replaced(changes, last, inputs, before)
     screen.changes(changes, "costs", costs, list(replaced.lines()) if replaced else [])
     for warning in warnings:
         screen.remark(f"warning: {warning}")

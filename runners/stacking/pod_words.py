@@ -111,7 +111,7 @@ def _way_out(lease: Lease) -> str:
 
 def told_of(lease: Lease) -> str:
     over = lease.deadline is not None and lease.deadline <= datetime.now(UTC)
-    end = f", which has ended by itself at {until(lease)}" if over else f" until {until(lease)}"
+    end = f", which was to end by itself at {until(lease)}" if over else f" until {until(lease)}"
     return f"pod {lease.id or '?'} ({lease.name}) at {price_of(lease)}{end}"
 
 

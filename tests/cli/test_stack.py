@@ -495,6 +495,55 @@ def test_a_state_that_cannot_be_read_hides_nothing_that_bills(stack: Things, typ
 
 
 @real
+def test_what_a_backend_of_several_held_when_it_was_last_seen_is_not_all_of_it(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stack.at / "team").mkdir()
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{stack.at / 'team'}")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "theirs")
+    typed("up", "gpu_pod", "local-smoke", "--yes")
+    (state,) = (stack.at / "team").rglob("stacks/**/main.json")
+    whole = state.read_text()
+    state.write_text(whole[:300])
+    stack.proofs = ["asked for itself"]
+    for _ in range(2):
+        code, out, err = typed("destroy", "gpu_pod", "--yes")
+        assert code == 4, "somebody else may have made another thing since"
+        assert out.splitlines()[-1] == "gone   asked for itself"
+        assert "held when it was last seen here is gone; what else it holds nobody can say now: pulumi stack" in err
+        assert err.splitlines()[-1] == "next:  recipe stack destroy gpu_pod, again"
+    state.write_text(whole)
+    assert typed("destroy", "gpu_pod", "--yes")[0] == 0
+
+
+@real
+def test_a_cache_that_nobody_can_read_is_forgotten_only_where_no_volume_is_its(
+    stack: Things, typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.does = "fail:NoCapacity"
+    typed("up", "model_cache", "local-smoke", "--yes")
+    (stack.at / "home" / "pulumi" / "passphrase").write_text("another")
+    volume = StoredVolume(id="v1", name="recipe-cache-main-20261122-002055-5a64", size_gb=10, region="EU-RO-1")
+    found = [
+        CacheVolume(
+            volume=volume, provisioner="runpod", usd_per_month=0.7, state="unfinished", ref=StackRef("model_cache")
+        )
+    ]
+
+    async def volumes_there(site: object) -> tuple[list[CacheVolume], None]:
+        return found, None
+
+    monkeypatch.setattr(runners.cli.stack_destroy, "volumes_there", volumes_there)
+    code, _, err = typed("destroy", "model_cache", "--yes")
+    assert code == 9
+    assert "NOT PROVEN GONE: volume v1, 10 GB in EU-RO-1, $0.70/month: stack model_cache was encrypted with" in err
+    assert "or delete it at its provider: recipe stack destroy model_cache then forgets the stack" in err
+    found.clear()
+    assert typed("destroy", "model_cache", "--yes")[0] == 0
+    assert typed("list")[1].splitlines()[0] == "no stacks yet"
+
+
+@real
 def test_a_stack_that_is_not_there(stack: Things, typed: Callable[..., Ended]) -> None:
     for command in ("destroy", "outputs", "unlock"):
         code, _, err = typed(command, "gpu_pod")
@@ -528,7 +577,11 @@ def test_without_the_engine_what_was_seen_here_is_told(
         "next:  recipe down t1 ends it; recipe stack install gets the engine",
     ]
     stack.until = datetime(2026, 1, 1, tzinfo=UTC)
-    assert typed("destroy", "gpu_pod", "--yes")[0] == 4, "it has ended by itself"
+    assert typed("destroy", "gpu_pod", "--yes")[0] == 9, "a deadline is no proof"
+    stack.remains = "thing ? at $1.00/h"
+    _, _, err = typed("destroy", "gpu_pod", "--yes")
+    assert "NOT PROVEN GONE: thing a at $3.61/h and thing ? at $1.00/h: Pulumi's engine" in err
+    assert "next:  recipe down t1 ends it; recipe ps shows thing ? at $1.00/h, and recipe down RUN ends it" in err
 
 
 @real
