@@ -137,7 +137,7 @@ async def known_of(site: Site, ref: StackRef) -> tuple[Mapping[str, Any], Mappin
     except NoSuchStack:
         return {}, None
     said = told.pop(INPUTS, None)
-    if isinstance(said, str):
+    if isinstance(said, str) and said != HIDDEN:
         return told, json.loads(said)
     before = kept(site, ref)
     return told, before.inputs if before is not None else None

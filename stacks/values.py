@@ -19,9 +19,6 @@ INPUTS = "recipe_inputs"
 INNER_KINDS = frozenset({"UniqueName", "PodName", "VolumeName"})
 """Kinds of resources that cost nothing, and that nobody asked for: the names of what people ask for."""
 
-INNER_KINDS = frozenset({"UniqueName", "PodName", "VolumeName"})
-"""Kinds of resources that cost nothing, and that nobody asked for."""
-
 HIDDEN = "[secret]"
 """What Pulumi shows in a secret's place."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from recipes.errors import ExitCode, RecipeError, UsageError
 from recipes.load import LoadedRecipe
 from runners.cli.common import print_json
 from runners.cli.stack_screen import Screen
+from runners.stacking.listing import NOTHING_THERE, doubt, standing
 from runners.stacking.program import StackOptions, StackProgram, program_of
 from stacks import engine, kept
 from stacks.automation import Managed, stacks
@@ -24,6 +26,8 @@ from stacks.values import Changes, NoSuchStack
 
 _SHOWN = 12
 """Of stacks that are there, where another one was named."""
+_LEFT_S = 10.0
+"""How long volumes of a stack that is not there may be asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +54,11 @@ async def outputs(wish: Wish) -> int:
         found = await kept.outputs_of(site(), wish.ref)
     except NoSuchStack as error:
         raise await meant(wish.ref, error) from None
+    bill, begun = await standing(site(), wish.ref, found)
     if wish.as_json:
         document = {"stack": str(wish.ref), "at": found.at.isoformat(timespec="seconds"), "source": found.source}
-        print_json({**document, "outputs": dict(program_of(wish.ref).known(found.values))})
+        bills = bill.data() if bill is not None and not bill.gone else None
+        print_json({**document, "outputs": dict(program_of(wish.ref).known(found.values)), "bills": bills})
         return ExitCode.DONE
     screen = Screen()
     told = program_of(wish.ref).told(found.values) if found.values else []
@@ -61,9 +67,12 @@ async def outputs(wish: Wish) -> int:
         screen.remark(f"its last update has not come to its end; recipe stack up {wish.ref} goes on with it")
     if found.source == "kept":
         screen.remark(f"as last seen on this machine, {found.at:%Y-%m-%d %H:%M} UTC; Pulumi's engine is not on it")
-    bill = program_of(wish.ref).billing(found.values)
-    if bill is not None and bill.gone:
-        screen.remark(f"it is gone: {bill.gone}; recipe stack up {wish.ref} makes another one")
+    if begun:
+        ways = f"recipe stack up {wish.ref} goes on, recipe stack destroy {wish.ref} ends it"
+        screen.remark(f"what it put out is gone, and {doubt(begun)}; {ways}")
+    elif bill is not None and bill.gone:
+        what = bill.gone if bill.gone == NOTHING_THERE else f"it is gone: {bill.gone}"
+        screen.remark(f"{what}; recipe stack up {wish.ref} makes another one")
     elif bill is not None and not bill.over and found.source == "kept":
         screen.remark(bill.way_out)
     return ExitCode.DONE
@@ -131,9 +140,14 @@ async def meant(ref: StackRef, error: NoSuchStack) -> NoSuchStack:
 
 
 async def _left_of(ref: StackRef) -> list[str]:
-    """What bears its name all the same, and bills; nothing where nobody can be asked."""
-    with suppress(RecipeError):
-        return await program_of(ref).warnings(ref, {}, {}, os.environ)
+    """What bears its name all the same, and bills; nothing where nobody can be asked soon."""
+    from runners.stacking.pod_words import told_of_others
+
+    with suppress(RecipeError, TimeoutError):
+        if ref.program == "gpu_pod":
+            return told_of_others(ref)
+        async with asyncio.timeout(_LEFT_S):
+            return await program_of(ref).warnings(ref, {}, {}, os.environ)
     return []
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,10 +19,15 @@ from runners.stacking.rows import StackRow
 from stacks import kept
 from stacks.asking import asked_of
 from stacks.automation import stacks
+from stacks.events import kind_of
 from stacks.reference import StackRef
 from stacks.values import INNER_KINDS, NoEngine, StackSummary
 
+NOTHING_THERE = "what it put out is gone, and nothing was made in its place"
+"""As its state says; nobody has a better proof."""
+
 _AT_ONCE = 8
+_PODS = "gpu_pod"
 
 
 async def rows_of(site: Site) -> tuple[list[StackRow], Literal["pulumi", "kept"]]:
@@ -63,20 +69,60 @@ async def _row(site: Site, summary: StackSummary, turns: asyncio.Semaphore) -> S
 async def _told(site: Site, ref: StackRef, summary: StackSummary) -> tuple[Billing | None, str, bool]:
     """What it bills, and what else may; whether an update has not come to its end, so that the state alone knows it."""
     found = await kept.outputs_of(site, ref)
-    bill, left = _bill(ref, found.values), program_of(ref).left(ref, found.values)
-    unfinished = not found.whole or (not found.values and bool(summary.resources))
-    if found.whole and bill is not None and not await _is_there(site, ref, bill):
-        bill = replace(bill, gone=bill.gone or "what it put out is gone, and nothing was made in its place")
-    return bill, left, unfinished
+    left = program_of(ref).left(ref, found.values)
+    bill, begun = await standing(site, ref, found)
+    unfinished = bool(begun) or not found.whole or (not found.values and bool(summary.resources))
+    unknown = doubt([name for name in begun if not left or name not in left])
+    return bill, "; ".join(filter(None, [left, unknown])), unfinished
 
 
-async def _is_there(site: Site, ref: StackRef, bill: Billing) -> bool:
-    """Whether the state has anything that could bill. What an update that failed deleted is put out all the same."""
-    if bill.gone or any(entry.lease.id == bill.id for _, entry in in_stacks(Ledger(site.home))):
-        return not bill.gone
-    deployment = (await asked_of(site, ref, "stack", "export")).get("deployment") or {}
-    kinds = {str(one.get("type")) for one in deployment.get("resources") or ()}
-    return any(not kind.startswith("pulumi:") and kind.rpartition(":")[2] not in INNER_KINDS for kind in kinds)
+async def standing(site: Site, ref: StackRef, found: kept.Outputs) -> tuple[Billing | None, list[str]]:
+    """What of its outputs bills, as its state has it; and names of pods that may be there without being put out.
+
+    What an update that failed deleted is put out all the same. No bill where only such pods may be there; as it was put
+    out where the state cannot be had.
+    """
+    bill = _bill(ref, found.values)
+    if bill is None or ref.program != _PODS or found.source == "kept" or _is_open(site, bill):
+        return bill, []
+    with suppress(RecipeError):
+        deployment = (await asked_of(site, ref, "stack", "export")).get("deployment") or {}
+        is_there, begun = _in_state(deployment, str(found.values.get("name") or ""))
+        if begun and not is_there:
+            return None, begun
+        if not is_there:
+            return replace(bill, gone=bill.gone or NOTHING_THERE), []
+    return bill, []
+
+
+def doubt(names: Sequence[str]) -> str:
+    """What is told of pods that may be there; "" if there are none."""
+    what = " and ".join(f"a pod called {name}" if name else "another pod" for name in names)
+    return f"nobody knows from here whether {what} {'is' if len(names) == 1 else 'are'} there" if names else ""
+
+
+def _is_open(site: Site, bill: Billing) -> bool:
+    """Whether this machine's journal has it as something that may bill."""
+    return any(entry.lease.id == bill.id for _, entry in in_stacks(Ledger(site.home)))
+
+
+def _in_state(deployment: Mapping[str, Any], put_out: str) -> tuple[bool, list[str]]:
+    """Whether the pod that bears the name `put_out` is in the state; and the names of others that may have been made.
+
+    An empty one is of a pod whose name it does not say.
+    """
+    asked = [one for one in deployment.get("resources") or () if not str(one.get("type")).startswith("pulumi:")]
+    making = [one for one in deployment.get("pending_operations") or () if one.get("type") == "creating"]
+    made = [one for one in asked if kind_of(str(one.get("type"))) not in INNER_KINDS]
+    is_there = any(_name_of(one) in ("", put_out) for one in made)
+    names = {_name_of(one) for one in (*asked, *(one.get("resource") or {} for one in making))} - {"", put_out}
+    return is_there, sorted(names) or [""] * bool(making)
+
+
+def _name_of(resource: Mapping[str, Any]) -> str:
+    """The pod's that it is or names; "" if it says none."""
+    told = {**(resource.get("inputs") or {}), **(resource.get("outputs") or {})}
+    return str(told.get("unique_name") or "")
 
 
 def _lost(site: Site, known: Collection[StackRef]) -> list[StackRow]:

@@ -114,3 +114,12 @@ def test_without_a_volume_there_is_nothing_but_the_wish(tmp_path: Path, export: 
     assert inputs(tmp_path) is None
     export += [root(), name(models=["a"])]
     assert (outputs(tmp_path).values, inputs(tmp_path)) == ({}, {"models": ["a"]})
+
+
+def test_wishes_that_only_the_outputs_have_are_as_last_seen_here(tmp_path: Path, export: list[dict[str, Any]]) -> None:
+    """The state hides them, and the name does not tell them."""
+    export += [root(**PUT_OUT, holds=[], recipe_inputs=SECRET), resource("VolumeName", {"unique_name": NAME})]
+    export += [resource("Volume", VOLUME)]
+    assert inputs(tmp_path) is None
+    kept.keep(site_of({"RECIPE_HOME": str(tmp_path)}), REF, PUT_OUT, {"size_gb": 10})
+    assert inputs(tmp_path) == {"size_gb": 10}
