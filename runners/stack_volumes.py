@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,6 +57,8 @@ class StackVolume:
     """Where it is mounted."""
     grows_by: str
     """The command that makes room for this recipe."""
+    index: int = 0
+    """Which of the recipe's volumes it is."""
     holds: tuple[Held, ...] = ()
     seen_at: datetime | None = None
     """When the stack was seen, if that was not now."""
@@ -70,13 +73,15 @@ class StackVolume:
     def findings(self, hub: HubModel | None, offers: Sequence[Offer] = ()) -> Iterator[Finding]:
         """Whether the download is paid for already, and whether the volume keeps the recipe from its machines."""
         if offers and all(offer.stock == "none" for offer in offers):
-            another = self.grows_by.replace(f"up {self.ref} ", f"up {StackRef(self.ref.program, 'NAME')} ", 1)
+            second = StackRef(self.ref.program, "NAME")
+            makes = self.grows_by.replace(f"up {self.ref} ", f"up {second} ", 1)
+            another = f"{makes} {shlex.join(mounting(self.index, second))}"
             yield Finding(
                 level="warn",
                 code="stack",
                 message=f"stack {self.ref} binds this recipe to {self.region}, where its volume lies, and none of its "
                 "machines is in stock there",
-                suggestion=f"make a second cache where there are some: {another}; mount that one",
+                suggestion=f"make a second cache where there are some: {another}; runs mount it with the same --set",
             )
         if self.seen_at is not None:
             yield Finding(
@@ -156,6 +161,7 @@ async def resolved(
     if not outputs.values.get("volume_id"):
         raise NoStackVolume(f"stack {ref} has no volume yet: its update did not get so far", advice=f"go on: {makes}")
     found = _of(ref, outputs, place_on(recipe, volume), site, path=volume.path, grows_by=makes)
+    found = replace(found, index=recipe.resources.volumes.index(volume))
     with suppress(NoMachine):  # then the offers say what is wrong
         now = await keeper.find_volume(found.id)
         if now is None:
@@ -165,6 +171,11 @@ async def resolved(
             )
         found = replace(found, size_gb=now.size_gb, region=now.region)
     return replace(loaded, recipe=_mounting(recipe, volume, found.id)), found
+
+
+def mounting(index: int, ref: StackRef) -> tuple[str, str]:
+    """The words of a command line by which a recipe's volume is that of this stack."""
+    return "--set", f"resources.volumes[{index}].stack={ref}"
 
 
 async def _outputs(site: Site, ref: StackRef) -> Outputs:

@@ -17,7 +17,7 @@ from recipes.load import LoadedRecipe
 from recipes.spec import Resources
 from recipes.units import rough_size
 from runners import registry
-from runners.stack_volumes import keeper_of
+from runners.stack_volumes import keeper_of, mounting
 from runners.stacking.program import StackOptions
 from stacks.reference import StackRef
 
@@ -99,11 +99,29 @@ def kept_size(options: StackOptions, before: Mapping[str, Any]) -> list[str]:
 
 
 def command_of(recipes: Iterable[LoadedRecipe], ref: StackRef) -> str:
-    """The command that makes this stack what the recipes ask for, with what is set of them."""
+    """The command that makes this stack what the recipes ask for, with what is set of them.
+
+    Where they mount another one, it sets that too; or says what to write, where one setting is not right for all.
+    """
+    recipes = tuple(recipes)
     asked = [shlex.split(loaded.command)[2:] for loaded in recipes]
     settings = dict.fromkeys(tuple(words[1:]) for words in asked)
     names = dict.fromkeys(words[0] for words in asked)
-    return shlex.join(["recipe", "stack", "up", str(ref), *names, *(word for words in settings for word in words)])
+    words = ["recipe", "stack", "up", str(ref), *names, *(word for words in settings for word in words)]
+    mounted = {_mounted(loaded) for loaded in recipes}
+    if all(found is None or found[1] == ref for found in mounted):
+        return shlex.join(words)
+    indexes = {found[0] if found else None for found in mounted}
+    (index, *others) = indexes
+    if index is None or others:
+        return f"write stack: {ref} into the recipes, then {shlex.join(words)}"
+    return shlex.join([*words, *mounting(index, ref)])
+
+
+def _mounted(loaded: LoadedRecipe) -> tuple[int, StackRef] | None:
+    """Which of a recipe's volumes is a stack's, and of which stack; None if it mounts none."""
+    volumes = enumerate(loaded.recipe.resources.volumes)
+    return next(((index, StackRef.parse(one.stack)) for index, one in volumes if one.stack), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +165,17 @@ async def lying_in(
     if options.region:
         asked = asked_place(options.region, places).region
     elif not asked and not suggested:
-        suggested = best_of(places, wishes, command(ref)).region
+        suggested = best_of(places, wishes, command(ref) + _besides(options)).region
     lying = Lying(asked=asked, suggested=suggested or asked, says=(), here=here)
     elsewhere = f"a second cache, elsewhere: {command(StackRef(ref.program, 'NAME'))}" if here else ""
     found = (place for place in places if place.region == lying.region)
     return replace(lying, says=tuple(line for place in found for line in stock_in(place, wishes, elsewhere)))
+
+
+def _besides(options: StackOptions) -> str:
+    """What is asked for besides recipes and a place, as it is typed."""
+    size = f" --size {options.size_gb}GB" if options.size_gb is not None else ""
+    return f"{size} --fill" if options.fill else size
 
 
 def asked_place(asked: str, places: Sequence[Place]) -> Place:

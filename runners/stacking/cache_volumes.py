@@ -17,7 +17,7 @@ from recipes.errors import NoCredentials, NoMachine, RecipeError, UsageError
 from runners import registry
 from runners.stack_volumes import held_in, keeper_of
 from stacks import kept
-from stacks.backend import OWN
+from stacks.backend import BACKEND_URL, OWN, key_of
 from stacks.model_cache.state import Known, caches
 from stacks.model_cache.values import is_of, named, stack_in
 from stacks.reference import USUAL, StackRef
@@ -41,19 +41,26 @@ class _Elsewhere:
     note: Path
     own: bool
     """That of this RECIPE_HOME."""
+    whole: bool
+    """Whether the backend's URL is noted whole: a password and a query are left out of notes."""
 
     @property
     def command(self) -> str:
         """What ends it."""
-        backend = "env -u PULUMI_BACKEND_URL" if self.own else f"PULUMI_BACKEND_URL={shlex.quote(self.seen.backend)}"
-        return f"{backend} recipe stack destroy {self.ref}"
+        if self.own:
+            return f"env -u {BACKEND_URL} recipe stack destroy {self.ref}"
+        if not self.whole:
+            return f"with the whole {BACKEND_URL} of {self.seen.backend} set: recipe stack destroy {self.ref}"
+        return f"{BACKEND_URL}={shlex.quote(self.seen.backend)} recipe stack destroy {self.ref}"
 
     def __str__(self) -> str:
         held = held_in(self.seen.values)
         what = f", holding {', '.join(named(one.data()) for one in held)}" if held else ""
+        is_service = self.seen.backend.startswith("https://")
+        passphrase = "" if self.own or is_service else "; whoever ends it needs that backend's passphrase, too"
         return (
             f"held by stack {self.ref} of {self.seen.backend}, as this machine saw it at {self.seen.at:%Y-%m-%d %H:%M} "
-            f"UTC{what}; if that state is lost, remove {self.note} first"
+            f"UTC{what}; if that state is lost, remove {self.note} first{passphrase}"
         )
 
 
@@ -84,6 +91,13 @@ class CacheVolume:
         if self.state in ("held", "unfinished"):
             return f"recipe stack destroy {self.ref}"
         return f"recipe stack destroy {self.ref} --volume {self.volume.id}"
+
+    @property
+    def advice(self) -> str:
+        """What is left to whoever wanted to go on with it for a stack of his own."""
+        if self.state == "twin":
+            return f"{self.command} ends it"
+        return f"{self.command.replace('stack destroy', 'stack up')} goes on with it"
 
     def __str__(self) -> str:
         price = f", ${self.usd_per_month:,.2f}/month" if self.usd_per_month is not None else ""
@@ -140,10 +154,17 @@ async def cache_volumes(site: Site) -> list[CacheVolume]:
 def _seen_elsewhere(site: Site) -> dict[str, _Elsewhere]:
     """Volumes of stacks that this machine has seen in other backends, by their ids."""
     return {
-        str(seen.values["volume_id"]): _Elsewhere(ref=ref, seen=seen, note=note, own=note.parent.name == OWN)
+        str(seen.values["volume_id"]): _Elsewhere(
+            ref=ref, seen=seen, note=note, own=note.parent.name == OWN, whole=_is_whole(site, seen.backend, note)
+        )
         for note, ref, seen in kept.kept_of_others(site)
         if seen.values.get("volume_id")
     }
+
+
+def _is_whole(site: Site, url: str, note: Path) -> bool:
+    """Whether this URL, as it is shown, is all of that by which the note's folder is called."""
+    return "***@" not in url and key_of(replace(site, env={BACKEND_URL: url})) == note.parent.name
 
 
 def _of_another(one: CacheVolume, elsewhere: _Elsewhere) -> CacheVolume:
@@ -171,8 +192,7 @@ async def taken_on_by(ref: StackRef, site: Site, asked: str, region: str | None)
         advice = "recipe stack list shows those that no stack has"
         raise UsageError(f"--volume {asked}: no model cache has left such a volume", advice=advice)
     if not one.is_loose:
-        goes_on = one.command.replace("stack destroy", "stack up")
-        raise UsageError(f"--volume {asked}: {one.says}", advice=f"{goes_on} goes on with it")
+        raise UsageError(f"--volume {asked}: {one.says}", advice=one.advice)
     if one.state == "unknown":
         raise UsageError(f"--volume {asked}: {one.says}", advice="recipe stack list says more")
     twins = [other.volume.id for other in volumes if other.volume.name == one.volume.name and other is not one]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,7 +114,13 @@ def test_where_the_volume_keeps_a_recipe_from_its_machines_a_plan_says_so(recipe
         "stack model_cache binds this recipe to EU-RO-1, where its volume lies, and none of its machines is in stock "
         "there",
     )
-    assert "recipe stack up model_cache/NAME large.yaml; mount that one" in binds.suggestion
+    command = "recipe stack up model_cache/NAME large.yaml --set 'resources.volumes[0].stack=model_cache/NAME'"
+    assert binds.suggestion == (
+        f"make a second cache where there are some: {command}; runs mount it with the same --set"
+    )
+    *_, reference, _, setting = shlex.split(command)
+    (typed,) = load(reference, overrides=[setting], plugins=registry.installed(), cwd=recipe.source.parent)
+    assert typed.recipe.resources.volumes == (Volume(path="/workspace", stack="model_cache/NAME"),)
 
 
 def test_a_recipe_without_a_stack_is_left_alone(recipe: LoadedRecipe, site: Site) -> None:

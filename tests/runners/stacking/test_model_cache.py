@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from runners.modelfacts.facts import File
 from runners.models import HubModel
 from runners.stack_volumes import StackVolume, note_filled
 from runners.stacking import model_cache
+from runners.stacking.cache_places import command_of
 from runners.stacking.program import StackOptions
 from stacks import kept
 from stacks.holding import minded
@@ -147,9 +149,10 @@ def test_the_place_is_where_the_gpus_of_all_recipes_are(tmp_path: Path, client: 
     assert both["suggested_region"] == "EU-RO-1"
     client.inject(no_capacity_gpus=["NVIDIA L4"])
     with pytest.raises(NoCapacity, match="no data centre that keeps volumes has all of L4:1 in stock") as refused:
-        inputs(recipe_of(tmp_path, accelerators="L4:1"))
+        inputs(recipe_of(tmp_path, accelerators="L4:1"), fill=True, size_gb=80)
     assert "any_of" in refused.value.advice
-    assert f"recipe stack up model_cache {tmp_path / 'me-lead.yaml'} --region PLACE" in refused.value.advice
+    command = f"recipe stack up model_cache {tmp_path / 'me-lead.yaml'} --size 80GB --fill --region PLACE"
+    assert command in refused.value.advice, "with all that was typed"
     assert inputs(recipe_of(tmp_path, accelerators="L4:1"), region="EU-RO-1")["asked_region"] == "EU-RO-1"
 
 
@@ -295,11 +298,23 @@ def test_a_cache_that_grows_for_gpus_that_are_elsewhere_says_so(tmp_path: Path) 
     kept.keep(registry.site(), MAIN, {"volume_id": "v1", "region": "EU-RO-1"}, before)
     there = recipe_of(tmp_path, "me/large", "H100-80GB:1")
     (said,) = inputs(there, before=before)["says"]
-    assert said == (
-        "EU-RO-1 has no H100-80GB:1 in stock now: runs there may find no machine; a second cache, elsewhere: "
-        f"recipe stack up model_cache/NAME {there.source}"
-    )
+    what, _, command = said.partition("; a second cache, elsewhere: ")
+    assert what == "EU-RO-1 has no H100-80GB:1 in stock now: runs there may find no machine"
+    *words, _, setting = shlex.split(command)
+    assert words == ["recipe", "stack", "up", "model_cache/NAME", str(there.source)]
+    (typed,) = load(words[-1], overrides=[setting], plugins=registry.installed(), cwd=tmp_path)
+    second = inputs(typed, ref=StackRef.parse(words[-2]))
+    assert (second["stack"], second["suggested_region"]) == ("NAME", "US-KS-2"), "the command works as it is shown"
     assert inputs(before=before)["says"] == [], "nobody has named a recipe"
+
+
+def test_a_second_cache_for_recipes_that_no_one_setting_fits_says_what_to_write(tmp_path: Path) -> None:
+    mounting, without = recipe_of(tmp_path), recipe_of(tmp_path, "me/large", resources__volumes=[])
+    second, made = StackRef("model_cache", "far"), "recipe stack up model_cache/far"
+    assert command_of([without], second) == f"{made} {without.source}", "it mounts none, so nothing stands in the way"
+    assert command_of([mounting, without], second) == (
+        f"write stack: model_cache/far into the recipes, then {made} {mounting.source} {without.source}"
+    )
 
 
 def test_a_smaller_size_is_said_to_be_none(tmp_path: Path) -> None:
