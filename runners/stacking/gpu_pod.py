@@ -18,8 +18,19 @@ from runners.machines import end
 from runners.stacking import pod_changes
 from runners.stacking.billing import Replaced
 from runners.stacking.pod_inputs import inputs
-from runners.stacking.pod_journal import journal, ledger, machines_left, of_other_backends, open_entry, proof_of
-from runners.stacking.pod_words import THEIRS, billing, costs, known, may_bill, price_of, told, told_of, until
+from runners.stacking.pod_journal import journal, ledger, machines_left, open_entry, proof_of
+from runners.stacking.pod_words import (
+    THEIRS,
+    billing,
+    costs,
+    known,
+    may_bill,
+    price_of,
+    told,
+    told_of,
+    told_of_others,
+    until,
+)
 from stacks.holding import ELSEWHERE, held, is_minded, minded
 from stacks.orders import lease_of
 from stacks.provisioner import UNDERLYING, PulumiProvisioner
@@ -47,10 +58,7 @@ async def warnings(
     ref: StackRef, inputs: Mapping[str, Any], outputs: Mapping[str, Any], env: Mapping[str, str]
 ) -> list[str]:
     """Pods of a stack of this name in another backend; where it is new, also those that no journal here knows."""
-    found = [
-        f"{told_of(lease)} is of a stack {ref} too, whose state lies in {url}: recipe down {lease.run_id} ends it"
-        for lease, url in of_other_backends(ref)
-    ]
+    found = told_of_others(ref)
     if outputs:
         return found
     with suppress(NoMachine):

@@ -10,9 +10,10 @@ from provisioners.contract import Lease
 from provisioners.naming import read_name
 from recipes.units import format_duration
 from runners.stacking.billing import Billing
-from runners.stacking.pod_journal import open_entry, proof_of
+from runners.stacking.pod_journal import of_other_backends, open_entry, proof_of
 from stacks.holding import ELSEWHERE
 from stacks.orders import lease_of, unpack
+from stacks.reference import StackRef
 from stacks.values import Changes
 
 _MAKES = ("create", "replace")
@@ -107,6 +108,14 @@ def _way_out(lease: Lease) -> str:
     return (
         f"recipe reap --owner {said.owner} lists it, and with --yes ends it without Pulumi, with all of {said.owner}'s"
     )
+
+
+def told_of_others(ref: StackRef) -> list[str]:
+    """Pods of a stack of this name in another backend."""
+    return [
+        f"{told_of(lease)} is of a stack {ref} too, whose state lies in {url}: recipe down {lease.run_id} ends it"
+        for lease, url in of_other_backends(ref)
+    ]
 
 
 def told_of(lease: Lease) -> str:
