@@ -10,7 +10,10 @@ _CLOCK_S = 2.0
 
 
 def lives(pid: int, since: datetime) -> bool:
-    """Whether the process is still the one of that time, and not a later one of the same number. A zombie is dead."""
+    """Whether the process is still the one of that time, and not a later one of the same number. A zombie is dead.
+
+    One that may not be looked at lives, as far as anybody knows.
+    """
     import psutil
 
     try:
@@ -18,8 +21,10 @@ def lives(pid: int, since: datetime) -> bool:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         return bool(process.create_time() <= since.timestamp() + _CLOCK_S)
-    except (psutil.Error, ValueError):
+    except (psutil.NoSuchProcess, ValueError):
         return False
+    except psutil.Error:
+        return True
 
 
 def this_one() -> tuple[int, float]:

@@ -160,7 +160,7 @@ class Managed:
         """An operation whose steps are followed; tried once more where a process that has died left its lock.
 
         And where the stack has gone since it was opened: whoever only looked takes away what it made for that, an empty
-        stack and its folder.
+        stack and its folder. What a provider has told of is no such stack.
         """
         from stacks.events import Steps
 
@@ -181,7 +181,7 @@ class Managed:
                 raise
         except (NoSuchStack, StackFailed) as error:
             has_gone = isinstance(error, NoSuchStack) or not Path(self._stack.workspace.work_dir).is_dir()
-            if self._make is None or not has_gone:
+            if self._make is None or not has_gone or self.report.notes:
                 raise
             await self._driver.call("open", self._make)
         return await followed()

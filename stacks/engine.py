@@ -102,7 +102,7 @@ def _version_of(path: Path, _changed_ns: int, _size: int) -> str:
     """
     others = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
     try:
-        with TemporaryDirectory(prefix="recipe-") as home:
+        with TemporaryDirectory(prefix="recipe-", ignore_cleanup_errors=True) as home:
             env = {"PATH": os.defpath, "HOME": "/", **others, "PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_HOME": home}
             answer = subprocess.run(
                 [path, "version"], env=env, capture_output=True, text=True, timeout=_VERSION_S, check=True
@@ -146,6 +146,8 @@ async def install(site: Site, *, installer: Sequence[str] = (sys.executable, "-c
             root.rename(old)
         _put(part, root)
     except OSError as error:
+        with suppress(OSError):
+            old.rename(root)
         raise _not_installed(str(error)) from error
     finally:
         for left in (part, old):

@@ -17,6 +17,7 @@ from provisioners.processes import lives
 
 _HOLDER = re.compile(r"^\s*(?:(\S.*): )?created by (\S*)@(\S+) \(pid (\d+)\) at (\S+)", re.MULTILINE)
 _FILE = "file://"
+_LOCKS = "/.pulumi/locks/"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,21 @@ class Holder:
 
         Many machines are called the same, and see each other's locks in a bucket: what is in no file here is theirs.
         """
-        ours = self.lock.startswith(_FILE) and self.host == socket.gethostname() and self.user == _user()
+        ours = self._path is not None and self.host == socket.gethostname() and self.user == _user()
         return ours and self.since is not None and not lives(self.pid, self.since)
 
     def lift(self) -> None:
         """Take this very lock away, and none that somebody has taken meanwhile. Raises OSError."""
-        Path(unquote(self.lock.removeprefix(_FILE).partition("?")[0])).unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path.with_name(f"{self._path.name}.attrs").unlink(missing_ok=True)
+
+    @property
+    def _path(self) -> Path | None:
+        """Where it lies on this machine; None for anything else that an engine may call a lock."""
+        path = Path(unquote(self.lock.removeprefix(_FILE).partition("?")[0]))
+        is_lock = _LOCKS in path.as_posix() and path.suffix == ".json" and ".." not in path.parts
+        return path if self.lock.startswith(_FILE) and path.is_absolute() and is_lock else None
 
     def __str__(self) -> str:
         since = f" since {self.since:%Y-%m-%d %H:%M:%S %Z}".rstrip() if self.since else ""

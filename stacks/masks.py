@@ -10,21 +10,23 @@ from urllib.parse import unquote, urlsplit
 
 from provisioners.masking import Mask
 
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASS|PASSWORD|PASSPHRASE|CREDENTIALS)$", re.IGNORECASE)
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|(?:^|_)PASS|PASSWORD|PASSPHRASE|CREDENTIALS)$", re.IGNORECASE)
 _FILE = "PULUMI_CONFIG_PASSPHRASE_FILE"
 _URL = "PULUMI_BACKEND_URL"
+_PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105 (a variable's name)
 _PLAIN = re.compile(r"true|false|yes|none|null|\d{1,7}", re.IGNORECASE)
 """No secret, whatever the variable is called: a switch, or a number. Each would be found in many a text."""
 
 
 def secrets_of(env: Mapping[str, str]) -> list[str]:
     """The values of variables whose names say that they are secret, Pulumi's passphrase, and what its URL holds."""
-    found = [value for name, value in env.items() if _SECRET.search(name)]
+    named = (value for name, value in env.items() if _SECRET.search(name) and name != _PASSPHRASE)
+    found = [value for value in (*named, *_in_url(env.get(_URL, ""))) if not _PLAIN.fullmatch(value)]
+    found.append(env.get(_PASSPHRASE, ""))
     with suppress(OSError, UnicodeDecodeError):
         if path := env.get(_FILE):
             found.append(Path(path).read_text(encoding="utf-8").strip())
-    found.extend(_in_url(env.get(_URL, "")))
-    return [secret for secret in found if not _PLAIN.fullmatch(secret)]
+    return found
 
 
 def mask_of(env: Mapping[str, str]) -> Mask:

@@ -101,7 +101,8 @@ class PulumiProvisioner:
             outputs = await managed.up(self.says)
         except NoMachine:
             if not managed.report.created:
-                await self._forgotten(managed, force=True)  # its state holds an order, and nothing that bills
+                if managed.fresh:  # else it may hold a pod that only could not be asked for
+                    await self._forgotten(managed, force=True)
                 raise
             raise self._unsettled(order.lease, managed, "it was made, and then given up") from None
         except RecipeError as error:

@@ -61,7 +61,7 @@ class Keeper:
         `asked_at`: since when somebody may have asked for it. What cannot be known is so. Asks for nothing else.
         """
         entry = self._entry(lease)
-        asked_at = max(asked_at, entry.asked_at or asked_at) if entry is not None else asked_at
+        asked_at = max(asked_at, (entry and _last_asked(entry)) or asked_at)
         if datetime.now(UTC) < asked_at + timedelta(seconds=LISTED_S):
             return True
         if entry is not None and entry.open and entry.lease.id and await self._may_be_used(entry.lease):
@@ -128,7 +128,7 @@ class Keeper:
         now = datetime.now(UTC)
         if made_at is None or (entry is not None and not entry.open):
             return now
-        return ((entry.asked_at if entry else None) or made_at) + timedelta(seconds=LISTED_S)
+        return ((entry and _last_asked(entry)) or made_at) + timedelta(seconds=LISTED_S)
 
     async def observe(self, lease: Lease) -> Observed:
         """What the provider says of it now."""
@@ -168,6 +168,11 @@ def lease_in(props: Mapping[str, Any]) -> Lease:
     if not data:
         raise NoMachine("this resource has no lease in its state", advice="recipe reap shows what there is")
     return lease_of(data)
+
+
+def _last_asked(entry: Entry) -> datetime | None:
+    """When it was asked for, the last time where that was tried again and again."""
+    return entry.changed_at if entry.state == "intended" else entry.asked_at
 
 
 def _of_elsewhere(request: Request) -> Lease:

@@ -83,3 +83,26 @@ def test_only_the_locks_of_the_dead_are_lifted(ended: int, tmp_path: Path) -> No
         (locks / "ec3a.json").write_text("{}")
         locks.chmod(0o500)
         assert not lifted([dead]), "of somebody else's folder"
+
+
+def test_what_is_no_lock_is_never_lifted(ended: int, tmp_path: Path) -> None:
+    """The engine's text is made of what others have written into the state."""
+    precious = tmp_path / "thesis.json"
+    precious.touch()
+    for url in (
+        f"file://{precious}",
+        "file://team/.pulumi/locks/a.json",
+        f"file://{tmp_path}/.pulumi/locks/../../thesis.json",
+    ):
+        holder = Holder(ME, socket.gethostname(), ended, NOW, url)
+        assert not lifted([holder])
+    assert precious.exists()
+
+
+def test_what_lies_beside_a_lock_goes_with_it(ended: int, tmp_path: Path) -> None:
+    folder = tmp_path / ".pulumi" / "locks" / "organization" / "p" / "s"
+    folder.mkdir(parents=True)
+    for name in ("ec3a.json", "ec3a.json.attrs"):
+        (folder / name).touch()
+    assert lifted([lock(ended, url=f"file://{tmp_path}")])
+    assert list(folder.iterdir()) == []

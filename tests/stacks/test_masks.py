@@ -43,3 +43,9 @@ def test_a_switch_and_a_number_are_no_secrets(value: str) -> None:
     """They are found in many a text, and in what it is made of."""
     assert mask_of({"HF_HUB_DISABLE_IMPLICIT_TOKEN": value})(f'{{"reached": {value}}}') == f'{{"reached": {value}}}'
     assert mask_of({"PIN_KEY": "48151623"})("with 48151623") == "with ***", "a number may be one if it is long"
+
+
+def test_a_passphrase_is_one_whatever_it_looks_like_and_a_program_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("4815\n")
+    env = {"PULUMI_CONFIG_PASSPHRASE": "123456", "PULUMI_CONFIG_PASSPHRASE_FILE": str(tmp_path / "file")}
+    assert mask_of({**env, "GIT_ASKPASS": "echo"})("echo 123456 4815") == "echo *** ***"
