@@ -114,7 +114,7 @@ def _in_state(deployment: Mapping[str, Any], put_out: str) -> tuple[bool, list[s
     asked = [one for one in deployment.get("resources") or () if not str(one.get("type")).startswith("pulumi:")]
     making = [one for one in deployment.get("pending_operations") or () if one.get("type") == "creating"]
     made = [one for one in asked if kind_of(str(one.get("type"))) not in INNER_KINDS]
-    is_there = any(_name_of(one) in ("", put_out) for one in made)
+    is_there = any(_name_of(one) in ("", put_out) for one in made if not one.get("pendingReplacement"))  # else deleted
     names = {_name_of(one) for one in (*asked, *(one.get("resource") or {} for one in making))} - {"", put_out}
     return is_there, sorted(names) or [""] * bool(making)
 

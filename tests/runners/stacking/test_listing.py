@@ -106,6 +106,15 @@ def test_of_a_replacement_that_may_be_there_nobody_says_that_nothing_bills(
     assert state.row().says == "nobody knows from here whether another pod is there"
 
 
+def test_what_was_deleted_to_be_replaced_is_not_there(state: State) -> None:
+    """Pulumi keeps it in the state until the new one is made."""
+    deleted = {**resource("GpuPod", A), "pendingReplacement": True}
+    state.resources = [resource("PodName", A), resource("PodName", B), deleted]
+    assert (state.row().says, state.row().unfinished) == (DOUBT, True)
+    state.resources = [resource("PodName", A), deleted]
+    assert state.row().says == GONE
+
+
 def test_where_the_replacement_was_asked_for_the_journal_tells_it(state: State) -> None:
     state.resources = [resource("PodName", B)]
     Journal(Ledger(state.home).path).created(lease(B))
