@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from provisioners.at_once import all_of
 from provisioners.contract import Site
+from provisioners.journal import Journal
 from recipes.errors import RecipeError
 from runners.ledger import Ledger
 from runners.machines import in_stacks
@@ -87,7 +88,7 @@ async def standing(site: Site, ref: StackRef, found: kept.Outputs) -> tuple[Bill
         return bill, []
     with suppress(RecipeError):
         deployment = (await asked_of(site, ref, "stack", "export")).get("deployment") or {}
-        is_there, begun = _in_state(deployment, str(found.values.get("name") or ""))
+        is_there, begun = _in_state(deployment, str(found.values.get("name") or ""), Journal(Ledger(site.home).path))
         if begun and not is_there:
             return None, begun
         if not is_there:
@@ -106,17 +107,18 @@ def _is_open(site: Site, bill: Billing) -> bool:
     return any(entry.lease.id == bill.id for _, entry in in_stacks(Ledger(site.home)))
 
 
-def _in_state(deployment: Mapping[str, Any], put_out: str) -> tuple[bool, list[str]]:
+def _in_state(deployment: Mapping[str, Any], put_out: str, journal: Journal) -> tuple[bool, list[str]]:
     """Whether the pod that bears the name `put_out` is in the state; and the names of others that may have been made.
 
-    An empty one is of a pod whose name it does not say.
+    An empty one is of a pod whose name it does not say. One that is being made counts whatever the journal says.
     """
     asked = [one for one in deployment.get("resources") or () if not str(one.get("type")).startswith("pulumi:")]
     making = [one for one in deployment.get("pending_operations") or () if one.get("type") == "creating"]
     made = [one for one in asked if kind_of(str(one.get("type"))) not in INNER_KINDS]
     is_there = any(_name_of(one) in ("", put_out) for one in made if not one.get("pendingReplacement"))  # else deleted
-    names = {_name_of(one) for one in (*asked, *(one.get("resource") or {} for one in making))} - {"", put_out}
-    return is_there, sorted(names) or [""] * bool(making)
+    names = {name for one in asked if journal.state(name := _name_of(one)) != "gone"}
+    names |= {_name_of(one.get("resource") or {}) for one in making}
+    return is_there, sorted(names - {"", put_out}) or [""] * bool(making)
 
 
 def _name_of(resource: Mapping[str, Any]) -> str:

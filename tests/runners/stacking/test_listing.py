@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provisioners.contract import Lease
+from provisioners.contract import Gone, Lease
 from provisioners.journal import Journal
 from provisioners.site import site_of
 from recipes.errors import ExitCode
@@ -121,6 +121,14 @@ def test_where_the_replacement_was_asked_for_the_journal_tells_it(state: State) 
     row = state.row()
     assert (row.says.startswith(f"pod ? ({B}) at $3.61/h"), row.unfinished) == (True, True)
     assert "nobody knows" not in row.says
+
+
+def test_what_was_asked_for_from_here_and_refused_is_no_doubt(state: State) -> None:
+    state.resources = [resource("PodName", B)]
+    Journal(Ledger(state.home).path).released(lease(B), Gone("none was had"))
+    assert state.row().says == GONE
+    state.pending = [making("GpuPod", B)]
+    assert state.row().says == DOUBT, "somebody else goes on with it"
 
 
 def test_nothing_bills_where_only_the_name_of_what_is_gone_is_left(state: State) -> None:
