@@ -58,7 +58,8 @@ async def outputs(wish: Wish) -> int:
     if wish.as_json:
         document = {"stack": str(wish.ref), "at": found.at.isoformat(timespec="seconds"), "source": found.source}
         bills = bill.data() if bill is not None and not bill.gone else None
-        print_json({**document, "outputs": dict(program_of(wish.ref).known(found.values)), "bills": bills})
+        known = dict(program_of(wish.ref).known(found.values))
+        print_json({**document, "outputs": known, "bills": bills, "unfinished": bool(begun) or not found.whole})
         return ExitCode.DONE
     screen = Screen()
     told = program_of(wish.ref).told(found.values) if found.values else []

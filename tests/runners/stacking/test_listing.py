@@ -152,7 +152,8 @@ def test_what_is_put_out_is_told_as_gone_where_the_list_says_so(
     told = " ".join(capsys.readouterr().err.split())
     assert f"what it put out is gone, and {DOUBT}; recipe stack up gpu_pod goes on" in told
     asyncio.run(stacking.outputs(Wish(ref=REF, as_json=True)))
-    assert json.loads(capsys.readouterr().out)["bills"] is None
+    document = json.loads(capsys.readouterr().out)
+    assert (document["bills"], document["unfinished"]) == (None, True)
     state.resources = []
     asyncio.run(stacking.outputs(Wish(ref=REF)))
     assert "what it put out is gone, and nothing was made" in " ".join(capsys.readouterr().err.split())
