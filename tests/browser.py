@@ -23,6 +23,18 @@ class Opened:
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
 
+    def until(self, condition: str, argument: Any = None) -> None:
+        """Waits until the JavaScript expression is true; in it, `argument` is what was given.
+
+        Not `page.wait_for_function`: it looks again with eval(), which the page's own security policy refuses,
+        so that it fails wherever the first look comes too early.
+        """
+        self.evaluate(
+            "(argument) => new Promise((resolve) => { const look = () => "
+            f"({condition}) ? resolve() : requestAnimationFrame(look); look(); }})",
+            argument,
+        )
+
     def overflow(self) -> int:
         """By how many pixels the page is wider than the window."""
         return int(self.evaluate("document.documentElement.scrollWidth - innerWidth"))

@@ -31,7 +31,7 @@ def opened_report(chromium: Chromium, tmp_path: Path, *folders: RunFolder, **how
 
 
 def drawn(opened: Opened) -> None:
-    opened.page.wait_for_function(
+    opened.until(
         "document.documentElement.dataset.charts || !document.getElementById('charts') || "
         "document.readyState === 'complete' && !document.getElementById('plotly')"
     )
@@ -201,7 +201,7 @@ def test_charts_follow_the_button_for_the_colours(chromium: Chromium, tmp_path: 
     opened.page.keyboard.press("Tab")
     assert opened.evaluate("document.activeElement.textContent") == "Skip to the content"
     opened.page.get_by_role("button", name="Switch to dark colours").click()
-    opened.page.wait_for_function("(light) => " + colour + " !== light", arg=light)
+    opened.until(colour + " !== argument", light)
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
     opened.page.reload()
     drawn(opened)
