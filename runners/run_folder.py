@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from provisioners.files import write_whole
 from provisioners.site import recipe_home
 from recipes.errors import UsageError
 from runners.answers import Answers, Kept, rows_of
@@ -81,12 +82,7 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> Path:
         """Write a file whole: it appears under its name only when it is complete on disk."""
         path = self.path / name
-        part = path.with_name(path.name + ".part")
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_whole(path, text)
         return path
 
     def wish_to_stop(self) -> None:

@@ -249,7 +249,7 @@ def note_filled(site: Site, volume: StackVolume, hub: HubModel, run_id: str, at:
     path = _notes(site, volume.id) / f"{key}.json"
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(held.data()) + "\n")
+        write_whole(path, json.dumps(held.data()) + "\n", private=True)
 
 
 def noted(site: Site, volume_id: str) -> list[Held]:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from provisioners.files import write_whole
 from recipes.spec import digest_of
 
 OLDEST = (3, 11)
@@ -61,9 +62,7 @@ def archive(folder: Path, plugins: Iterable[str] = ()) -> Path:
     path = folder / f"driver-{hashlib.sha256(data).hexdigest()[:16]}.zip"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(path)
+        write_whole(path, data)
     _forget_others(path)
     return path
 

@@ -156,7 +156,7 @@ def work_dir(site: Site, project: str, name: str) -> Path:
     settings = folder / "Pulumi.yaml"
     text = _SETTINGS.format(project=project)
     if not settings.is_file() or settings.read_text(encoding="utf-8") != text:
-        write_whole(settings, text)
+        write_whole(settings, text, private=True)
     return folder
 
 

@@ -57,7 +57,7 @@ def keep(site: Site, ref: StackRef, values: Mapping[str, Any], inputs: Mapping[s
     path = _path(site, ref)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        write_whole(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n", private=True)
 
 
 def forget(site: Site, ref: StackRef) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from provisioners.files import sync_folder, write_for_good
 from recipes.errors import NoMachine
 
 _PRIVATE = "id_ed25519"
@@ -44,9 +44,9 @@ class LeaseKeys:
         public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         # The public half is written last: where it is, the pair is whole.
-        _write_durably(folder / _PRIVATE, private)
-        _write_durably(folder / _PUBLIC, f"{public} {lease_name}\n".encode())
-        _sync_folder(folder.parent)
+        write_for_good(folder / _PRIVATE, private)
+        write_for_good(folder / _PUBLIC, f"{public} {lease_name}\n")
+        sync_folder(folder.parent)
         return cls(folder, f"{public} {lease_name}")
 
     @classmethod
@@ -90,23 +90,3 @@ def _folder(home: Path, lease_name: str) -> Path:
     if Path(lease_name).name != lease_name:
         raise ValueError(f"{lease_name!r} is not the name of a lease")
     return home / "leases" / lease_name
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Whole under its name or not there, readable by its owner alone, and on the disk when this returns."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
+from provisioners.files import write_whole
 from recipes.errors import HostCommandFailed
 from runners.answers import rows_of
 from runners.drive import Measured
@@ -108,9 +109,7 @@ class Notes:
             path = own.with_name(f"{own.stem}.{number}{own.suffix}")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.part")
-            part.write_bytes(data)
-            part.replace(path)
+            write_whole(path, data)
         self._outputs[name] = path
 
     def sums(self, sums: Mapping[str, Any]) -> None:

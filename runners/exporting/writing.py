@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from provisioners.files import written_whole
 from recipes.errors import UsageError
 
 
@@ -38,22 +38,9 @@ def written(path: Path | None) -> Iterator[IO[bytes]]:
             with path.open("wb") as file:
                 yield file
             return
-        with _part(path.resolve()) as file:
+        with written_whole(path.resolve()) as file:
             yield file
     except BrokenPipeError:
         raise
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-@contextmanager
-def _part(target: Path) -> Iterator[IO[bytes]]:
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from provisioners.files import write_whole
+
 FOLDER = "metrics/targets"
 """Below RECIPE_HOME."""
 _NAME = re.compile(r"(?P<host>.+)-(?P<pid>\d+)\.json")
@@ -26,9 +28,7 @@ def announced(home: Path, targets: Sequence[str]) -> Iterator[None]:
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         _forget_dead(folder)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps([{"targets": list(targets), "labels": {}}]) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_whole(path, json.dumps([{"targets": list(targets), "labels": {}}]) + "\n")
     try:
         yield
     finally:

@@ -12,13 +12,13 @@ import glob
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from provisioners.files import write_whole
 from recipes.errors import Refused
 
 SCHEMA = 1
@@ -135,10 +135,4 @@ def _for_this_process(name: str, data: bytes) -> Path:
 def _put(path: Path, data: bytes) -> None:
     """Under its name only when it is whole; of several writers the last one's stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, data)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from provisioners.files import write_whole
 from runners.run_folder import RunFolder
 
 REPORT = "report.html"
@@ -47,10 +47,5 @@ def write_report(
     """Write the page whole, or not at all: one that is there already is replaced. Raises OSError and UsageError."""
     page = report_page(folders, results, beside=path.parent, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(page)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, page)
     return path

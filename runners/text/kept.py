@@ -8,8 +8,6 @@ counting anew takes. A file that is broken, of another format or of another rele
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from provisioners.files import write_whole
 from runners.text.methods import Method
 
 _FORMAT = 3
@@ -66,14 +65,9 @@ def write_kept(path: Path, kept: Kept) -> None:
         "special_tokens": kept.special_tokens,
         "method": kept.method.document(),
     }
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(json.dumps(header).encode() + b"\n" + body)
-        os.replace(part, path)  # noqa: PTH105
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+        write_whole(path, json.dumps(header).encode() + b"\n" + body)
 
 
 def _small(known: Mapping[str, int]) -> dict[str, int]:

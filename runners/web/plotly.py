@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from provisioners.files import write_whole
 from provisioners.site import recipe_cache
 
 _HEAD = 100
@@ -38,10 +38,8 @@ def plotly() -> Plotly | None:
     made = pack(source.read_bytes())
     with suppress(OSError):  # without the cache it is packed again the next time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
         head = f"{made.csp} {len(made.packed)}".ljust(_HEAD - 1) + "\n"
-        part.write_bytes(head.encode() + made.packed)
-        part.replace(kept)
+        write_whole(kept, head.encode() + made.packed)
     return made
 
 

@@ -120,10 +120,10 @@ def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
     folder, seen = RunFolder.create(tmp_path, "demo"), []
 
     def fsync(_: int) -> None:
-        part = folder.path / "plan.json.part"
+        (part,) = folder.path.glob(".*.part")
         seen.append((part.read_text(), (folder.path / "plan.json").exists()))
 
-    monkeypatch.setattr("runners.run_folder.os.fsync", fsync)
+    monkeypatch.setattr("provisioners.files.os.fsync", fsync)
     path = folder.write_json("plan.json", {"name": "ü"})
     assert seen == [('{\n  "name": "ü"\n}\n', False)]
     assert json.loads(path.read_text(encoding="utf-8")) == {"name": "ü"}
@@ -190,7 +190,7 @@ def test_what_was_written_is_on_the_disk_after_a_sync_and_not_synced_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr("runners.run_folder.os.fsync", synced.append)
+    monkeypatch.setattr("provisioners.files.os.fsync", synced.append)
     rows = Rows(tmp_path / "rows.jsonl")
     rows.sync()
     assert synced == []
@@ -211,7 +211,7 @@ def test_rows_that_the_disk_has_lost_are_not_passed_over_in_silence(
 
     rows = Rows(tmp_path / "rows.jsonl")
     rows.append({"n": 1})
-    monkeypatch.setattr("runners.run_folder.os.fsync", broken)
+    monkeypatch.setattr("provisioners.files.os.fsync", broken)
     rows.sync()
     with pytest.raises(OSError, match="Input/output error"):
         rows.append({"n": 2})

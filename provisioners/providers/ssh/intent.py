@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from provisioners.contract import Lease
+from provisioners.files import write_for_good
 from provisioners.providers.ssh.places import Place, state_dir
 from provisioners.shell.keys import LeaseKeys
 from recipes.errors import NoMachine
@@ -25,18 +25,7 @@ class Intent:
 
     def write(self, keys: LeaseKeys) -> None:
         """Into the folder of the lease's keys, on the disk for good when this returns."""
-        path = keys.folder / _NAME
-        part = path.with_name(f"{_NAME}.part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump({**self.place.details(), "until": self.until}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        folder = os.open(keys.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_for_good(keys.folder / _NAME, json.dumps({**self.place.details(), "until": self.until}))
 
 
 def read(home: Path, lease_name: str) -> Intent | None:

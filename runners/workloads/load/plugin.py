@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from provisioners.files import write_whole
 from recipes.errors import InvalidRecipe, Problem, WorkloadFailed
 from recipes.spec import Recipe
 from recipes.traffic import Traffic
@@ -205,14 +205,7 @@ def _moved_aside(path: Path) -> Path:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """Whole, or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(document, file, ensure_ascii=False, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
 
 PLUGIN = Load()
