@@ -172,8 +172,8 @@ async def _usable(
         except Unusable as error:
             raise await to_its_end(_let_go(wish, program, seen, outputs, error, heard)) from error
         except BaseException:
-            if bills := program.may_bill(outputs):
-                heard(f"{bills} is there; {_ways(wish)}")
+            if bill := program.billing(outputs):
+                heard(f"{bill.what} is there; {_ways(wish)}")
             raise
 
 
@@ -186,9 +186,9 @@ async def _let_go(
 ) -> RecipeError:
     """What was made for nothing, by this update or by one that was stopped, is deleted; the error that tells it all."""
     heard(f"{error.message}; it is let go")
-    other = await _holds_by_now(wish, program, outputs)
+    other, bill = await _holds_by_now(wish, program, outputs), program.billing(outputs)
+    bills = [bill.what] if bill is not None else []
     try:
-        bills = [program.may_bill(outputs)]
         ended = await proven(wish.ref, bills, _given_up(wish, program, seen, outputs, heard, alone=bool(other)))
     except MayStillBillError as left:
         return MayStillBillError(f"{error.message}; {left.message}", advice=left.advice)

@@ -44,7 +44,6 @@ __all__ = [
     "inputs",
     "known",
     "left",
-    "may_bill",
     "replaced",
     "told",
     "warnings",
@@ -151,12 +150,6 @@ async def _left_by_their_providers(leases: Sequence[Lease]) -> list[Lease]:
     return [lease for lease in leases if not is_minded(lease)]
 
 
-def may_bill(outputs: Mapping[str, Any]) -> str:
-    """The volume, with its price."""
-    found = billing(outputs)
-    return found.what if found is not None else ""
-
-
 def replaced(
     changes: Changes, before: Mapping[str, Any] | None, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
 ) -> Replaced | None:
@@ -178,6 +171,6 @@ async def after_destroy(
         return []
     keeper = keeper_named(str(outputs["provisioner"]))
     if await keeper.find_volume(str(volume_id)) is not None:
-        raise MayStillBillError(f"{may_bill(outputs)} is still there", advice=f"recipe stack destroy {ref}")
+        raise MayStillBillError(f"{billing(outputs)} is still there", advice=f"recipe stack destroy {ref}")
     forget(site_of(env), str(volume_id))
     return [f"volume {volume_id}: gone, neither read nor listed any more; what lay on it is gone too"]

@@ -79,12 +79,6 @@ def _has_key(lease: Lease) -> bool:
     return entry is not None and not entry.lease.details.get(ELSEWHERE)
 
 
-def may_bill(outputs: Mapping[str, Any]) -> str:
-    """The pod with its price."""
-    found = billing(outputs)
-    return found.what if found is not None else ""
-
-
 def billing(outputs: Mapping[str, Any]) -> Billing | None:
     """The pod. Its machine ends it at its deadline, also where nobody looks."""
     if not outputs.get("lease"):

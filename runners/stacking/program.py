@@ -120,10 +120,6 @@ class StackProgram(Protocol):
         """
         ...
 
-    def may_bill(self, outputs: Mapping[str, Any]) -> str:
-        """What of this stack bills until it is destroyed, with its price, in a few words; "" if nothing does."""
-        ...
-
     def left(self, ref: StackRef, outputs: Mapping[str, Any]) -> str:
         """What may bill of this stack besides what it puts out, as far as it is known here; "" if nothing does."""
         ...

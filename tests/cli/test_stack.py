@@ -85,10 +85,6 @@ class Things:
         self.failed.append(list(made))
         return [one["name"] for one in made]
 
-    def may_bill(self, outputs: Mapping[str, Any]) -> str:
-        found = self.billing(outputs)
-        return found.what if found else ""
-
     def billing(self, outputs: Mapping[str, Any]) -> Billing | None:
         if not outputs:
             return None
@@ -102,7 +98,7 @@ class Things:
         if step is None or step.op != "replace":
             return None
         because = (f"text {before['text']} → {inputs['text']}",)
-        return Replaced(because=because, ends=f"{self.may_bill(outputs)} first")
+        return Replaced(because=because, ends=f"{self.billing(outputs)} first")
 
     async def warnings(self, ref: Any, inputs: Any, outputs: Any, env: Any) -> list[str]:
         return []

@@ -364,7 +364,7 @@ def test_what_runs_of_this_machine_have_brought_is_told_before_an_update_says_it
     note_filled(registry.site(), volume, hub, "my-run", datetime.now(UTC))
     told = str(model_cache.told(outputs))
     assert ("a/b @ c0ffee, 137.9 GB" in told, "nothing yet" in told) == (True, False)
-    assert model_cache.may_bill({**outputs, "usd_per_month": 14.0}).endswith("holds 1 model, 137.9 GB (a/b)")
+    assert str(model_cache.billing({**outputs, "usd_per_month": 14.0})).endswith("holds 1 model, 137.9 GB (a/b)")
     assert [one["by"] for one in model_cache.known(outputs)["holds"]] == ["my-run"]
 
 
@@ -379,11 +379,11 @@ def test_two_files_of_one_repository_are_told_by_their_names() -> None:
 
 def test_what_bills_is_said_with_its_price_and_what_would_be_lost() -> None:
     outputs: dict[str, Any] = {"volume_id": "v1", "size_gb": 200.0, "region": "EU-RO-1", "usd_per_month": 14.0}
-    assert model_cache.may_bill(outputs) == "volume v1, 200 GB in EU-RO-1 for $14.00/month"
+    assert str(model_cache.billing(outputs)) == "volume v1, 200 GB in EU-RO-1 for $14.00/month"
     held = {"repo": "a/b", "commit": "c", "files": "f", "bytes": BYTES, "place": ".", "by": "r"}
     outputs["holds"] = [{**held, "at": "2026-11-21T23:50:45+00:00"}]
-    assert model_cache.may_bill(outputs).endswith("$14.00/month, holds 1 model, 137.9 GB (a/b)")
-    assert model_cache.may_bill({}) == ""
+    assert str(model_cache.billing(outputs)).endswith("$14.00/month, holds 1 model, 137.9 GB (a/b)")
+    assert model_cache.billing({}) is None
 
 
 def test_after_a_failure_only_machines_are_let_go_that_nobody_uses(monkeypatch: pytest.MonkeyPatch) -> None:
