@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,21 @@ def test_progress_is_told_while_a_file_is_under_way(hub: Hub, fetcher: Fetcher) 
     here = len(FILES["config.json"]) + len(FILES["tokenizer.json"])
     assert early == {"progress": {"bytes": here, "total": total}}
     assert later[-2] == {"progress": {"bytes": total, "total": total}}
+
+
+def test_of_two_at_once_one_downloads_and_the_other_waits_for_it(
+    hub: Hub, fetcher: Fetcher, wait_until: Callable[..., Any]
+) -> None:
+    pinned = hub.push(REPO, FILES)
+    event = hub.hold("model.safetensors", after=10)
+    with fetcher.start(pinned) as first, fetcher.start(pinned) as second:
+        wait_until(lambda: len(hub.asked("head", "model.safetensors")) == 2, what="both to ask for the file")
+        event.set()
+        said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in (first, second)]
+    assert {content(Path(json.loads(line)["path"]))["model.safetensors"] for line in said} == {
+        FILES["model.safetensors"]
+    }
+    assert len(hub.asked("get", "model.safetensors")) == 1
 
 
 def environment_at(folder: Path, *, good: bool = True) -> dict[str, Any]:
