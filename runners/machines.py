@@ -23,8 +23,8 @@ from runners.machine import Client, Machine
 from runners.outcome import masked, release_row
 from runners.run_folder import DRIVER_BEGUN
 from stacks.backend import where
-from stacks.holding import ELSEWHERE, Place, holder_of, is_minded
-from stacks.kept import outputs_of
+from stacks.holding import Place, holder_of, is_gone_on_with, is_minded, is_put_out
+from stacks.kept import all_kept, outputs_of
 from stacks.reference import StackRef
 
 _STACK_S = 20.0
@@ -145,19 +145,28 @@ def _twin(machine: Machine, listed: Lease) -> Machine:
 
 
 async def _gone_on_with(machine: Machine) -> Machine:
-    """Held by its stack until its deadline, if another computer's update has gone on with it after one of here died."""
+    """Held by its stack until its deadline, if another update has gone on with it after one of here died.
+
+    Of a machine that was not asked for from here, a stack is known that this computer has seen with it.
+    """
     place, deadline = Place.of(machine.lease), machine.lease.deadline
-    if place.own or machine.held_by or machine.backend or machine.client != "gone":
-        return machine
     if deadline is not None and deadline <= datetime.now(UTC):
+        return machine
+    if machine.client == "elsewhere":
+        return replace(machine, held_by=_seen_in(machine.lease))
+    if place.own or machine.held_by or machine.backend or machine.client != "gone":
         return machine
     ref = StackRef.of(place.project, place.name)
     with suppress(Exception):  # then it is as the journal has it
         async with asyncio.timeout(_STACK_S):
-            lease = (await outputs_of(site_of(os.environ), ref)).values.get("lease") or {}
-        if lease.get("name") == machine.lease.name and (lease.get("details") or {}).get(ELSEWHERE):
+            outputs = (await outputs_of(site_of(os.environ), ref)).values
+        if is_gone_on_with(machine.lease, outputs):
             return replace(machine, held_by=str(ref))
     return machine
+
+
+def _seen_in(lease: Lease) -> str | None:
+    return next((str(ref) for ref, seen in all_kept(site_of(os.environ)) if is_put_out(lease, seen.values)), None)
 
 
 async def _ended(machine: Machine, ledger: Ledger) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from provisioners.contract import Lease
 from provisioners.journal import Entry
@@ -17,6 +18,8 @@ _HELD = "held"
 _MINDED = "minded_by"
 ELSEWHERE = "elsewhere"
 """Set in the details of a pod that was rented from another computer, and whose key is there."""
+UPDATED_BY = "updated_by"
+"""The output of a stack that says which process made its last update: its number, and when it began."""
 _IN_USE = ("created", "reached")
 """States of the journal."""
 
@@ -63,6 +66,17 @@ def holder_of(entry: Entry, now: datetime) -> str | None:
     said, deadline = entry.lease.details.get(_HELD), entry.lease.deadline
     over = deadline is not None and deadline <= now
     return str(said) if said and entry.state in _IN_USE and not over else None
+
+
+def is_put_out(lease: Lease, outputs: Mapping[str, Any]) -> bool:
+    """Whether this machine is the one that a stack with these outputs has."""
+    return bool((outputs.get("lease") or {}).get("name") == lease.name)
+
+
+def is_gone_on_with(lease: Lease, outputs: Mapping[str, Any]) -> bool:
+    """Whether another update than the one that asked for this machine came to its end with it, as a colleague's."""
+    by = outputs.get(UPDATED_BY)
+    return is_put_out(lease, outputs) and by is not None and by != lease.details.get(_MINDED)
 
 
 def minded(lease: Lease, process: tuple[int, float] | None = None) -> Lease:

@@ -9,9 +9,10 @@ from typing import Any
 import pulumi
 from pulumi import Output
 
+from provisioners.processes import this_one
 from recipes.errors import UsageError
 from stacks.gpu_pod.pod import GpuPod, PodName, PodNameProvider, PodsTimeProvider, pod_name
-from stacks.holding import in_stack
+from stacks.holding import UPDATED_BY, in_stack
 from stacks.orders import Request, pack, unpack
 from stacks.unique import UniqueName
 
@@ -45,6 +46,7 @@ def run(inputs: Mapping[str, Any]) -> None:
         details=in_stack(pulumi.get_project(), pulumi.get_stack()),
     )
     _export(pod)
+    pulumi.export(UPDATED_BY, list(this_one()))
     pulumi.export("ssh", pod.lease.apply(lambda lease: f"recipe ssh {lease['run_id']}"))
 
 

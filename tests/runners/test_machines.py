@@ -18,6 +18,7 @@ import pytest
 from provisioners.contract import Gone, Lease, MayStillBill, Observed, Site
 from provisioners.journal import Journal
 from provisioners.processes import this_one
+from provisioners.site import site_of
 from recipes.errors import NoCredentials, NoMachine, Refused, UsageError
 from recipes.references import Plugins
 from runners import machines, registry
@@ -25,8 +26,8 @@ from runners.ledger import Ledger
 from runners.machine import Machine
 from runners.machines import end, end_all, everywhere, journalled, of_stack
 from runners.terminal.machines_view import held_lines, machine_lines
-from stacks.holding import held, in_backend, in_stack, minded
-from stacks.kept import Outputs
+from stacks.holding import UPDATED_BY, held, in_backend, in_stack, minded
+from stacks.kept import Outputs, keep
 from stacks.orders import lease_data
 from stacks.reference import StackRef
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
@@ -55,6 +56,7 @@ class Bench:
     """A ledger with a journal, and two providers."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RECIPE_HOME", str(home))
         self.ledger = Ledger(home)
         self.journal = Journal(self.ledger.path)
         self.providers = {name: Listing(name=name) for name in ("one", "two")}
@@ -316,20 +318,35 @@ def test_what_a_stack_of_another_backend_holds_is_ended_by_its_run(
     assert "stack gpu_pod has its state in s3://theirs; recipe down theirs ends its pod from here" in told()[1]
 
 
-@pytest.mark.parametrize("elsewhere", [True, False])
-def test_what_another_computer_has_gone_on_with_is_held(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+OURS, THEIRS = (2**22 + 1, 1795337377.125), [2**22 + 2, 1795337377.5]
+
+
+@pytest.mark.parametrize(("by", "held_by"), [(THEIRS, "gpu_pod"), (list(OURS), None), (None, None)], ids=str)
+def test_what_another_update_has_gone_on_with_is_held(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, by: Any, held_by: str | None
 ) -> None:
-    lease = bench.lease("mine", id=None, pid=None, details=in_stack("recipe-gpu-pod", "main"))
-    put_out = replace(lease, id="id-1", details={"elsewhere": elsewhere})
+    unnamed = lease_of("mine", id=None, details=in_stack("recipe-gpu-pod", "main"))
+    lease = bench.lease("mine", id=None, pid=None, details=minded(unnamed, OURS).details)
 
     async def outputs_of(site: Site, ref: StackRef) -> Outputs:
         assert ref == StackRef("gpu_pod")
-        return Outputs(values={"lease": lease_data(put_out)}, at=NOW, source="pulumi")
+        return Outputs(values={"lease": lease_data(replace(lease, id="id-1")), UPDATED_BY: by}, at=NOW, source="pulumi")
 
     monkeypatch.setattr(machines, "outputs_of", outputs_of)
     ((machine,), _) = bench.everywhere()
-    assert machine.held_by == ("gpu_pod" if elsewhere else None)
+    assert machine.held_by == held_by
+
+
+@pytest.mark.parametrize(("seen", "left", "held_by"), [("mine", 1, "gpu_pod/ana"), ("mine", -1, None), ("no", 1, None)])
+def test_what_was_not_begun_here_is_held_by_the_stack_that_was_seen_with_it(
+    bench: Bench, seen: str, left: int, held_by: str | None
+) -> None:
+    listed = lease_of("mine", deadline=NOW + timedelta(hours=left))
+    bench.providers["one"].listed = [listed]
+    outputs = {"lease": lease_data(replace(listed, name=f"recipe-me-{seen}"))}
+    keep(site_of(os.environ), StackRef("gpu_pod", "ana"), outputs)
+    ((machine,), _) = bench.everywhere()
+    assert (machine.client, machine.held_by) == ("elsewhere", held_by)
 
 
 @pytest.mark.parametrize(("left", "state"), [(-1, "running"), (1, "running"), (1, "gone")])
@@ -340,7 +357,7 @@ def test_what_another_computer_has_gone_on_with_is_held_until_its_deadline_while
     lease = bench.lease("mine", pid=None, details=details, deadline=deadline)
 
     async def outputs_of(site: Site, ref: StackRef) -> Outputs:
-        return Outputs(values={"lease": lease_data(replace(lease, details={"elsewhere": True}))}, at=NOW, source="kept")
+        return Outputs(values={"lease": lease_data(lease), UPDATED_BY: THEIRS}, at=NOW, source="kept")
 
     monkeypatch.setattr(machines, "outputs_of", outputs_of)
     bench.providers["one"].observed = Observed(state=state)

@@ -102,7 +102,7 @@ def test_the_pod_bears_the_name_that_was_made_for_it(
     assert mocks.made["PodName"]["unique_name"] == pod["unique_name"]  # so that it ends with the stack
     assert name["keepers"] == pod["wanted"] == {"accelerators": "A40:1"}
     assert pod["details"] == {"stack": {"project": "recipe-gpu-pod", "name": "main"}}
-    assert set(exported) == {"lease", "id", "name", "run", "price_usd_per_h", "deadline", "ssh"}
+    assert set(exported) == {"lease", "id", "name", "run", "price_usd_per_h", "deadline", "ssh", "updated_by"}
 
 
 def test_a_colleague_goes_on_under_the_same_name(

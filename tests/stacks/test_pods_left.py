@@ -138,6 +138,26 @@ def test_a_colleague_goes_on_with_the_pod_of_an_update_that_died(
     assert runpod.billing == []
 
 
+def test_a_finished_update_whose_client_died_is_gone_on_with_from_another_computer(
+    recipe: Command, runpod: RunPod, team: dict[str, str], colleague: Command
+) -> None:
+    runpod.inject(stuck_provisioning=1)
+    client = recipe.start(*STACK, env=team)
+    assert client.stderr is not None
+    assert any("waiting until it can be reached" in line for line in client.stderr)
+    client.kill()
+    client.communicate()
+    assert "ends them" in recipe("reap", env=team).stdout  # nobody holds it
+    again = colleague(*STACK, env=team)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "nothing changes" in again.stdout
+    for computer in (recipe, colleague):
+        assert "by stack gpu_pod" in computer("reap", "--yes", env=team).stdout
+    assert len(runpod.billing) == 1
+    assert colleague(*DESTROY, env=team).returncode == 0
+    assert runpod.billing == []
+
+
 def test_what_bills_of_an_update_that_died_is_listed(recipe: Command, runpod: RunPod, env: dict[str, str]) -> None:
     assert recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"}).returncode == 9
     listed = recipe("stack", "list", env=env).stdout
