@@ -1,9 +1,9 @@
 """End whatever of yours may be billing and has no living run. Only tells what it would do, unless --yes is given.
 
-What a stack holds is only told of: `recipe stack destroy` ends it. A pod of yours that somebody else's
-`recipe stack up` has gone on with is told of only where that stack's backend is the one of this shell, and answers:
-else --yes ends it. Network volumes that no stack uses are only told of, too: they hold data, and bill until somebody
-ends them with the command that is shown.
+What a stack holds is only told of: `recipe stack destroy` ends it. A pod of yours that a `recipe stack up` from another
+computer has gone on with is told of only where that stack's backend is the one of this shell, and answers: else --yes
+ends it. Network volumes that no stack uses are only told of, too: they hold data, and bill until somebody ends them
+with the command that is shown.
 
 Works from any machine that has the provider's key: machines are recognised by their names, which carry their owner.
 Of a run that was begun elsewhere ("not begun here") nobody can see here whether its client lives: --yes ends it too.
