@@ -190,7 +190,7 @@ def test_what_was_written_is_on_the_disk_after_a_sync_and_not_synced_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr("provisioners.files.os.fsync", synced.append)
+    monkeypatch.setattr("runners.run_folder.os.fsync", synced.append)
     rows = Rows(tmp_path / "rows.jsonl")
     rows.sync()
     assert synced == []
@@ -211,7 +211,7 @@ def test_rows_that_the_disk_has_lost_are_not_passed_over_in_silence(
 
     rows = Rows(tmp_path / "rows.jsonl")
     rows.append({"n": 1})
-    monkeypatch.setattr("provisioners.files.os.fsync", broken)
+    monkeypatch.setattr("runners.run_folder.os.fsync", broken)
     rows.sync()
     with pytest.raises(OSError, match="Input/output error"):
         rows.append({"n": 2})

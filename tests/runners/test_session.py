@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from provisioners.contract import MayStillBill
+from provisioners.files import write_whole
 from provisioners.journal import Journal
 from provisioners.masking import Mask
 from recipes.errors import (
@@ -53,7 +54,7 @@ class Bench:
     """Runs a session against doubles; `trouble` is by place: the provisioner's methods, launch and drive."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.base, self.home = folder, folder / "home"
+        self.base, self.home, self.monkeypatch = folder, folder / "home", monkeypatch
         self.provisioner = ProvisionerDouble()
         self.trouble = self.provisioner.trouble
         self.ledger = Ledger(self.home)
@@ -91,8 +92,14 @@ class Bench:
     def fill_disk(self) -> None:
         """What is written into the folder while the run goes on meets a full disk, its result too."""
         names = ("events.jsonl", "install.log", "engine.log", "telemetry.jsonl", "requests.jsonl", "answers.jsonl")
-        for name in (*names, "bug.log", "result.json.part"):
+        for name in (*names, "bug.log"):
             (self.folder.path / name).symlink_to("/dev/full")
+        self.monkeypatch.setattr("runners.run_folder.write_whole", self._write)
+
+    def _write(self, path: Path, content: str) -> None:
+        if path.name == "result.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_whole(path, content)
 
     @property
     def destroyed(self) -> int:
