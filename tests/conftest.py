@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -136,11 +137,26 @@ def long_text(folder: Path) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class SilentServer:
+    """Whoever asks it waits."""
+
+    _socket: socket.socket
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def is_asked(self) -> bool:
+        """Whether somebody has connected. The system's list of connections names others' that had this port before."""
+        return bool(select.select([self._socket], [], [], 0)[0])
+
+
 @pytest.fixture
-def silent_url() -> Iterator[str]:
+def silent() -> Iterator[SilentServer]:
     """A server on loopback that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield SilentServer(server)
 
 
 def send(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str]:

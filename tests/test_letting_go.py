@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import Command, processes_of, send
+from tests.conftest import Command, SilentServer, processes_of, send
 
 pytestmark = pytest.mark.real
 Wait = Callable[..., Any]
@@ -26,11 +26,6 @@ def engine_of(home: Path) -> psutil.Process | None:
         except (psutil.Error, OSError):
             continue
     return None
-
-
-def connections_to(url: str) -> bool:
-    port = int(url.rpartition(":")[2])
-    return any(c.raddr and c.raddr.port == port for c in psutil.net_connections("tcp"))
 
 
 def stuck_on(url: str) -> dict[str, str]:
@@ -92,32 +87,32 @@ def test_a_signal_while_driving_lets_go_and_leaves_what_there_is(
     assert lease_states(recipe) == ["gone"]
 
 
-def test_ctrl_c_while_planning_rents_nothing(recipe: Command, silent_url: str, wait_until: Wait) -> None:
+def test_ctrl_c_while_planning_rents_nothing(recipe: Command, silent: SilentServer, wait_until: Wait) -> None:
     model = ["--set", "model={repo: nobody/nothing}"]
-    process = recipe.start("up", "local-smoke", *model, env={"HF_ENDPOINT": silent_url})
-    wait_until(lambda: connections_to(silent_url), what="the question to the Hub")
+    process = recipe.start("up", "local-smoke", *model, env={"HF_ENDPOINT": silent.url})
+    wait_until(silent.is_asked, what="the question to the Hub")
     status, _, err = send(process, signal.SIGINT)
     assert status == 130
     assert "nothing was rented" in err
     assert recipe.run_folders() == []
 
 
-def test_ctrl_c_while_preparing_lets_go(recipe: Command, silent_url: str, wait_until: Wait) -> None:
+def test_ctrl_c_while_preparing_lets_go(recipe: Command, silent: SilentServer, wait_until: Wait) -> None:
     """The installation waits for an index that never answers."""
-    env = {**stuck_on(silent_url), "XDG_CACHE_HOME": str(recipe.cwd / "cache")}
+    env = {**stuck_on(silent.url), "XDG_CACHE_HOME": str(recipe.cwd / "cache")}
     process = recipe.start("up", "local-smoke", "--set", "engine.version=0.0.0", env=env)
-    wait_until(lambda: connections_to(silent_url), what="pip's question to its index")
+    wait_until(silent.is_asked, what="pip's question to its index")
     status, out, err = send(process, signal.SIGINT)
     assert status == 130, err
     assert "interrupted in prepare" in out
     assert lease_states(recipe) == ["gone"]
 
 
-def test_ctrl_c_while_launching_lets_go(recipe: Command, silent_url: str, wait_until: Wait) -> None:
+def test_ctrl_c_while_launching_lets_go(recipe: Command, silent: SilentServer, wait_until: Wait) -> None:
     tokenizer = Path(__file__).parents[1] / "recipes/models/lead/tokenizer.json"
-    engine = ["--set", f"engine={{name: openai, url: '{silent_url}'}}", "--set", f"workload.tokenizer={tokenizer}"]
+    engine = ["--set", f"engine={{name: openai, url: '{silent.url}'}}", "--set", f"workload.tokenizer={tokenizer}"]
     process = recipe.start("up", "local-smoke", *engine)
-    wait_until(lambda: connections_to(silent_url), what="the question whether it is ready")
+    wait_until(silent.is_asked, what="the question whether it is ready")
     status, out, err = send(process, signal.SIGINT)
     assert status == 130, err
     assert "interrupted in launch" in out
@@ -151,17 +146,19 @@ def test_a_run_stops_before_it_costs_more_than_it_may(recipe: Command, book: Pat
     assert result_of(recipe)["cost"]["total_usd"] <= 12
 
 
-def test_a_launch_that_outlasts_its_deadline_is_an_engine_that_failed(recipe: Command, silent_url: str) -> None:
+def test_a_launch_that_outlasts_its_deadline_is_an_engine_that_failed(recipe: Command, silent: SilentServer) -> None:
     tokenizer = Path(__file__).parents[1] / "recipes/models/lead/tokenizer.json"
-    engine = ["--set", f"engine={{name: openai, url: '{silent_url}'}}", "--set", f"workload.tokenizer={tokenizer}"]
+    engine = ["--set", f"engine={{name: openai, url: '{silent.url}'}}", "--set", f"workload.tokenizer={tokenizer}"]
     ended = recipe("up", "local-smoke", *engine, "--set", "limits.deadlines.launch=1s")
     assert ended.returncode == 6, ended.stderr
     assert "launch did not end within limits.deadlines.launch" in ended.stdout
     assert lease_states(recipe) == ["gone"]
 
 
-def test_a_preparation_that_outlasts_its_deadline_is_a_command_that_failed(recipe: Command, silent_url: str) -> None:
-    env = {**stuck_on(silent_url), "XDG_CACHE_HOME": str(recipe.cwd / "cache")}
+def test_a_preparation_that_outlasts_its_deadline_is_a_command_that_failed(
+    recipe: Command, silent: SilentServer
+) -> None:
+    env = {**stuck_on(silent.url), "XDG_CACHE_HOME": str(recipe.cwd / "cache")}
     limits = ["--set", "engine.version=0.0.0", "--set", "limits.deadlines.prepare=2s"]
     ended = recipe("up", "local-smoke", *limits, env=env)
     assert ended.returncode == 5, ended.stderr

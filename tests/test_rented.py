@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,11 @@ def phase_of(recipe: Command) -> str | None:
     return started[-1] if started else None
 
 
+def noticed_s(cost: Mapping[str, Any], pod: Mapping[str, Any]) -> float:
+    """How long our count goes on after RunPod's: until the pod is seen to be gone."""
+    return float(3600 * (cost["total_usd"] - pod["usd"]) / cost["price_usd_per_h"])
+
+
 def test_the_catalogues_recipe_goes_the_whole_way(recipe: Command, runpod: RunPod) -> None:
     ended = recipe(*UP, env={**runpod.env, "RECIPE_RUNPOD_PACE": "1"})
     assert ended.returncode == 0, ended.stderr + ended.stdout
@@ -82,7 +87,7 @@ def test_the_catalogues_recipe_goes_the_whole_way(recipe: Command, runpod: RunPo
     assert len(list((recipe.run_folder() / "outputs").glob("*.json"))) == 3
     assert result["cost"]["provider_usd"] == pytest.approx(pod["usd"], rel=0.05)
     cost = result["cost"]
-    assert cost["total_usd"] == pytest.approx(pod["usd"], rel=0.25)
+    assert 0 <= noticed_s(cost, pod) < 3
     assert cost["difference_usd"] == pytest.approx(cost["provider_usd"] - cost["total_usd"], abs=1e-6)
     by_their_count = pod["usd"] - pod["billed_s"] * pod["price_usd_per_h"] / 3600
     assert cost["storage_usd"] / cost["total_usd"] == pytest.approx(by_their_count / pod["usd"], rel=0.01)
@@ -208,7 +213,7 @@ def test_another_client_goes_on_where_the_killed_one_stopped(
     (pod,) = runpod.ledger()
     assert result["lease"]["adopted"] is True
     cost = result["cost"]
-    assert cost["total_usd"] == pytest.approx(pod["usd"], rel=0.25)
+    assert 0 <= noticed_s(cost, pod) < 3
     assert round(sum(phase["usd"] for phase in result["phases"]), 10) == cost["total_usd"]
     assert round(cost["useful_usd"] + sum(cost["idle_usd"].values()), 10) == cost["total_usd"]
     assert all(cost["idle_seconds"][cause] > 0 for cause in ("boot", "download", "load", "waiting", "letting_go"))

@@ -9,15 +9,13 @@ import select
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.conftest import RECIPE, Command, processes_of, send
+from tests.conftest import RECIPE, Command, SilentServer, processes_of, send
 
 pytestmark = pytest.mark.real
 Wait = Callable[..., Any]
@@ -139,11 +137,12 @@ def test_several_runs_follow_one_another(recipe: Command, wait_until: Wait) -> N
     assert len(logs) == 1, "one client, one log"
 
 
-def test_an_interruption_while_planning_ends_everything(recipe: Command, silent_url: str, wait_until: Wait) -> None:
+def test_an_interruption_while_planning_ends_everything(
+    recipe: Command, silent: SilentServer, wait_until: Wait
+) -> None:
     model = ("--set", "model={repo: me/model}", "--set", "engine.name=vllm", "--set", "engine.args={}")
-    process = recipe.start(*UP, *model, env={"HF_ENDPOINT": silent_url, "HF_HOME": str(recipe.cwd / "hf")})
-    wait_until(lambda: len(psutil.Process(process.pid).children()) == 1, what="the process in the background")
-    time.sleep(0.5)  # until it plans: a moment earlier it would end just as well
+    process = recipe.start(*UP, *model, env={"HF_ENDPOINT": silent.url, "HF_HOME": str(recipe.cwd / "hf")})
+    wait_until(silent.is_asked, what="the question to the Hub")
     status, out, err = send(process, signal.SIGINT)
     assert (status, out) == (130, ""), err
     assert "interrupted" in err
