@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Command, eventually, processes_of
-from tests.emulators.engine import Break, EngineDouble, beside
+from tests.emulators.engine import EngineDouble, beside, first_sentence
 
 pytestmark = pytest.mark.real
 TOKENIZER = Path(__file__).parents[2] / "recipes" / "models" / "lead" / "tokenizer.json"
@@ -69,8 +70,15 @@ def going(recipe: Command) -> Iterator[Going]:
 
 @contextmanager
 def silent_after(answers: int) -> Iterator[str]:
-    """An engine that answers so many requests, after the one that asks whether it is ready."""
-    double = EngineDouble(faults=dict.fromkeys(range(answers + 2, 1000), Break.HANG))
+    """An engine that answers so many requests of the work; who only says Hello, to see whether it is there, is none."""
+    given = itertools.count(1)
+
+    def answer(prompt: str) -> str:
+        if prompt != "Hello" and next(given) == answers:
+            double.gate.clear()
+        return first_sentence(prompt)
+
+    double = EngineDouble(answer=answer)
     with beside(double):
         yield double.url
 
