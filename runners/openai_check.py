@@ -2,13 +2,15 @@
 
 It imports openai, which takes half a second and 70 MB, and then waits for one line of JSON on its input: url, key,
 model, api. It answers with one line: the models that are listed, or why the endpoint cannot be used. The key comes by
-the input, because other users see what stands on a command line.
+the input, because other users see what stands on a command line. When the input closes, nobody waits any more.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from typing import Any
 
 import openai
@@ -43,8 +45,14 @@ def _said(error: openai.OpenAIError) -> str:
     return " ".join(str(error.__cause__ or error).split())[:300]
 
 
+def _end_with_asker() -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing comes after the question but the end
+    os._exit(1)
+
+
 if __name__ == "__main__":
     if line := sys.stdin.readline():
+        threading.Thread(target=_end_with_asker, daemon=True).start()
         try:
             answer = check(**json.loads(line))
         except Exception as error:

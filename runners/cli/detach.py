@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from provisioners.site import recipe_home
 from runners.cli.common import console, print_json
@@ -70,8 +70,11 @@ def detached(work: Callable[[Detachment], int], *, as_json: bool) -> int:
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # An interruption waits until it can be passed on: nobody else would end the child then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.close(reading)
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -84,12 +87,12 @@ def detached(work: Callable[[Detachment], int], *, as_json: bool) -> int:
             with suppress(OSError):
                 detachment.ended()
     os.close(writing)
-    with os.fdopen(reading, "rb") as said:
-        told = _heard(child, said)
+    with _passing_on(child), os.fdopen(reading, "rb") as said:
+        told = _heard(said)
+        code = 0 if "run_id" in told else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if "run_id" in told:
         _tell(told, as_json=as_json)
         return 0
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if "log" in told:
         with suppress(OSError), Path(told["log"]).open(errors="replace") as log:
             shutil.copyfileobj(log, sys.stderr)
@@ -100,18 +103,26 @@ def detached(work: Callable[[Detachment], int], *, as_json: bool) -> int:
     return code
 
 
-def _heard(child: int, said: Any) -> dict[str, Any]:
+@contextmanager
+def _passing_on(child: int) -> Iterator[None]:
+    """While entered, an interruption is the child's."""
+
+    def pass_on(number: int, frame: object) -> None:
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(child, number)
+
+    before = signal.signal(signal.SIGINT, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _heard(said: IO[bytes]) -> dict[str, Any]:
     """What the process says until its first run has begun, or until its end."""
     told: dict[str, Any] = {}
-    while "run_id" not in told:
-        try:
-            line = said.readline()
-        except KeyboardInterrupt:
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGINT)
-            continue
-        if not line:
-            break
+    while "run_id" not in told and (line := said.readline()):
         told |= json.loads(line)
     return told
 

@@ -9,14 +9,23 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.conftest import Command
+from tests.conftest import Command, processes_of
 
 pytestmark = pytest.mark.real
 
 
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one real run, which every test has a copy of."""
+    folder = tmp_path_factory.mktemp("ran")
+    assert Command(folder / "home", folder)("up", "local-smoke").returncode == 0
+    assert processes_of(folder / "home") == []
+    return folder / "home"
+
+
 @pytest.fixture
-def ran(recipe: Command) -> Command:
-    assert recipe("up", "local-smoke").returncode == 0
+def ran(run_once: Path, recipe: Command) -> Command:
+    shutil.copytree(run_once, recipe.home)
     return recipe
 
 

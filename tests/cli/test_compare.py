@@ -71,7 +71,8 @@ def test_repetitions_of_a_matrix_take_turns_and_are_compared_afterwards(recipe: 
     assert [len(group["runs"]) for group in document["groups"]] == [3, 3]
     assert document["axes"] == ["workload.concurrency"]
     assert [change["path"] for change in document["recipe_changes"]] == ["workload.concurrency"]
-    assert document["caveats"] == []
+    # Where nothing has run before, the first of them installed the engine.
+    assert [said for said in document["caveats"] if "installed the engine" not in said] == []
     assert "what differs in the recipe" in recipe("compare", "mine").stdout
 
 

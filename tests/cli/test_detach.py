@@ -9,6 +9,7 @@ import select
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def has_ended(recipe: Command) -> bool:
 
 def answers(recipe: Command) -> int:
     path = recipe.run_folder() / "answers.jsonl"
-    return len(path.read_text().splitlines()) if path.exists() else 0
+    return path.read_text().count("\n") if path.exists() else 0
 
 
 def test_it_returns_when_the_run_has_begun_and_the_run_is_finished(recipe: Command, wait_until: Wait) -> None:
@@ -97,7 +98,7 @@ def test_the_terminal_may_be_closed(recipe: Command, book: Path, wait_until: Wai
         os.execve("/bin/sh", ["sh", "-c", command], recipe.environment())
     shown = b""
     while b"files " not in shown:
-        assert select.select([master], [], [], 30)[0], shown
+        assert select.select([master], [], [], 120)[0], shown
         shown += os.read(master, 4096)
     os.close(master)
     assert os.waitpid(child, 0)[1] != 0, "the shell was hung up"
@@ -147,4 +148,24 @@ def test_an_interruption_while_planning_ends_everything(
     assert (status, out) == (130, ""), err
     assert "interrupted" in err
     assert recipe.run_folders() == []
-    assert subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout == b""
+    assert processes_of(recipe.home) == []
+
+
+def test_an_interruption_before_the_client_has_begun_is_the_clients(recipe: Command) -> None:
+    """However early it comes, nothing goes on that nobody knows of."""
+    code = (
+        "import os, signal, sys; from runners.cli import main\n"
+        "fork = os.fork\n"
+        "def interrupted():\n"
+        "    child = fork()\n"
+        "    if child: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return child\n"
+        "os.fork = interrupted\n"
+        f"sys.exit(main({[*UP]!r}))"
+    )
+    argv = [sys.executable, "-c", code]
+    ended = subprocess.run(argv, cwd=recipe.cwd, env=recipe.environment(), capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (130, ""), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert recipe.run_folders() == []
+    assert processes_of(recipe.home) == []

@@ -134,8 +134,7 @@ def test_a_library_that_is_missing_is_named_with_the_command_that_brings_it(
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(log: Command) -> None:
-    for number in range(100, 400):
-        Ledger(log.home).insert(result_of(run_id(number)), origin="x")
+    Ledger(log.home).insert_all([result_of(run_id(number)) for number in range(100, 400)], origin="x")
     process = log.start("export")
     assert process.stdout is not None
     process.stdout.readline()

@@ -352,20 +352,30 @@ def test_a_failure_is_what_it_is_and_what_stays_is_told(
     assert "error: no more of it for ***" in err, "what comes after it hides no error"
 
 
-@real
-def test_a_signal_lets_the_step_end_and_says_what_bills(stack: Things, typed: Callable[..., Ended]) -> None:
+def interrupted_in(step: str, number: signal.Signals, stack: Things, typed: Callable[..., Ended], *words: str) -> Ended:
+    """A command that a signal meets in the middle of this step, which ends once the signal has been heard."""
     gate = stack.at / "gate"
     gate.touch()
+    said: Any = sys.stderr  # as capsys has put it there
 
     def interrupt() -> None:
-        eventually(lambda: stack.ledger() == ["create a"])
-        os.kill(os.getpid(), signal.SIGTERM)
-        gate.unlink()
+        try:
+            eventually(lambda: step in stack.ledger())
+            os.kill(os.getpid(), number)
+            eventually(lambda: "stops after the running step" in said.getvalue())
+        finally:
+            gate.unlink()
 
     other = threading.Thread(target=interrupt)
     other.start()
-    code, _, err = typed("up", "gpu_pod", "local-smoke", "--yes")
+    ended = typed(*words)
     other.join()
+    return ended
+
+
+@real
+def test_a_signal_lets_the_step_end_and_says_what_bills(stack: Things, typed: Callable[..., Ended]) -> None:
+    code, _, err = interrupted_in("create a", signal.SIGTERM, stack, typed, "up", "gpu_pod", "local-smoke", "--yes")
     assert code == 130
     assert "stops after the running step" in err
     assert "a exists, and bills" in err
@@ -378,18 +388,7 @@ def test_a_signal_lets_the_step_end_and_says_what_bills(stack: Things, typed: Ca
 @real
 def test_whoever_stops_a_destroy_is_told_what_may_bill(stack: Things, typed: Callable[..., Ended]) -> None:
     typed("up", "gpu_pod", "local-smoke", "--yes")
-    gate = stack.at / "gate"
-    gate.touch()
-
-    def interrupt() -> None:
-        eventually(lambda: "delete a" in stack.ledger())
-        os.kill(os.getpid(), signal.SIGINT)
-        gate.unlink()
-
-    other = threading.Thread(target=interrupt)
-    other.start()
-    code, _, err = typed("destroy", "gpu_pod", "--yes")
-    other.join()
+    code, _, err = interrupted_in("delete a", signal.SIGINT, stack, typed, "destroy", "gpu_pod", "--yes")
     assert code == 9
     assert err.splitlines()[-2:] == [
         "error: NOT PROVEN GONE: thing a at $3.61/h: interrupted before it was done",
@@ -461,8 +460,11 @@ def test_what_is_not_proven_gone_is_told_with_its_price(
     async def still_there(*_: object) -> list[str]:
         raise MayStillBillError("volume x is still there", advice="recipe stack destroy gpu_pod")
 
+    monkeypatch.setattr(runners.cli.stack_destroy, "PATIENCE_S", 600.0)
     monkeypatch.setattr(stack, "after_destroy", still_there)
-    assert typed("destroy", "gpu_pod", "--yes")[0] == 9
+    code, _, err = typed("destroy", "gpu_pod", "--yes")
+    assert code == 9
+    assert "volume x is still there" in err
     assert typed("list")[1].splitlines()[0].startswith("gpu_pod"), "it is forgotten only with the proof"
 
 

@@ -24,10 +24,12 @@ import pyte
 import pytest
 
 from tests.browser import Chromium, chromium  # noqa: F401 (a fixture)
-from tests.conftest import RECIPE, Command, send
+from tests.conftest import RECIPE, Command, processes_of, send
+from tests.emulators.engine import EngineDouble, beside
 
 Wait = Callable[..., Any]
 COLUMNS, LINES = 120, 40
+TOKENIZER = Path(__file__).parents[2] / "recipes" / "models" / "lead" / "tokenizer.json"
 SECRET = "a-secret-that-nobody-may-see"
 
 
@@ -137,7 +139,11 @@ def test_a_run_that_goes_on_is_told_with_everything_but_its_secrets(
         wait_until(
             lambda: ((driving(recipe) or {}).get("rates") or {}).get("from") == "engine", what="the engine's rates"
         )
-        document = state(recipe)
+        # A client that was held up for some seconds is told to be silent, until it goes on.
+        document = wait_until(
+            lambda: next((said for said in [state(recipe)] if said["runs"][0]["client"] == "running"), None),
+            what="a sign of the client",
+        )
         (told,) = document["runs"]
         folder = recipe.run_folder()
         assert (told["run_id"], told["client"], told["pid"], told["tags"]) == (
@@ -152,7 +158,8 @@ def test_a_run_that_goes_on_is_told_with_everything_but_its_secrets(
         assert told["left_s"] > 0
         assert 0 < told["usd"] < told["usd_at_end"] < 1
         assert document["usd_per_h"] == pytest.approx(0.05)
-        assert document["usd_today"] == pytest.approx(told["usd"])
+        began_today = told["started_at"][:10] == document["at"][:10]
+        assert document["usd_today"] == pytest.approx(told["usd"] if began_today else 0)
         # The engine's key stands in its environment alone.
         keys = {environment.get("RECIPE_ENGINE_KEY") for environment in _environments(run.pid)} - {None}
         assert keys
@@ -209,7 +216,7 @@ def test_the_terminal_shows_it_live_and_leaving_ends_no_run(
         assert status == 0
         assert f"{recipe.run_folder().name} drive " in " ".join(left.split()), left
         assert run.poll() is None, "the run goes on"
-        assert state(recipe)["runs"][0]["client"] == "running"
+        assert state(recipe)["runs"][0]["client"] != "gone"
     finally:
         send(run, signal.SIGINT)
 
@@ -229,18 +236,29 @@ def test_who_watches_one_run_leaves_with_it(recipe: Command) -> None:
 
 
 @pytest.mark.real
-def test_until_done_waits_for_a_whole_matrix_and_has_its_exit_code(recipe: Command, tmp_path: Path) -> None:
+def test_until_done_waits_for_a_whole_matrix_and_has_its_exit_code(
+    recipe: Command, tmp_path: Path, wait_until: Wait
+) -> None:
     (tmp_path / "m.yaml").write_text(
         "extends: local-smoke\nname: m\nmatrix: {workload.max_tokens: [8, 16, 24]}\nlimits: {max_duration: 30m}\n"
     )
-    run = recipe.start("up", "m.yaml")
-    while not (recipe.home / "runs").is_dir():
-        time.sleep(0.02)
-    watched = recipe("watch", "--until-done")
-    assert watched.returncode == 0
-    assert run.wait(60) == 0
-    assert watched.stdout.count("done in") == 3, watched.stdout
-    assert "\x1b" not in watched.stdout
+    double = EngineDouble()
+    with beside(double) as loop:
+        # What ends before somebody looks is no news: the first run waits until somebody does.
+        loop.call_soon_threadsafe(double.gate.clear)
+        engine = f"engine={{name: openai, url: '{double.url}/v1'}}"
+        run = recipe.start("up", "m.yaml", "--set", engine, "--set", f"workload.tokenizer={TOKENIZER}")
+        wait_until(lambda: state(recipe)["runs"], what="the first run")
+        watching = recipe.start("watch", "--until-done")
+        assert watching.stdout is not None
+        first = watching.stdout.readline()
+        assert recipe.run_folder().name in first
+        loop.call_soon_threadsafe(double.gate.set)
+        out, err = watching.communicate(timeout=120)
+        assert (watching.returncode, err) == (0, "")
+        assert run.wait(60) == 0
+    assert out.count("done in") == 3, out
+    assert "\x1b" not in first + out
 
 
 @contextmanager
@@ -271,7 +289,7 @@ def test_the_page_is_this_machines_own_and_ends_at_once(recipe: Command) -> None
         began = time.monotonic()
         status, _, err = send(process, signal.SIGINT)
         assert (status, err) == (0, "")
-        assert time.monotonic() - began < 10, "open tabs keep it"
+        assert time.monotonic() - began < 30, "open tabs keep it"
 
 
 def test_it_is_opened_in_the_browser_that_somebody_has(recipe: Command, tmp_path: Path, wait_until: Wait) -> None:
@@ -286,6 +304,8 @@ def test_it_is_opened_in_the_browser_that_somebody_has(recipe: Command, tmp_path
         assert asked.read_text() == url
     finally:
         send(process, signal.SIGINT)
+    # What was opened is nobody's to wait for: it ends by itself.
+    wait_until(lambda: processes_of(recipe.home) == [], what="the browser's end")
 
 
 @pytest.mark.real
@@ -310,7 +330,7 @@ def test_a_report_opens_from_the_page_whole_and_where_it_can_ask_the_server_noth
 ) -> None:
     assert recipe("up", "local-smoke").returncode == 0
     context = chromium._browser.new_context()
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(120_000)
     with page(recipe, "0") as (_, url):
         watched = context.new_page()
         watched.goto(url)

@@ -10,8 +10,10 @@ import json
 import re
 import socket
 import struct
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Self
@@ -60,6 +62,24 @@ VLLM_CONTEXT = Refuse(
     "This model's maximum context length is 2048 tokens. However, your prompt contains at least 2049 input tokens",
 )
 LLAMACPP_CONTEXT = Refuse(400, "request (6002 tokens) exceeds the available context size (2048 tokens)")
+
+
+@contextmanager
+def beside(double: EngineDouble) -> Iterator[asyncio.AbstractEventLoop]:
+    """The double in a thread of its own, for a test that waits for other processes; gives its event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(double.__aenter__(), loop).result(60)
+        try:
+            yield loop
+        finally:
+            asyncio.run_coroutine_threadsafe(double.__aexit__(), loop).result(60)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def error_event(message: str, code: int = 500) -> SendEvent:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,13 @@ from typing import Any
 import pytest
 
 from provisioners.masking import Mask
+from runners import openai_check
 from runners.checking import EndpointCheck, checking, unlisted
 from runners.client import Endpoint, open_transport
 from runners.launch import Running
 from runners.openai_check import check
 from runners.telemetry import EngineLog
+from tests.conftest import SilentServer, eventually
 from tests.emulators.drives import plan_over
 from tests.emulators.parrot import Parrot, parrot
 
@@ -91,3 +96,16 @@ def test_a_check_that_cannot_be_made_keeps_nothing_from_running(
     monkeypatch.setattr("runners.checking.sys.executable", str(tmp_path / "none"))
     with parrot() as bird:
         assert checked(tmp_path, bird, load_s=0, ours=True) == []
+
+
+def test_who_checks_ends_with_whoever_asked(silent: SilentServer) -> None:
+    """A client that was killed waits for no answer."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", openai_check.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    question = {"url": f"{silent.url}/v1", "key": None, "model": "double", "api": "chat"}
+    process.stdin.write(json.dumps(question) + "\n")
+    process.stdin.flush()
+    eventually(silent.is_asked, what="the question")
+    assert process.communicate(timeout=60)[0] == "", "it did not wait for an answer"

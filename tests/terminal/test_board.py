@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import threading
 from typing import Any
 
 import pyte
@@ -41,13 +42,33 @@ DRIVEN: dict[str, Any] = {
 }
 
 
+class Shown(io.StringIO):
+    """What is written here is on the screen at once: the board draws itself from a thread of its own as well."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._screen = pyte.Screen(columns, lines)
+        self._screen.set_mode(pyte.modes.LNM)
+        self._stream = pyte.Stream(self._screen)
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            self._stream.feed(text)
+        return len(text)
+
+    def lines(self) -> list[str]:
+        with self._lock:
+            return [line.rstrip() for line in self._screen.display if line.strip()]
+
+
 class Terminal:
     """A terminal of this size, and what is on it."""
 
     def __init__(self, columns: int = COLUMNS, lines: int = LINES) -> None:
-        self._written = io.StringIO()
+        self._shown = Shown(columns, lines)
         self.console = SteadyConsole(
-            file=self._written,
+            file=self._shown,
             force_terminal=True,
             width=columns,
             height=lines,
@@ -57,19 +78,13 @@ class Terminal:
             legacy_windows=False,
             _environ={"TERM": "xterm-256color"},
         )
-        self._screen = pyte.Screen(columns, lines)
-        self._screen.set_mode(pyte.modes.LNM)
-        self._stream = pyte.Stream(self._screen)
 
     def lines(self, shown: Board | None = None) -> list[str]:
         """What stands there now."""
         if shown is not None:
             assert shown.live is not None
             shown.live.refresh()
-        self._stream.feed(self._written.getvalue())
-        self._written.truncate(0)
-        self._written.seek(0)
-        return [line.rstrip() for line in self._screen.display if line.strip()]
+        return self._shown.lines()
 
     def line(self, shown: Board, word: str) -> str:
         (found,) = [line for line in self.lines(shown) if word in line]

@@ -55,10 +55,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _ask_client(pid: int, folder: RunFolder, ledger: Ledger) -> None:
     """Its client knows best how to end: it collects what there is, and writes the result."""
-    folder.wish_to_stop()
-    with suppress(ProcessLookupError):  # it has ended meanwhile
-        os.kill(pid, WISH)
     try:
+        folder.wish_to_stop()
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(pid, WISH)
         while (row := ledger.run(folder.run_id)) and row["status"] == "running":
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
