@@ -18,6 +18,7 @@ from provisioners.rehearsal.volumes import Volumes, new_id
 
 LONGEST_WAIT_S = 10.0
 """Real seconds that the answer to a termination waits for the last process."""
+_LATE_LOOK_S = 0.05
 _NO_INSTANCES = (
     "There are no longer any instances available with the requested specifications. Please refresh and try again."
 )
@@ -72,12 +73,18 @@ class Account:
         ledger.asked(asked.name, pod.id)
         if due("create_duplicate"):
             self._make(asked, center, usd_per_h)
-        await self.shop.clock.sleep(self.mishaps.faults.create_answer_delay_s)
+        await self._answers_late()
         if due("create_lost_after"):
             raise AnswerLost(f"{via} made {pod.id}")
         if due("create_500_after"):
             raise Problem(500, "internal server error")
         return pod
+
+    async def _answers_late(self) -> None:
+        """As late as the fault says, and no later than until it is taken back."""
+        began = self.shop.clock.now()
+        while self.shop.clock.lasts(self.mishaps.faults.create_answer_delay_s, began):
+            await asyncio.sleep(_LATE_LOOK_S)
 
     def _refuse_by_fault(self, asked: PodRequest) -> None:
         due, faults = self.mishaps.due, self.mishaps.faults
@@ -193,6 +200,8 @@ class Account:
         if faults.delete_faults_for in (caller.kind, "all"):
             if due("delete_500"):
                 raise Problem(500, "internal server error")
+            if due("delete_403"):
+                raise Problem(403, "access denied")
             if due("delete_404"):
                 raise Problem(404, "pod not found")
             if due("delete_ignored"):

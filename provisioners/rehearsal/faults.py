@@ -44,7 +44,7 @@ class Faults:
     create_duplicate: int = 0
     """Creates that make two pods of the same name and answer with one of them."""
     create_answer_delay_s: float = 0.0
-    """How long after the pod was made the answer to its create comes."""
+    """How long after the pod was made the answer to its create comes; at once when this is taken back."""
     cost_factor: float = 1.0
     """What a pod costs, as a multiple of what the catalogue says."""
 
@@ -101,12 +101,14 @@ class Faults:
     """Terminations that are answered with 500 and do nothing."""
     delete_ignored: int = 0
     """Terminations that are answered with 204 and do nothing: the pod stays listed and bills."""
+    delete_403: int = 0
+    """Terminations that are answered with 403 and do nothing: the key may not end pods."""
     delete_404: int = 0
     """Terminations that are answered with 404 and do nothing: the pod bills."""
     delete_lost: int = 0
     """Terminations that happen, and whose connection is closed without an answer."""
     delete_faults_for: Literal["account", "pod", "all"] = "account"
-    """Whose terminations the four above meet: those with the account's key, or with the pods' own."""
+    """Whose terminations the five above meet: those with the account's key, or with the pods' own."""
 
     # Network volumes
     volume_500_after: int = 0

@@ -51,11 +51,13 @@ def entry(asked_ago_s: float) -> Entry:
 
 @pytest.fixture
 def is_there(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
-    """With a minute that is a moment."""
+    """It looks often; `listed_s`: for so long a machine may be missing from the lists."""
     monkeypatch.setattr(adopting, "LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr(adopting, "_LISTED", timedelta(seconds=0.2))
 
-    def ask(*states: str, lists: list[list[str] | NoMachine], asked_ago_s: float = 3600) -> bool:
+    def ask(
+        *states: str, lists: list[list[str] | NoMachine], asked_ago_s: float = 3600, listed_s: float = 1800
+    ) -> bool:
+        monkeypatch.setattr(adopting, "_LISTED", timedelta(seconds=listed_s))
         double = Answering(states=list(states), lists=lists)
         monkeypatch.setattr(registry, "provisioner", lambda name: double)
         return asyncio.run(adopting._is_there(entry(asked_ago_s), lambda _: None))
@@ -81,7 +83,7 @@ def test_a_moment_without_an_answer_costs_no_machine(is_there: Callable[..., boo
 
 def test_where_nobody_can_be_asked_it_is_not_called_gone(is_there: Callable[..., bool]) -> None:
     with pytest.raises(NoMachine, match="cannot be reached"):
-        is_there("unknown", lists=[SILENCE])
+        is_there("unknown", lists=[SILENCE], listed_s=0.1)
 
 
 def test_letting_it_go_is_not_cut_short_by_a_second_interruption(

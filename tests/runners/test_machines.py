@@ -32,8 +32,8 @@ from stacks.orders import lease_data
 from stacks.reference import StackRef
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble
 
-NOBODY = 2**22 - 1
-"""A process that there never was."""
+NOBODY = 2**22 + 3
+"""A process that there never was: no system numbers them so far."""
 NOW = datetime.now(UTC)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from pulumi import automation
 
+from tests.conftest import eventually
 from tests.emulators.pulumi import ROOT
 
 Program = Callable[[], None]
@@ -66,7 +68,7 @@ class Bench:
             env={**self.env, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     def state(self, name: str = "main") -> dict[str, Any]:
@@ -116,8 +118,17 @@ def _unpacked(written: bytes) -> bytes:
 
 
 def let_go(gate: Path) -> None:
-    """Who waits at the pipe goes on. Fails if nobody does."""
-    with os.fdopen(os.open(gate, os.O_WRONLY | os.O_NONBLOCK), "w") as stream:
+    """Who waits at the pipe, or is about to, goes on. Fails if nobody comes."""
+
+    def opened() -> int | None:
+        try:
+            return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None  # a call is written down before it waits
+
+    with os.fdopen(eventually(opened, what="somebody at the pipe"), "w") as stream:
         stream.write("go")
 
 

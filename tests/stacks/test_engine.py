@@ -191,7 +191,7 @@ def test_an_installation_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest
     begun = time.monotonic()
     with pytest.raises(NoEngine, match="was not there after"):
         asyncio.run(engine.install(site, installer=["/bin/sh", "-c", "sleep 60 & wait"]))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 50
 
 
 def test_pulumis_own_installer_without_a_network(tmp_path: Path) -> None:

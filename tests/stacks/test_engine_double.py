@@ -252,7 +252,7 @@ def test_a_signal_lets_the_running_step_end_and_begins_no_other(bench: Bench) ->
         engine.send_signal(signal.SIGINT)
         eventually(lambda: "^C received; cancelling." in "\n".join(lines), what="the engine's word")
         let_go(gate)
-        said = running.result(30)
+        said = running.result(120)
     assert "error: update canceled" in said
     assert list(bench.kept()) == ["a"]
     assert bench.things() == ["a"]
@@ -274,7 +274,7 @@ def test_an_engine_that_is_killed_leaves_its_provider_which_may_end_by_itself(
         (shell,) = engine.children()
         (provider,) = shell.children()
         engine.kill()
-        running.result(30)
+        running.result(120)
     if left:
         let_go(gate)
         eventually(lambda: bench.things() == ["a"], what="the end of the create")
@@ -292,9 +292,9 @@ def test_of_two_engines_on_a_stack_one_is_refused_and_other_stacks_go_on(bench: 
         with pytest.raises(automation.errors.ConcurrentUpdateError, match="the stack is currently locked by 1 lock"):
             bench.up(no_things)
         others = [pool.submit(bench.up, lambda name=name: Thing(name) and None, name) for name in ("x", "y")]
-        assert [one.result(60).summary.result for one in others] == ["succeeded"] * 2
+        assert [one.result(120).summary.result for one in others] == ["succeeded"] * 2
         let_go(gate)
-        assert first.result(60).summary.result == "succeeded"
+        assert first.result(120).summary.result == "succeeded"
     assert bench.things() == ["a", "x", "y"]
 
 

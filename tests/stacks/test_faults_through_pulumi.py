@@ -33,7 +33,7 @@ def engine(tmp_path: Path) -> dict[str, str]:
 
 def with_time_for_pulumi(fault: Fault) -> Fault:
     """The same: a deadline that holds for a pod of itself is too short for one that an engine asks for."""
-    settings = tuple("limits.deadlines.provision=15s" if one == SHORT[0] else one for one in fault.settings)
+    settings = tuple("limits.deadlines.provision=25s" if one == SHORT[0] else one for one in fault.settings)
     return replace(fault, settings=settings)
 
 

@@ -305,8 +305,11 @@ def test_a_pod_that_cannot_be_used_is_not_taken_over(pulumi: Pulumi) -> None:
     delete(pulumi, outs)
 
 
-def test_one_that_cannot_be_used_and_is_not_proven_gone_may_still_bill(pulumi: Pulumi) -> None:
+def test_one_that_cannot_be_used_and_is_not_proven_gone_may_still_bill(
+    pulumi: Pulumi, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = pulumi.create()
+    monkeypatch.setitem(RunPodProvisioner.destroy.__kwdefaults__, "patience_s", 2.0)
     pulumi.runpod.mishap("preempt")
     pulumi.runpod.inject(delete_500=-1)
     with pytest.raises(ProviderFailed, match=r"may still bill for \$"):

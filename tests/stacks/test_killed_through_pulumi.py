@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +36,23 @@ def env(tmp_path: Path, runpod: RunPod) -> dict[str, str]:
 def kill_all(process: subprocess.Popen[str]) -> None:
     """The client, the engine and its providers, as when a computer loses its power."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for one in family:
-        one.suspend()
-    for one in family:
-        one.kill()
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for one in family:
+            with suppress(psutil.NoSuchProcess):  # a short command of the engine's
+                act(one)
     process.communicate()
-    psutil.wait_procs(family, 10)
+    assert psutil.wait_procs(family, 60)[1] == []
 
 
 def dead_between_create_and_state(
     recipe: Command, runpod: RunPod, env: dict[str, str], wait_until: Wait, what: list[str]
 ) -> str:
     """Everything here died when the pod was there, and its create had no answer yet; the pod's id."""
-    runpod.inject(create_answer_delay_s=4)
+    runpod.inject(create_answer_delay_s=-1, list_lag_new_s=-1)  # nor is the pod found beside the waiting
     process = recipe.start(*what, env=env)
     wait_until(lambda: runpod.billing, what="the pod")
     kill_all(process)
-    runpod.inject(create_answer_delay_s=0)
+    runpod.inject(create_answer_delay_s=0, list_lag_new_s=0)
     (pod,) = runpod.ledger()
     return str(pod["id"])
 

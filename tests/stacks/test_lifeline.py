@@ -51,7 +51,7 @@ def test_a_provider_ends_with_its_stdin_and_takes_its_group_with_it() -> None:
     assert shell.stdout.readline() == "begun\n"
     shell.stdin.close()
     assert shell.stdout.read() == "", "neither the shell nor what the provider has started holds it open"
-    assert shell.wait(30) == -signal.SIGKILL
+    assert shell.wait(120) == -signal.SIGKILL
 
 
 @pytest.mark.real
@@ -68,4 +68,4 @@ def test_a_provider_that_was_never_asked_anything_ends_with_its_stdin(tmp_path: 
     assert provider.stdin is not None
     assert int(provider.stdout.readline()) > 0, "the port that it listens on"
     provider.stdin.close()
-    assert provider.wait(30) == -signal.SIGKILL
+    assert provider.wait(120) == -signal.SIGKILL

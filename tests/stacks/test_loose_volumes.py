@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
 from tests.stacks.test_model_cache_whole import World, image, world
 
 __all__ = ["image", "world"]
@@ -148,10 +147,10 @@ def test_a_cache_whose_filling_fails_bills_and_is_said_to(world: World) -> None:
 
 
 def test_a_twin_that_lists_have_late_is_previewed_and_ended(world: World) -> None:
-    world.runpod.inject(volume_duplicate=1, volume_list_lag_s=2.0)
+    world.runpod.inject(volume_duplicate=1, volume_list_lag_s=-1)
     assert world.up().returncode == 0
     kept = world.outputs()["volume_id"]
-    eventually(lambda: len(listed(world)["volumes"]) == 2)
+    world.runpod.inject(volume_list_lag_s=0)
     assert sorted(row["state"] for row in listed(world)["volumes"]) == ["held", "twin"]
     seen = world("stack", "preview", "model_cache")
     assert "~   update   Volume   volume" in seen.stdout

@@ -84,7 +84,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
         thread = threading.Thread(target=work)  # Pulumi's settings are those of a thread
         thread.start()
-        thread.join(30)
+        thread.join(120)
+        assert not thread.is_alive()
         return made, found
 
     return running

@@ -42,13 +42,14 @@ def dead_client(
     recipe: Command, runpod: RunPod, env: dict[str, str], wait_until: Wait, what: list[str]
 ) -> dict[str, Any]:
     """The client alone is killed while the pod's create has no answer; what it began ends by itself. The pod."""
-    runpod.inject(create_answer_delay_s=3)
+    runpod.inject(create_answer_delay_s=-1, list_lag_new_s=-1)  # nor is the pod found beside the waiting
     client = recipe.start(*what, env=env)
     wait_until(lambda: runpod.billing, what="the pod")
     client.kill()
-    client.communicate()
+    client.wait()
+    runpod.inject(create_answer_delay_s=0, list_lag_new_s=0)  # now it is answered, and nobody hears of it
     wait_until(lambda: processes_of(recipe.home) == [], what="the end of the engine and its provider")
-    runpod.inject(create_answer_delay_s=0)
+    client.communicate()
     (pod,) = runpod.ledger()
     return pod
 
@@ -63,10 +64,10 @@ def test_nobody_goes_on_asking_for_an_engine_that_was_killed(
     providers = [one for one in engine.children(recursive=True) if "stacks.dynamic" in one.cmdline()]
     assert len(providers) == 1
     engine.kill()
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=120)
     may_bill = "was ended by signal 9; pod ? (" in err
     assert client.returncode == (9 if may_bill else 4), out + err  # 9 where it had just asked
-    assert psutil.wait_procs(providers, 10)[1] == []
+    assert psutil.wait_procs(providers, 60)[1] == []
 
     runpod.inject(no_capacity_gpus=[])
     again = recipe(*STACK, env=env)
@@ -159,11 +160,11 @@ def test_a_destroy_that_is_not_proven_says_so_and_is_tried_again(
     recipe: Command, runpod: RunPod, env: dict[str, str]
 ) -> None:
     assert recipe(*STACK, env={**env, "ENGINE_DOUBLE_DIE": "after-create:pod"}).returncode == 9
-    runpod.inject(delete_500=-1)
+    runpod.inject(delete_403=-1)  # given up at once: asking again is of no use
     kept = recipe("stack", "destroy", "gpu_pod", "--yes", env=env)
     assert kept.returncode == 9, kept.stdout + kept.stderr
     assert "may still bill" in kept.stderr
-    runpod.inject(delete_500=0)
+    runpod.inject(delete_403=0)
     gone = recipe("stack", "destroy", "gpu_pod", "--yes", env=env)
     assert gone.returncode == 0, gone.stdout + gone.stderr
     assert runpod.billing == []

@@ -50,7 +50,7 @@ class Plain:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tests.conftest import Command
 from tests.emulators.pulumi import install_engine, pulumi_on_path
 from tests.emulators.runpod import RunPod
 from tests.fault_matrix import MATRIX, Fault
+from tests.stacks.bench import let_go, pipe
 from tests.test_rented import UP, image, lease_states, runpod
 
 __all__ = ["image", "runpod"]
@@ -168,16 +168,28 @@ def test_what_bills_of_an_update_that_died_is_listed(recipe: Command, runpod: Ru
     assert runpod.billing == []
 
 
-def test_no_pod_is_made_that_no_preview_has_shown(recipe: Command, runpod: RunPod, env: dict[str, str]) -> None:
+def waiting_to_update(env: dict[str, str], folder: Path, gate: Path) -> dict[str, str]:
+    """The environment in which the engine begins no update before somebody writes into the pipe."""
+    engine = shutil.which("pulumi", path=env["PATH"])
+    command = folder / "waiting" / "pulumi"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\n[ "$1" = up ] && cat "{gate}"\nexec "{engine}" "$@"\n')
+    command.chmod(0o755)
+    return {**env, "PATH": os.pathsep.join([str(command.parent), env["PATH"]])}
+
+
+def test_no_pod_is_made_that_no_preview_has_shown(
+    recipe: Command, runpod: RunPod, env: dict[str, str], tmp_path: Path
+) -> None:
     assert recipe(*STACK, env=env).returncode == 0
     (pod,) = runpod.ledger()
-    client = recipe.start(*STACK, env=env)
+    gate = pipe(tmp_path, "gate")
+    client = recipe.start(*STACK, env=waiting_to_update(env, tmp_path, gate))
     assert client.stdout is not None
     assert client.stdout.readline() == "nothing changes\n"
-    client.send_signal(signal.SIGSTOP)
     runpod.delete_pod(pod["id"])
-    client.send_signal(signal.SIGCONT)
-    out, err = client.communicate(timeout=60)
+    let_go(gate)
+    out, err = client.communicate(timeout=120)
     assert client.returncode == 4, out + err
     assert "which the preview did not show" in err
     assert len(runpod.ledger()) == 1

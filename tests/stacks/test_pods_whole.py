@@ -74,13 +74,14 @@ def test_no_secret_and_no_key_is_anywhere(
     recipe: Command, runpod: RunPod, env: dict[str, str], wait_until: Wait, what: str
 ) -> None:
     command = THROUGH if what == "up" else ["stack", "up", *STACK, "--yes"]
-    runpod.inject(create_answer_delay_s=2)
+    runpod.inject(create_answer_delay_s=-1, list_lag_new_s=-1)  # until it is looked at
     process = recipe.start(*command, "--set", "secrets=[HF_TOKEN]", env={**env, "HF_TOKEN": SECRET})
     wait_until(lambda: runpod.billing, what="the pod")
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     assert len(family) >= 3  # the client, the engine, the provider
     words = " ".join(" ".join(one.cmdline()) for one in family)
     assert [secret for secret in (SECRET, runpod.key) if secret in words] == []
+    runpod.inject(create_answer_delay_s=0, list_lag_new_s=0)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
     assert leaked(recipe.home, out + err, SECRET, runpod.key) == []

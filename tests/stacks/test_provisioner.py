@@ -67,7 +67,7 @@ async def rented(env: dict[str, str]) -> Lease:
     [
         (None, "Pulumi's engine is not on this machine"),
         ('[ "$1" = version ] && echo v3.272.0 || { echo broken >&2; exit 255; }', "Pulumi's own destroy failed"),
-        ('[ "$1" = version ] && echo v3.272.0 || exec sleep 600', "it did not answer in 5 s"),
+        ('[ "$1" = version ] && echo v3.272.0 || exec sleep 600', "it did not answer in 8 s"),
     ],
     ids=["no engine", "a broken one", "one that hangs"],
 )
@@ -78,13 +78,13 @@ def test_a_pod_is_let_go_in_time_whatever_pulumi_does(
 
     async def go() -> tuple[object, float]:
         lease, began = await rented(env), time.monotonic()
-        return await PulumiProvisioner(site_of(env)).destroy(lease, patience_s=10), time.monotonic() - began
+        return await PulumiProvisioner(site_of(env)).destroy(lease, patience_s=16), time.monotonic() - began
 
     release, seconds = asyncio.run(go())
     assert isinstance(release, Gone)
     assert says in release.proof
     assert "absent from the lists" in release.proof
-    assert seconds < 20
+    assert seconds < 60, "half of its time for Pulumi, which would take ten minutes"
 
 
 @pytest.mark.real

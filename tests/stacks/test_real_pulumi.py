@@ -115,7 +115,7 @@ def test_an_engine_that_is_killed_leaves_a_lock_a_pending_create_and_a_provider_
         (engine,) = engines_of(bench)
         below = engine.children(recursive=True)
         engine.kill()
-        running.result(60)
+        running.result(120)
     let_go(gate)
     eventually(lambda: bench.things() == ["a"], what="the end of the create")
     for process in below:

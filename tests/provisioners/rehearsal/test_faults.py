@@ -262,7 +262,7 @@ def test_terminations_that_do_nothing(tmp_path: Path) -> None:
     async def use(api: Api) -> None:
         pod = await api.create()
         at = f"/pods/{pod['id']}"
-        for fault, status in (("delete_500", 500), ("delete_404", 404), ("delete_ignored", 204)):
+        for fault, status in (("delete_500", 500), ("delete_403", 403), ("delete_404", 404), ("delete_ignored", 204)):
             api.emulator.inject(**{fault: 1})
             assert (await api("DELETE", at))[0] == status
             assert await api.listed() == [pod["id"]]
@@ -366,3 +366,16 @@ def test_answers_that_take_their_time(tmp_path: Path) -> None:
         assert [entry.name for entry in api.emulator.ledger.billing()] == ["slow"]
 
     rehearse(tmp_path, use, Faults(create_answer_delay_s=600))
+
+
+def test_a_late_answer_comes_when_its_fault_is_taken_back(tmp_path: Path) -> None:
+    async def use(api: Api) -> None:
+        late = asyncio.ensure_future(api("POST", "/pods", api.order(name="late")))
+        async with asyncio.timeout(60):
+            while not api.emulator.ledger.billing():
+                await asyncio.sleep(0.01)
+            assert not late.done()
+            api.emulator.inject(create_answer_delay_s=0)
+            assert (await late)[0] == 201
+
+    rehearse(tmp_path, use, Faults(create_answer_delay_s=-1))

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import socket
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CommandFailed, NoSuchStack
-from .project import Project, StackName, is_on, pulumi_home, user
+from .project import Project, StackName, is_on, pulumi_home, user, write_whole
 from .resources import now
 
 VERSION = "v" + os.environ.get("ENGINE_DOUBLE_VERSION", "3.0.0")
@@ -145,14 +144,22 @@ class Backend:
 
     def _refuse_if_locked(self, stack: StackName, mine: Path) -> None:
         others = [lock for lock in self.locks(stack) if lock != mine]
-        if not others:
+        held = {lock: json.loads(text) for lock in others if (text := _text(lock)) is not None}
+        if not held:
             return
-        lines = [LOCKED.format(count=len(others))]
-        for lock in others:
-            by = json.loads(lock.read_text())
+        lines = [LOCKED.format(count=len(held))]
+        for lock, by in held.items():
             who = f"created by {by['username']}@{by['hostname']} (pid {by['pid']}) at {by['timestamp']}"
             lines.append(f"  {self.url}/{lock.relative_to(self.root)}: {who}")
         raise CommandFailed("\n".join(lines))
+
+
+def _text(file: Path) -> str | None:
+    """None where another has taken it away since it was listed."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return None
 
 
 def delete(file: Path) -> None:
@@ -164,22 +171,12 @@ def delete(file: Path) -> None:
 def _put(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     digest = base64.b64encode(hashlib.md5(text.encode(), usedforsecurity=False).digest()).decode()
-    _write_whole(_attributes(file), json.dumps({"user.content_type": "text/plain; charset=utf-8", "md5": digest}))
-    _write_whole(file, text)
+    write_whole(_attributes(file), json.dumps({"user.content_type": "text/plain; charset=utf-8", "md5": digest}))
+    write_whole(file, text)
 
 
 def _attributes(file: Path) -> Path:
     return file.with_name(f"{file.name}.attrs")
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """The file has the old text or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".")
-    with os.fdopen(handle, "w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    Path(name).replace(file)
 
 
 def _logged_in() -> str | None:

@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +59,7 @@ class Project:
     def save_stack_settings(self, stack: StackName, settings: dict[str, Any]) -> None:
         import yaml
 
-        self.stack_file(stack).write_text(yaml.safe_dump(settings, sort_keys=False))
+        write_whole(self.stack_file(stack), yaml.safe_dump(settings, sort_keys=False))
 
     @property
     def _workspace(self) -> Path:
@@ -76,7 +77,7 @@ class Project:
             self._workspace.unlink(missing_ok=True)
             return
         self._workspace.parent.mkdir(parents=True, exist_ok=True)
-        self._workspace.write_text(json.dumps({"stack": stack.full}))
+        write_whole(self._workspace, json.dumps({"stack": stack.full}))
 
 
 def pulumi_home() -> Path:
@@ -105,6 +106,16 @@ def is_on(name: str) -> bool:
 
 def user() -> str:
     return getpass.getuser()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """The file has the old text or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".")
+    with os.fdopen(handle, "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    Path(name).replace(file)
 
 
 def _yaml(file: Path) -> dict[str, Any]:

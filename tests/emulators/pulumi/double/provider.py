@@ -101,7 +101,7 @@ class DynamicProvider:
         if self._process is not None:
             end(self._process)
             for listener in self._listeners:
-                listener.join(1)
+                listener.join(10)  # all of its pipe's other ends are closed
 
     def _ask(self, method: str, request: Any) -> Any:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .backend import Backend
 from .context import Context
-from .errors import CommandFailed
+from .errors import CommandFailed, NoSuchStack
 from .project import StackName
 from .resources import STACK_TYPE
 from .secrets import Crypter
@@ -50,7 +50,8 @@ def unselect(context: Context, options: Namespace) -> None:
 def ls(context: Context, options: Namespace) -> None:
     project = options.project or (None if options.all or context.project is None else context.project.name)
     current = context.project.selected() if context.project else None
-    rows = [_row(context.backend, stack, current, context) for stack in context.backend.stacks(project)]
+    found = [_row(context.backend, stack, current, context) for stack in context.backend.stacks(project)]
+    rows = [row for row in found if row is not None]
     if options.json:
         print(json.dumps(rows, indent=2))
         return
@@ -61,13 +62,17 @@ def ls(context: Context, options: Namespace) -> None:
     print("\n".join(f"{name:24}  {updated:28}  {count}" for name, updated, count in table))
 
 
-def _row(backend: Backend, stack: StackName, current: str | None, context: Context) -> dict[str, Any]:
+def _row(backend: Backend, stack: StackName, current: str | None, context: Context) -> dict[str, Any] | None:
+    """None where another has removed it since it was listed."""
     here = context.project is not None and context.project.name == stack.project
     row: dict[str, Any] = {
         "name": stack.name if here else stack.full,
         "current": stack.full == current,  # whether it is being changed, only Pulumi's own service tells
     }
-    latest = backend.load(stack)
+    try:
+        latest = backend.load(stack)
+    except NoSuchStack:
+        return None
     if latest is not None:
         row |= {"lastUpdate": latest["manifest"]["time"], "resourceCount": len(latest.get("resources") or [])}
     return row
