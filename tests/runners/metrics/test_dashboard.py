@@ -68,7 +68,10 @@ def test_grafanas_types_accept_it() -> None:
 def _install(npm: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-    made = subprocess.run([*install, SCHEMA, TYPESCRIPT], capture_output=True, text=True, timeout=240, cwd=folder)
+    try:
+        made = subprocess.run([*install, SCHEMA, TYPESCRIPT], capture_output=True, text=True, timeout=240, cwd=folder)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm takes too long for {SCHEMA}: the dashboard is NOT checked against Grafana's types")
     if made.returncode != 0:
         pytest.skip(f"npm has no {SCHEMA}: the dashboard is NOT checked against Grafana's types: {made.stderr[-300:]}")
 
