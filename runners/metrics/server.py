@@ -22,7 +22,9 @@ from runners.metrics.exposed import KEPT_S, ExposedRun
 _PATH = "/metrics"
 _ABOUT = b"The runs of a recipe command, for Prometheus: /metrics\n"
 _REQUEST_S = 10.0
-_LONGEST_WAIT_S = 20.0
+_LATE_S = 2.0
+"""By how much a scrape may come late where there is much to do; usually nobody waits so long."""
+_LONGEST_WAIT_S = 22.0
 """For the last scrape. Who comes less often than that does not ask for the last seconds."""
 
 
@@ -74,7 +76,7 @@ class MetricsPage:
         if len(times) < 2:
             return 0.0
         usual_s = statistics.median(b - a for a, b in pairwise(times))
-        due_s = times[-1] + 1.5 * usual_s + 0.5 - time.monotonic()
+        due_s = times[-1] + 1.5 * usual_s + _LATE_S - time.monotonic()
         return due_s if 0 < due_s <= _LONGEST_WAIT_S else 0.0
 
     def wait_for_scrape(self, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -24,7 +25,6 @@ from runners.case import Case, Demand
 from runners.engine import LaunchRequest
 from runners.modelfacts.read import facts_in
 from tests.conftest import Command
-from tests.emulators.sshd import free_port
 from tests.runners.engines.environments import python_of
 
 NEEDS_GB = 3
@@ -121,31 +121,31 @@ def large_model(folder: Path) -> Path:
 
 def resident_gib(model: Path, spec: EngineSpec, log: Path) -> tuple[float, int]:
     """RAM of the server after a long prompt, and the prompt's tokens."""
-    engine, port = registry.engine("transformers"), str(free_port())
+    engine = registry.engine("transformers")
     request = LaunchRequest(
         spec=spec,
         python=python_of("transformers"),
         onhost=Path(),
         model_path=str(model),
         served_name="x",
-        port=port,
+        port="0",
         key="",
         accelerated=False,
     )
     launch = engine.launch(request)
     assert launch
     body = {"model": engine.served_name(str(model), "x"), "prompt": PROMPT, "max_tokens": 2, "temperature": 0}
-    asked = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
     with log.open("wb") as file:
         process = subprocess.Popen(launch.argv, env={**os.environ, **launch.env}, stdout=file, stderr=subprocess.STDOUT)
     try:
-        end = time.monotonic() + 120
-        while b"Uvicorn running" not in log.read_bytes():
+        end = time.monotonic() + 600
+        while not (url := re.search(r"Uvicorn running on (http://[\d.:]+) ", log.read_text())):
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < end
             time.sleep(0.1)
+        asked = urllib.request.Request(
+            f"{url[1]}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(asked, timeout=300) as answer:
             usage = json.load(answer)["usage"]
         return psutil.Process(process.pid).memory_info().rss / GIB, usage["prompt_tokens"]

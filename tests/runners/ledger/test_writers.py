@@ -58,7 +58,7 @@ def go(process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.real
 def test_four_writers_at_once_lose_no_run_no_tag_and_no_event(tmp_path: Path) -> None:
-    names, count = ("one", "two", "three", "four"), 250
+    names, count = ("one", "two", "three", "four"), 120
     processes = [writer(tmp_path, name, count) for name in names]
     for process in processes:
         go(process)
@@ -77,7 +77,7 @@ def test_four_writers_at_once_lose_no_run_no_tag_and_no_event(tmp_path: Path) ->
     assert all(row.run_id.startswith(row.tags) and row.total_usd is not None for row in rows)
     assert {result["run_id"] for result in ledger.results(sorted(expected))} == expected
     with closing(sqlite3.connect(ledger.path)) as db:
-        assert db.execute("SELECT count(DISTINCT run_id), count(*) FROM events").fetchone() == (1000, 1000)
+        assert db.execute("SELECT count(DISTINCT run_id), count(*) FROM events").fetchone() == (4 * count, 4 * count)
 
 
 @pytest.mark.real
@@ -91,7 +91,9 @@ def test_a_writer_that_is_killed_leaves_what_it_had_said_and_a_sound_file(tmp_pa
         for _ in range(dice.randrange(1, 25)):
             acknowledged.add(process.stdout.readline().strip())
         process.send_signal(signal.SIGKILL)
-        acknowledged |= set(process.communicate(timeout=60)[0].split())
+        # Not by communicate(), which reads past what is in the buffer: perhaps from the middle of a line on.
+        acknowledged |= set(process.stdout.read().split())
+        process.communicate(timeout=60)
         ledger = Ledger(tmp_path)
         rows = {row.run_id: row for row in ledger.rows()}
         assert acknowledged <= set(rows)

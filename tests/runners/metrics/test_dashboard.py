@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -56,17 +57,21 @@ def test_grafanas_types_accept_it() -> None:
     compiler = folder / "node_modules/typescript/lib/tsc.js"
     if not compiler.exists():
         _install(npm, folder)
-    source = folder / "dashboard.ts"
-    checked = _check(node, compiler, source, json.dumps(dashboard()))
-    assert checked.returncode == 0, checked.stdout
-    misspelt = json.dumps(dashboard()).replace('"graphTooltip"', '"grafTooltip"')
-    assert _check(node, compiler, source, misspelt).returncode != 0, "the check finds what is wrong"
+    with TemporaryDirectory(dir=folder) as own:  # others may check theirs at the same time
+        source = Path(own) / "dashboard.ts"
+        checked = _check(node, compiler, source, json.dumps(dashboard()))
+        assert checked.returncode == 0, checked.stdout
+        misspelt = json.dumps(dashboard()).replace('"graphTooltip"', '"grafTooltip"')
+        assert _check(node, compiler, source, misspelt).returncode != 0, "the check finds what is wrong"
 
 
 def _install(npm: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-    made = subprocess.run([*install, SCHEMA, TYPESCRIPT], capture_output=True, text=True, timeout=240, cwd=folder)
+    try:
+        made = subprocess.run([*install, SCHEMA, TYPESCRIPT], capture_output=True, text=True, timeout=240, cwd=folder)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm takes too long for {SCHEMA}: the dashboard is NOT checked against Grafana's types")
     if made.returncode != 0:
         pytest.skip(f"npm has no {SCHEMA}: the dashboard is NOT checked against Grafana's types: {made.stderr[-300:]}")
 

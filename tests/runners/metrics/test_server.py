@@ -20,6 +20,7 @@ import pytest
 from recipes.errors import UsageError
 from recipes.spec import Metrics
 from runners.events import PageRead
+from runners.metrics import serving
 from runners.metrics.exposed import ExposedRun
 from runners.metrics.server import MetricsPage
 from runners.metrics.serving import Pages, pages_of, with_pages
@@ -72,12 +73,12 @@ def test_it_is_bound_to_loopback_unless_asked_otherwise() -> None:
 
 
 def test_recipes_that_name_the_same_port_share_a_page_and_others_have_their_own() -> None:
-    first, second = (_free_port() for _ in range(2))
-    wanted = [Metrics(port=first), Metrics(port=first), Metrics(port=second), None]
+    any_port, elsewhere = Metrics(port=0), Metrics(port=0, address="0.0.0.0")
+    wanted = [any_port, any_port, elsewhere, None]
     pages = pages_of(wanted, None)
     for i, metrics in enumerate(wanted):
         pages.watch(live(f"run-{i}", metrics))
-    assert {page.port: len(page.runs) for page in pages} == {first: 2, second: 1}
+    assert {page.address: len(page.runs) for page in pages} == {"127.0.0.1": 2, "0.0.0.0": 1}
     pages.close()
     pages = pages_of(wanted, 0)
     for i, metrics in enumerate(wanted):
@@ -86,13 +87,21 @@ def test_recipes_that_name_the_same_port_share_a_page_and_others_have_their_own(
     pages.close()
 
 
-def test_a_port_that_is_taken_is_said_and_gives_the_others_back() -> None:
-    free = _free_port()
+def test_a_port_that_is_taken_is_said_and_gives_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[MetricsPage] = []
+
+    class Noted(MetricsPage):
+        def __init__(self, address: str, port: int) -> None:
+            super().__init__(address, port)
+            made.append(self)
+
+    monkeypatch.setattr(serving, "MetricsPage", Noted)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"127.0.0.1:{port} can't be served: Address already in use"):
-            pages_of([Metrics(port=free), Metrics(port=port)], None)
-    MetricsPage("127.0.0.1", free).close()
+            pages_of([Metrics(port=0), Metrics(port=port)], None)
+    (free,) = made
+    assert free._server.socket.fileno() == -1, "it is closed"
 
 
 @pytest.mark.real
@@ -143,48 +152,57 @@ def test_the_end_waits_for_whoever_comes_regularly(tmp_path: Path) -> None:
     pages = pages_of([], 0)
     (page,) = pages
     last: list[bytes] = []
+    over = threading.Event()
 
-    def scrape(times: int) -> None:
-        for _ in range(times):
-            time.sleep(0.2)
+    def scrape() -> None:
+        while not over.is_set():
             with suppress(OSError), urlopen(page.url, timeout=10) as answer:
                 last.append(answer.read())
+            over.wait(0.1)
 
-    scraping = threading.Thread(target=scrape, args=(8,))
+    scraping = threading.Thread(target=scrape)
 
     def work(watch: object) -> int:
         run = ExposedRun(live())
         page.runs.append(run)
         simulated = Simulated(run)
         simulated.begin()
-        scraping.start()
-        while len(last) < 4:
-            time.sleep(0.01)
+        _came_every_ten_seconds(page)
         simulated.end()
-        last.clear()
         return 0
 
-    assert with_pages(work, pages, tmp_path, said.append) == 0
-    assert last, "a last scrape was waited for"
-    assert any(b'recipe_run_outcome{recipe="sim",' in text for text in last)
-    assert said[0] == f"metrics: {page.url}"
-    assert "last visit" in said[1]
+    def say(line: str) -> None:
+        said.append(line)
+        if "last visit" in line:
+            scraping.start()
+
+    assert with_pages(work, pages, tmp_path, say) == 0
+    over.set()
     scraping.join()
+    assert any(b'recipe_run_outcome{recipe="sim",' in text for text in last), "a last scrape was waited for"
+    assert said[0] == f"metrics: {page.url}"
+    assert "last visit, at most 1" in said[1]
 
 
-def test_nobody_waits_for_a_scrape_that_never_was_or_after_ctrl_c(tmp_path: Path) -> None:
-    pages = pages_of([], 0)
-    (page,) = pages
-    page.runs.append(ExposedRun(live()))
-    began = time.monotonic()
-    assert with_pages(lambda _: 0, pages, tmp_path, lambda _: None) == 0
-    pages = Pages([Metrics(port=0)], for_all=True)
-    (page,) = pages
-    page.runs.append(ExposedRun(live()))
-    for _ in range(3):
-        page.scraped(time.monotonic())
-    assert with_pages(lambda _: 130, pages, tmp_path, lambda _: None) == 130
-    assert time.monotonic() - began < 3
+def _came_every_ten_seconds(page: MetricsPage) -> None:
+    now = time.monotonic()
+    for ago_s in (20, 10, 0):
+        page.scraped(now - ago_s)
+
+
+def test_nobody_waits_for_a_scrape_that_never_was_or_after_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(MetricsPage, "wait_for_scrape", lambda _, seconds: waited.append(seconds))
+    for regularly, code, expected in ((False, 0, 0), (True, 130, 0), (True, 0, 1)):
+        pages = Pages([Metrics(port=0)], for_all=True)
+        (page,) = pages
+        page.runs.append(ExposedRun(live()))
+        if regularly:
+            _came_every_ten_seconds(page)
+        assert with_pages(lambda _, code=code: code, pages, tmp_path, lambda _: None) == code
+        assert len(waited) == expected
 
 
 def test_a_run_that_ended_long_ago_is_forgotten_and_a_going_one_is_not(page: MetricsPage) -> None:
@@ -197,8 +215,3 @@ def test_a_run_that_ended_long_ago_is_forgotten_and_a_going_one_is_not(page: Met
     assert 'run_id="old"' not in text
     assert 'run_id="new"' in text
     assert 'run_id="on"' in text
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

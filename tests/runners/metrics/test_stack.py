@@ -35,7 +35,7 @@ def test_an_engine_that_is_scraped_directly_keeps_its_names(tmp_path: Path) -> N
     target = [{"targets": [f"127.0.0.1:{server.server_port}"]}]
     (folder / "engines/mine.json").write_text(json.dumps(target))
     with prometheus(folder / "prometheus.yml", tmp_path / "data") as scraping:
-        eventually(lambda: scraping.value("vllm:num_requests_running") == 3, seconds=20, what="the engine's series")
+        eventually(lambda: scraping.value("vllm:num_requests_running") == 3, what="the engine's series")
         assert scraping.value("vllm_num_requests_running") is None
     server.shutdown()
     server.server_close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ def busy_s(rows: list[dict[str, Any]], slots: int, begin: float, end: float) -> 
     )
 
 
+def usually_busy(rows: list[dict[str, Any]], slots: int, begin: float, end: float) -> float:
+    """The share of a twentieth of that time in which so many ran, the middle one of all.
+
+    Of the whole time a client that gets no CPU for a second loses a fifth.
+    """
+    step = (end - begin) / 20
+    return statistics.median(busy_s(rows, slots, begin + i * step, begin + (i + 1) * step) / step for i in range(20))
+
+
 @pytest.mark.parametrize("form", ["vllm", "llamacpp"])
 def test_an_endpoints_slots_are_found_and_kept_full(tmp_path: Path, form: str) -> None:
     measured, rows = driven(tmp_path, 150, "--slots", "12", "--metrics", form)
@@ -75,10 +85,10 @@ def test_an_endpoints_slots_are_found_and_kept_full(tmp_path: Path, form: str) -
     assert 12 < measured.concurrency["limit_at_end"] <= 16
     begun = sorted(row["admitted_s"] for row in rows)
     chunks = sum(record.level == 1 for record in measured.records)
-    assert busy_s(rows, 12, begun[0], begun[chunks - 1]) >= 0.85 * (begun[chunks - 1] - begun[0])
+    assert usually_busy(rows, 12, begun[0], begun[chunks - 1]) >= 0.7  # 0.99 on a machine that has time for it
     told = [json.loads(line) for line in (tmp_path / "telemetry.jsonl").read_text().splitlines()]
     assert len(told) <= 4 + measured_s(rows)  # more looks steer than are written
-    assert max(row["running"] for row in told) == 12
+    assert max(row["running"] for row in told if row["source"] == "engine") == 12
 
 
 def measured_s(rows: list[dict[str, Any]]) -> float:
@@ -92,8 +102,9 @@ def test_slots_that_shrink_are_followed(tmp_path: Path) -> None:
     shrunk = rows[0]["arrived_s"] + 2
     late = [row for row in rows if row["arrived_s"] > shrunk + 4]
     assert late
-    waits = sorted(row["admitted_s"] - row["arrived_s"] for row in late)
-    assert waits[len(waits) // 2] < 0.5  # two in the queue of six slots, whose requests take 0.34 s
+    waited = statistics.median(row["admitted_s"] - row["arrived_s"] for row in late)
+    took = statistics.median(row["last_sent_s"] - row["admitted_s"] for row in late)
+    assert waited < 1.5 * took  # two or three are in the queue of six slots; it was ten and more
 
 
 def test_an_endpoint_without_metrics_is_judged_by_its_answers(tmp_path: Path) -> None:

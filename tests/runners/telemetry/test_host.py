@@ -8,7 +8,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from recipes.errors import NoMachine
 from runners.run_folder import RunFolder
 from runners.telemetry import TelemetryFile
 from runners.telemetry import host as host_module
+from runners.telemetry.file import _UNSAMPLED as UNSAMPLED
 from runners.telemetry.host import SCRIPT, HostSampler
 from runners.telemetry.rows import read_rows
 from tests.conftest import Command
@@ -126,6 +128,20 @@ def test_another_client_measures_another_offset_and_uses_the_first(folder: RunFo
     assert [datetime.fromisoformat(row["at"]).timestamp() for row in hosts] == [T0 - 99, T0 - 98, T0 - 97]
 
 
+@pytest.fixture
+def clock_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is missing up to now, which else depends on how quick this machine is."""
+    at = datetime.now(UTC)
+
+    class Standing(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return at
+
+    monkeypatch.setattr(host_module, "datetime", Standing)
+
+
+@pytest.mark.usefixtures("clock_stands")
 @pytest.mark.parametrize(
     ("far", "why"),
     [
@@ -136,8 +152,7 @@ def test_another_client_measures_another_offset_and_uses_the_first(folder: RunFo
 )
 def test_a_sampler_that_fails_leaves_a_gap_with_the_reason(folder: RunFolder, far: Far, why: str) -> None:
     (row,) = heard(folder, far, later_s=10)
-    assert (row["source"], row["of"], row["why"]) == ("gap", "host", why)
-    assert row["seconds"] == pytest.approx(10, abs=0.5)
+    assert (row["source"], row["of"], row["why"], row["seconds"]) == ("gap", "host", why, 10)
 
 
 @pytest.fixture
@@ -161,7 +176,7 @@ def test_a_sampler_that_ends_is_started_anew_a_few_times(folder: RunFolder) -> N
     assert [row["n"] for row in rows if row["source"] == "host"] == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("no_pauses", "clock_stands")
 def test_a_gap_is_marked_while_the_run_goes_on(folder: RunFolder) -> None:
     """In pieces, if the sampler fails again and again, which together are all of it."""
 
@@ -169,14 +184,14 @@ def test_a_gap_is_marked_while_the_run_goes_on(folder: RunFolder) -> None:
         sampler = HostSampler(TelemetryFile(folder.path / "telemetry.jsonl"))
         sampler.begin(cast(Host, Far(status=1)), folder)
         sampler._began -= timedelta(seconds=10)
-        await asyncio.sleep(0.05)
+        assert sampler._task is not None
+        await asyncio.wait([sampler._task])
         rows = list(read_rows(folder.path / "telemetry.jsonl"))
         await sampler.finish()
         return rows
 
     (gap,) = asyncio.run(main())
-    assert (gap["source"], gap["why"]) == ("gap", "the sampler ended with status 1")
-    assert gap["seconds"] == pytest.approx(10, abs=0.5)
+    assert (gap["source"], gap["why"], gap["seconds"]) == ("gap", "the sampler ended with status 1", 10)
 
 
 def test_a_machine_that_is_gone_is_not_sampled_anew(folder: RunFolder) -> None:
@@ -218,13 +233,14 @@ def samplers(name: str) -> list[psutil.Process]:
 
 @pytest.fixture
 def work(recipe: Command, tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
-    """Writes a recipe that takes about six seconds, and returns the command that runs it."""
-    for name in "abcdef":
-        (tmp_path / f"{name}.txt").write_text(" ".join(f"Sentence {i} of {name} says what it says." for i in range(90)))
+    """Writes a recipe that takes about six seconds, or `times` as many, and returns the command that runs it."""
     how = ("--slots", "4", "--ttft", "0.2", "--per-token", "0.01", "--tokens", "20", "--metrics", "vllm")
     with slots_double(*how) as engine:
 
-        def write(**resources: Any) -> list[str]:
+        def write(times: int = 1, **resources: Any) -> list[str]:
+            for name in "abcdef":
+                sentences = (f"Sentence {i} of {name} says what it says." for i in range(90 * times))
+                (tmp_path / f"{name}.txt").write_text(" ".join(sentences))
             workload = {
                 "inputs": [str(tmp_path / "?.txt")],
                 "tokenizer": str(SCRIPT.parents[2] / "recipes" / "models" / "lead" / "tokenizer.json"),
@@ -247,13 +263,27 @@ def work(recipe: Command, tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
         yield write
 
 
-def check_series(rows: list[dict[str, Any]], result: dict[str, Any], *, least: int = 3) -> None:
+def check_series(folder: RunFolder, *, least: int = 3) -> None:
     """One sample a second, each once, within the run."""
-    numbers = [row["n"] for row in rows if row["source"] == "host"]
-    assert len(numbers) >= least
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    rows, result = list(read_rows(folder.path / "telemetry.jsonl")), folder.read_result()
+    hosts = [row for row in rows if row["source"] == "host"]
+    assert len(hosts) >= least
+    check_numbers(hosts)
+    # The machine's clock is this one's; what was measured between them is how long asking took.
+    doubt = timedelta(seconds=abs((folder.read_json("clock.json") or {"offset_s": 0})["offset_s"]))
+    began, ended = (datetime.fromisoformat(result[name]) for name in ("started_at", "ended_at"))
     for row in rows:
-        assert result["started_at"] <= row["at"] <= result["ended_at"]
+        assert began - doubt <= datetime.fromisoformat(row["at"]) <= ended + doubt
+
+
+def check_numbers(hosts: list[dict[str, Any]]) -> None:
+    """They grow by one. A sampler that was kept waiting leaves numbers out, and is late with the next one as well;
+    if one is lost on its way, the next is as punctual as ever.
+    """
+    after = [datetime.fromisoformat(row["at"]).timestamp() - row["n"] for row in hosts]
+    for i, (one, next_) in enumerate(pairwise(hosts), 1):
+        assert next_["n"] > one["n"]
+        assert next_["n"] == one["n"] + 1 or after[i] - min(after) > 0.005, (one["n"], next_["n"])
 
 
 @pytest.mark.real
@@ -261,12 +291,13 @@ def test_a_run_here_samples_this_machine(recipe: Command, work: Callable[..., li
     double = gpus(tmp_path / "nvml")
     ended = recipe(*work(), env=double.environment(2))
     assert ended.returncode == 0, ended.stderr
-    folder = recipe.run_folder()
-    rows, result = list(read_rows(folder / "telemetry.jsonl")), json.loads((folder / "result.json").read_text())
-    check_series(rows, result)
-    assert {row["source"] for row in rows} == {"machine", "host", "engine"}
-    telemetry = result["telemetry"]
-    assert telemetry["gaps"] == []
+    folder = RunFolder(recipe.run_folder())
+    check_series(folder)
+    rows, telemetry = list(read_rows(folder.path / "telemetry.jsonl")), folder.read_result()["telemetry"]
+    assert {row["source"] for row in rows} - {"gap"} == {"machine", "host", "engine"}
+    # A machine with much to do keeps a process waiting so long; nothing else may be missing.
+    late = {UNSAMPLED, "the machine could not be heard", "the metrics page took long to answer"}
+    assert {gap["why"] for gap in telemetry["gaps"]} <= late
     assert telemetry["samples"]["host"] == sum(row["source"] == "host" for row in rows)
     assert [(gpu["index"], gpu["power_w"]["mean"], gpu["lost_at"]) for gpu in telemetry["gpus"]] == [
         (0, 300, None),
@@ -297,18 +328,19 @@ def test_a_lost_gpu_is_a_warning_of_the_run(recipe: Command, work: Callable[...,
 def test_a_sampler_that_is_killed_does_not_end_the_run(
     recipe: Command, work: Callable[..., list[str]], wait_until: Callable[..., Any]
 ) -> None:
-    running = recipe.start(*work())
+    running = recipe.start(*work(times=2))
     found = wait_until(lambda: samplers(str(recipe.home)), what="a sampler")
     found[0].kill()
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=200)
     assert running.returncode == 0, out + err
     folder = recipe.run_folder()
     rows, result = list(read_rows(folder / "telemetry.jsonl")), json.loads((folder / "result.json").read_text())
-    (gap,) = [row for row in rows if row["source"] == "gap"]
     why = f"the sampler ended with status -{int(signal.SIGKILL)}"
-    assert (gap["of"], gap["why"]) == ("host", why)
-    assert [row for row in rows[rows.index(gap) :] if row["source"] == "host"], "it was started again"
-    assert [(told["seconds"], told["why"]) for told in result["telemetry"]["gaps"]] == [(gap["seconds"], why)]
+    gaps = [row for row in rows if row["source"] == "gap" and row["why"] == why]
+    assert {gap["of"] for gap in gaps} == {"host"}
+    assert [row for row in rows[rows.index(gaps[-1]) :] if row["source"] == "host"], "it was started again"
+    told = [gap["seconds"] for gap in result["telemetry"]["gaps"] if gap["why"] == why]
+    assert told == [gap["seconds"] for gap in gaps]
     (warning,) = result["warnings"]
     assert warning == f"{why}; it is tried again in 2 s, and what is missing is a gap"
     assert warning in err
@@ -327,8 +359,7 @@ def test_a_machine_over_ssh_is_sampled_and_left_as_it_was(
 ) -> None:
     ended = recipe(*work(provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
     assert ended.returncode == 0, ended.stderr
-    folder = recipe.run_folder()
-    check_series(list(read_rows(folder / "telemetry.jsonl")), json.loads((folder / "result.json").read_text()))
+    check_series(RunFolder(recipe.run_folder()))
     assert far.is_as_found()
     assert samplers(str(far.sshd.home)) == []
 
@@ -338,7 +369,7 @@ def test_a_client_that_takes_over_goes_on_with_the_series(
     recipe: Command, work: Callable[..., list[str]], far: Machine, wait_until: Callable[..., Any]
 ) -> None:
     """What was sampled while nobody was there comes home as well."""
-    running = recipe.start(*work(provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
+    running = recipe.start(*work(times=2, provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
 
     def told() -> list[int]:
         if not recipe.run_folders():
@@ -353,8 +384,8 @@ def test_a_client_that_takes_over_goes_on_with_the_series(
     (sampler,) = samplers(str(far.sshd.home))
     attached = recipe("attach", recipe.run_folder().name)
     assert attached.returncode == 0, attached.stderr
+    check_series(RunFolder(recipe.run_folder()), least=len(before) + 2)
     rows = list(read_rows(recipe.run_folder() / "telemetry.jsonl"))
-    check_series(rows, json.loads((recipe.run_folder() / "result.json").read_text()), least=len(before) + 2)
     assert [row["source"] for row in rows].count("machine") == 1
     assert not sampler.is_running()
     assert far.is_as_found()
@@ -365,21 +396,27 @@ def test_a_client_that_takes_over_hears_the_sampler_that_was_started_last(
     recipe: Command, work: Callable[..., list[str]], far: Machine, wait_until: Callable[..., Any]
 ) -> None:
     """The first one has ended; what the second said while nobody was there is no gap."""
-    running = recipe.start(*work(provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
+    running = recipe.start(*work(times=2, provisioner="ssh", hosts=[far.address], ssh_key=str(far.sshd.key)))
 
     def rows() -> list[dict[str, Any]]:
         return list(read_rows(recipe.run_folder() / "telemetry.jsonl")) if recipe.run_folders() else []
 
+    def gaps() -> list[dict[str, Any]]:
+        return [row for row in rows() if row["source"] == "gap" and "the sampler ended with status" in row["why"]]
+
+    def again() -> list[dict[str, Any]]:
+        return [row for row in rows() if row["source"] == "host" and gaps() and row["at"] >= gaps()[-1]["at"]]
+
     wait_until(lambda: any(row["source"] == "host" for row in rows()), what="a sample")
     samplers(str(far.sshd.home))[0].kill()
-    wait_until(lambda: [row["source"] for row in rows()[-2:]] == ["gap", "host"], what="samples of the second one")
+    wait_until(again, what="samples of the second one")
+    before = gaps()
     running.kill()
     running.communicate()
     attached = recipe("attach", recipe.run_folder().name)
     assert attached.returncode == 0, attached.stderr
-    (gap,) = [row for row in rows() if row["source"] == "gap" and row["of"] == "host"]
-    assert "the sampler ended with status" in gap["why"]
-    numbers = [row["n"] for row in rows() if row["source"] == "host" and row["at"] >= gap["at"]]
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    assert len(numbers) >= 2
+    assert gaps() == before, "nothing was missing since then"
+    assert {gap["of"] for gap in before} == {"host"}
+    check_numbers(again())
+    assert len(again()) >= 2
     assert far.is_as_found()

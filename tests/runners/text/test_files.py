@@ -133,7 +133,7 @@ def test_processes_cut_as_one_does_also_from_a_thread(
         target=lambda: found.extend(map(plain, cut_files(corpus, splitter, template=TEMPLATE, processes=3)))
     )
     thread.start()
-    thread.join(60)
+    thread.join(240)
     assert found == alone
 
 
