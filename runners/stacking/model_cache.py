@@ -48,7 +48,7 @@ __all__ = [
     "told",
     "warnings",
 ]
-_ENDS_S, _LOOK_S = 3.0, 0.05
+_ENDS_S, _LOOK_S = 10.0, 0.05
 """How long a provider may take to see that its engine has ended."""
 
 
