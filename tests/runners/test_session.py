@@ -358,9 +358,11 @@ def test_metrics_that_cannot_be_read_leave_a_gap(
     monkeypatch.setattr(OpenAIEndpoint, "metrics_path", "/metrics")
     monkeypatch.setattr(OpenAIEndpoint, "metrics", metrics)
     assert bench.run()["outcome"]["status"] == "completed"
-    assert read >= 2, "at the beginning and at the end, and once a second between them"
+    assert read >= 2, "at the beginning and at the end, and in a long run between them"
     rows = map(json.loads, (bench.folder.path / "telemetry.jsonl").read_text().splitlines())
-    assert [row["running"] for row in rows if row["source"] == "engine"] == [1.0] * (read - 1)
+    running = [row["running"] for row in rows if row["source"] == "engine"]
+    assert 1 <= len(running) <= read - 1
+    assert set(running) == {1.0}
 
 
 def test_telemetry_that_cannot_be_written_does_not_end_the_drive(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
