@@ -24,6 +24,13 @@ from tests.emulators.drives import plan_over
 from tests.emulators.parrot import Parrot, parrot
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine imports for long; what is checked here is no time limit."""
+    monkeypatch.setattr("runners.checking._PATIENCE_S", 120.0)
+    monkeypatch.setattr("runners.checking._LOOK_S", 60.0)
+
+
 def test_models_and_a_token() -> None:
     with parrot(models=["a", "b"]) as bird:
         assert check(f"{bird.url}/v1", None, "a", "chat") == {"models": ["a", "b"], "error": None}
@@ -86,7 +93,7 @@ def test_a_load_that_is_over_soon_is_not_disturbed(tmp_path: Path, monkeypatch: 
 def test_beside_a_longer_load_the_endpoint_is_checked_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runners.checking.WORTH_IT_S", 0.0)
     with parrot(template=False, key="right") as bird:
-        warnings = checked(tmp_path, bird, load_s=30)
+        warnings = checked(tmp_path, bird, load_s=120)
     assert ["chat template" in warning for warning in warnings] == [True]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,8 @@ from recipes.errors import (
     Refused,
     WorkloadFailed,
 )
+from runners import clock, watching
 from runners import session as session_module
-from runners import watching
 from runners.clock import Clock
 from runners.failures import FAILURE_IN, failure, kept
 from runners.ledger import Ledger
@@ -36,6 +36,7 @@ from runners.run_folder import RunFolder
 from runners.session import Session
 from tests.emulators.drives import plan_over, prose
 from tests.emulators.engine import EngineDouble
+from tests.emulators.leaps import Leaps
 from tests.emulators.provisioner import COMMAND, ProvisionerDouble, hang
 
 SECRET = "hf_a_secret_token"
@@ -140,6 +141,7 @@ class Bench:
         self.base = base
         self.provisioner = ProvisionerDouble()
         self._patch = monkeypatch
+        monkeypatch.setattr(watching, "_EVERY_S", 3600.0)  # who asks is the failure, however long the run takes
 
     def goes_wrong(self, place: str, error: Exception) -> None:
         if place in ("launch", "drive"):
@@ -153,7 +155,7 @@ class Bench:
 
     def run(self, *, env: Mapping[str, str] | None = None, **settings: Any) -> dict[str, Any]:
         async def run() -> dict[str, Any]:
-            async with asyncio.timeout(60), EngineDouble() as engine:
+            async with asyncio.timeout(180), EngineDouble() as engine:
                 url, texts = f"{engine.url}/v1", {"a": prose("Geneva", 2)}
                 plan = plan_over(self.base, texts, url=url, provisioner=self.provisioner, **settings)
                 offers = tuple(replace(plan.offer, id=f"offer-{n}") for n in range(2))
@@ -271,11 +273,14 @@ class Sparse(ProvisionerDouble):
 
     refusals: int = 0
     words: str = "sold out"
+    on_refusal: Callable[[], None] = staticmethod(lambda: None)
+    """Called when whoever asked has gone on as far as it can."""
 
     async def create(self, order: Order, clearance: Clearance) -> Lease:
         if self.refusals:
             self.refusals -= 1
             self.orders.append(order)
+            asyncio.get_running_loop().call_soon(self.on_refusal)
             raise NoCapacity(f"{order.offer.id}: {self.words}")
         return await super().create(order, clearance)
 
@@ -310,22 +315,25 @@ def test_with_patience_the_offers_are_asked_for_again(bench: Bench, monkeypatch:
 
 
 def test_patience_ends_with_the_reason(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acquire, "_ROUND_PAUSE_S", 0.1)
+    leaps = Leaps(monkeypatch, acquire, clock)
     bench.provisioner = Sparse()
     bench.provisioner.refusals = 10**6
-    result = bench.run(resources={"provisioner": "local", "retry": "0.5s"})
+    bench.provisioner.on_refusal = lambda: leaps.on(8)  # two offers make a round, and 15 s pass before the next
+    result = bench.run(resources={"provisioner": "local", "retry": "70s"})
     assert result["exit_code"] == 4
-    assert len(bench.provisioner.orders) > 2
+    assert 2 < len(bench.provisioner.orders) <= 10
     assert "sold out" in result["outcome"]["error"], "the reason, and not a deadline"
 
 
 def test_waiting_for_capacity_spends_nothing_of_what_the_run_may_cost(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At this price the run may have its machine for two seconds; it waits for longer, and has none meanwhile."""
-    monkeypatch.setattr(acquire, "_ROUND_PAUSE_S", 2.5)
+    """At this price the run may have its machine for half a minute; it waits for longer, and has none meanwhile."""
+    monkeypatch.setattr(acquire, "_ROUND_PAUSE_S", 50)
+    leaps = Leaps(monkeypatch, clock)
     bench.provisioner = Sparse()
     bench.provisioner.refusals = 2
-    result = bench.run(resources={"provisioner": "local", "retry": "1h"}, price=3600.0, limits={"max_cost": 2.5})
+    bench.provisioner.on_refusal = lambda: leaps.on(25)
+    result = bench.run(resources={"provisioner": "local", "retry": "1h"}, price=3600.0, limits={"max_cost": 30})
     assert (result["exit_code"], len(bench.provisioner.orders)) == (0, 3)
-    assert 0 < result["cost"]["total_usd"] < 2.5
+    assert 0 < result["cost"]["total_usd"] < 30

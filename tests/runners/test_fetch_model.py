@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import secrets
 import subprocess
 import sys
 import sysconfig
@@ -68,7 +69,7 @@ class Fetcher:
     ) -> subprocess.Popen[str]:
         """With an environment: by a Python that has no libraries."""
         wanted = [{"name": name, "bytes": len(data)} for name, data in (files or FILES).items()]
-        request = self.home.parent / "fetch.json"
+        request = self.home.parent / f"fetch-{secrets.token_hex(8)}.json"  # another may still have to read its own
         content = {"repo": repo, "revision": revision, "files": wanted, "hf_home": str(self.home)}
         request.write_text(json.dumps({**content, **({"environment": environment} if environment else {})}), "utf-8")
         env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -147,18 +148,28 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(hub: Hub, fetcher: Fetcher) 
     assert TOKEN not in ended.printed
 
 
+def until_all_but_the_weights(process: subprocess.Popen[str]) -> None:
+    """Reads what it says until it has told that they are there; never that there is more."""
+    here, total = len(FILES["config.json"]) + len(FILES["tokenizer.json"]), sum(map(len, FILES.values()))
+    assert process.stdout
+    told = -1
+    while told < here:
+        progress = json.loads(process.stdout.readline())["progress"]
+        assert told <= progress["bytes"] <= here, "the weights are held back"
+        assert progress["total"] == total
+        told = progress["bytes"]
+
+
 def test_progress_is_told_while_a_file_is_under_way(hub: Hub, fetcher: Fetcher) -> None:
     other = {"config.json": b"of another commit" * 1000, "tokenizer.json": FILES["tokenizer.json"]}
     fetcher.run(hub.push(REPO, other), other)
     pinned, total = hub.push(REPO, FILES), sum(map(len, FILES.values()))
     event = hub.hold("model.safetensors", after=10)
     with fetcher.start(pinned) as process:
-        assert process.stdout
-        early = json.loads(process.stdout.readline())
+        until_all_but_the_weights(process)
         event.set()
+        assert process.stdout
         later = [json.loads(line) for line in process.stdout]
-    here = len(FILES["config.json"]) + len(FILES["tokenizer.json"])
-    assert early == {"progress": {"bytes": here, "total": total}}
     assert later[-2] == {"progress": {"bytes": total, "total": total}}
 
 
@@ -214,8 +225,7 @@ def test_a_download_that_was_killed_keeps_what_is_finished(hub: Hub, fetcher: Fe
     pinned = hub.push(REPO, FILES)
     event = hub.hold("model.safetensors", after=10)
     with fetcher.start(pinned) as process:
-        assert process.stdout
-        process.stdout.readline()
+        until_all_but_the_weights(process)
         process.kill()
     event.set()
     before = len(hub.asked("get", "config.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import sys
 import sysconfig
@@ -33,7 +34,7 @@ class Installer:
     def start(self, **changes: Any) -> subprocess.Popen[str]:
         step = {"argv": ["{env}/bin/python", "-c", NOTE]}
         plan = {"python": sys.executable, "steps": [step], "check": ["{env}/bin/python", "-c", ""], **changes}
-        request = self.folder / "install.json"
+        request = self.folder / f"install-{secrets.token_hex(8)}.json"  # another may still have to read its own
         request.write_text(json.dumps(plan))
         directory = str(self.folder / "engines" / "engine-1.0-{python_tag}")
         argv = [sys.executable, install_engine.__file__, directory, str(request)]

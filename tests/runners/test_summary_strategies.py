@@ -223,7 +223,7 @@ def test_a_part_of_the_join_is_asked_about_before_its_level_is_complete(bench: B
         oracle = Oracle(answer)
         oracle.held[last] = asyncio.Event()
         driving = asyncio.create_task(summarise(prepared, oracle, bench.outputs, at_once=50))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sum("says it" in prompt for prompt in oracle.asked) < 2:
                 await asyncio.sleep(0)
         oracle.held[last].set()
@@ -284,7 +284,7 @@ def test_a_merge_does_not_wait_for_its_level(bench: Bench, strategy: str) -> Non
         oracle = Oracle(lambda prompt: f"{number_of(prompt)} says it")
         oracle.held[last] = asyncio.Event()
         driving = asyncio.create_task(summarise(prepared, oracle, bench.outputs, at_once=50))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any("says it" in prompt for prompt in oracle.asked):
                 await asyncio.sleep(0)
         oracle.held[last].set()
@@ -305,7 +305,7 @@ def test_a_pair_waits_for_no_other_pair(bench: Bench) -> None:
         oracle.held[first] = asyncio.Event()
         driving = asyncio.create_task(summarise(prepared, oracle, bench.outputs, at_once=50))
         said = "\n".join(f"{number_of(TEMPLATE.replace('{{ prompt }}', chunk))} says it" for chunk in (third, fourth))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while f"Summarize: {said}" not in oracle.asked:
                 await asyncio.sleep(0)
         oracle.held[first].set()

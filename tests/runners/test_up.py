@@ -36,7 +36,7 @@ class Bench:
 
     def run(self, *names: str) -> int:
         async def run() -> int:
-            async with asyncio.timeout(10), EngineDouble() as engine:
+            async with asyncio.timeout(60), EngineDouble() as engine:
                 plans = {name: self._plan(name, f"{engine.url}/v1") for name in names}
                 self._patch.setattr(running, "make_plan", self._planning(plans))
                 return await running.Runs(as_json=True, parallel=20).run_all(

@@ -6,6 +6,8 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -88,14 +90,14 @@ def test_a_killed_client_costs_nothing_and_attach_brings_all_home(
     until_done: bool,
 ) -> None:
     over_ssh()
-    killed(after=20)
+    killed(after=8)
     at_home = len(work.rows("answers"))
     wait_until(lambda: is_working(engine, at_home + 20), what="the driver to go on alone")
     listed = work.recipe("ps").stdout
     assert "CLIENT GONE, driver left" in listed
     assert f"comes home with recipe attach {work.folder.name}" in listed
     if until_done:
-        wait_until(lambda: not driver_of(ssh_machine), what="the driver's end")
+        wait_until(lambda: not driver_of(HOME=str(ssh_machine.sshd.home)), what="the driver's end")
     attached = work.recipe("attach", work.folder.name)
     assert attached.returncode == 0, attached.stderr
     assert set(asked(engine).values()) == {1}, "nothing was asked twice"
@@ -118,7 +120,7 @@ def test_a_machine_lets_itself_go_when_the_driver_is_done_and_not_before(
     wait_until: Wait,
 ) -> None:
     """It works for longer than the machine would wait for a client."""
-    over_ssh(limits={"idle_duration": "3s"})
+    over_ssh(limits={"idle_duration": "5s"})
     killed(after=5)
     wait_until(lambda: ssh_machine.is_as_found(), what="the machine to let itself go")
     done = {row["document"] for row in work.rows("documents")}
@@ -142,7 +144,7 @@ def test_a_second_up_goes_on_from_what_the_first_had(
     work: Work, over_ssh: Callable[..., None], killed: Callable[..., None], engine: SlotsDouble, ssh_machine: Machine
 ) -> None:
     over_ssh()
-    killed(after=20)
+    killed(after=8)
     down = work.recipe("down", work.folder.name)
     assert down.returncode == 0, down.stderr
     first = {row["key"] for row in work.rows("answers")}
@@ -160,8 +162,8 @@ def test_a_machine_that_has_forgotten_its_driver_gets_the_answers_that_are_at_ho
     work: Work, over_ssh: Callable[..., None], killed: Callable[..., None], engine: SlotsDouble, ssh_machine: Machine
 ) -> None:
     over_ssh()
-    killed(after=20)
-    (driver,) = driver_of(ssh_machine)
+    killed(after=8)
+    (driver,) = driver_of(HOME=str(ssh_machine.sshd.home))
     driver.kill()
     driver.wait()
     (state,) = (ssh_machine.sshd.home / ".recipe").iterdir()
@@ -192,19 +194,13 @@ def test_the_engines_key_is_in_no_file_and_in_no_command_line(
     )
     process = work.recipe.start("up", str(work.path))
     try:
-        wait_until(lambda: process.poll() is not None or driver_of(ssh_machine), what="the driver")
-        (driver,) = driver_of(ssh_machine)
+        wait_until(lambda: process.poll() is not None or driver_of(HOME=str(ssh_machine.sshd.home)), what="the driver")
+        (driver,) = driver_of(HOME=str(ssh_machine.sshd.home))
         key = driver.environ()["RECIPE_ENGINE_KEY"]
         wait_until(lambda: len(work.rows("answers")) > 3, what="some answers")
         command_lines = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
         assert not [line for line in command_lines if key in line]
-        kept = [
-            path
-            for folder in (work.recipe.home, ssh_machine.sshd.home)
-            for path in folder.rglob("*")
-            if path.is_file() and key.encode() in path.read_bytes()
-        ]
-        assert kept == []
+        assert files_with(key, work.recipe.home, ssh_machine.sshd.home) == []
     finally:
         process.terminate()
         process.communicate()
@@ -227,9 +223,9 @@ def test_an_engine_that_dies_while_nobody_is_there_ends_the_run_with_its_cause(
     killed(after=5)
     at_home = len(work.rows("answers"))
     wait_until(lambda: answers_there(ssh_machine) > at_home + 5, what="answers that nobody hears")
-    for process in of_machine(ssh_machine, "serve_llamacpp.py"):
+    for process in of_machine("serve_llamacpp.py", HOME=str(ssh_machine.sshd.home)):
         process.kill()
-    wait_until(lambda: not driver_of(ssh_machine), what="the driver's end")
+    wait_until(lambda: not driver_of(HOME=str(ssh_machine.sshd.home)), what="the driver's end")
     there = answers_there(ssh_machine)
     attached = work.recipe("attach", work.folder.name)
     assert attached.returncode == 6, attached.stderr
@@ -238,23 +234,35 @@ def test_an_engine_that_dies_while_nobody_is_there_ends_the_run_with_its_cause(
     assert ssh_machine.is_as_found()
 
 
-def of_machine(machine: Machine | None, word: str) -> list[psutil.Process]:
-    """The processes of a machine, or of any, whose command line has this word."""
+def of_machine(word: str, **environment: str) -> list[psutil.Process]:
+    """The processes in whose environment these stand, and whose command line has this word."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         try:
-            mine = machine is None or str(machine.sshd.home) in process.environ().get("HOME", "")
-        except psutil.Error:
+            theirs = process.environ()
+        except (psutil.Error, OSError):
             continue
+        mine = all(value in theirs.get(name, "") for name, value in environment.items())
         if mine and any(word in part for part in process.info["cmdline"] or ()):
             found.append(process)
     return found
 
 
-def driver_of(machine: Machine | None) -> list[psutil.Process]:
-    """The drivers of a machine, by the command line that was seen: one that ends meanwhile has none any more."""
-    drivers = of_machine(machine, "drive.json")
+def driver_of(**environment: str) -> list[psutil.Process]:
+    """The drivers there, by the command line that was seen: one that ends meanwhile has none any more."""
+    drivers = of_machine("drive.json", **environment)
     return [one for one in drivers if any(part.endswith(".zip") for part in one.info["cmdline"])]
+
+
+def files_with(key: str, *folders: Path) -> list[Path]:
+    """The files below these that hold it; one that is replaced meanwhile is looked into under its next name."""
+    found = []
+    for folder in folders:
+        for path in folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file() and key.encode() in path.read_bytes():
+                    found.append(path)
+    return found
 
 
 def answers_there(machine: Machine) -> int:

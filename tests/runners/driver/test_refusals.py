@@ -85,7 +85,7 @@ def test_a_driver_that_is_killed_fails_the_run_and_loses_nothing(work: Work, boo
         "up", "local-smoke", "--set", "workload.where=host", "--set", f"workload.inputs=[{book}]"
     )
     wait_until(lambda: work.recipe.run_folders() and len(work.rows("answers")) > 5, what="some answers")
-    (driver,) = [p for p in driver_of(None) if p.environ().get("RECIPE_HOME") == str(work.recipe.home)]
+    (driver,) = driver_of(RECIPE_HOME=str(work.recipe.home))
     driver.kill()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 5, err

@@ -90,7 +90,7 @@ def test_living_clients_are_told_from_dead_ones_and_those_that_hold_a_machine_fr
 
 
 def test_what_a_lost_run_has_cost_stays_in_what_was_spent_today(tmp_path: Path) -> None:
-    begin(tmp_path, RUN, pid=NOBODY, usd=0.002)
+    begin(tmp_path, RUN, pid=NOBODY, usd=0.002, started_at=datetime.now(UTC).isoformat())  # today, also at midnight
     journal, lease = leased(tmp_path, RUN)
     held = now(Reader(tmp_path))
     time.sleep(0.1)  # in which it bills
