@@ -37,6 +37,8 @@ def begin(state, request):
         if not state.host():
             _remove_scripts(state)
         return {"locked_by": holder}
+    # Before all else: whoever asks from now on is told who has it.
+    _write_holder(lock, request["lease"])
     if state.host():  # a lease whose switch was killed
         processes.end(state, 10.0)
     files.set_up(state, request["lease"], "host", request.get("volume"))
@@ -45,7 +47,6 @@ def begin(state, request):
             os.unlink(state.at(name))
     state.beat()
     files.write_launcher(state)
-    _write_holder(lock, request["lease"])
     _start_switch(state, request, lock)
     return {"ok": True, "joined": False}
 
@@ -166,9 +167,10 @@ def release(state, grace_s):
     known = switch(state)
     files.write_whole(state.at("released"), "")
     removed = remove(state)
-    # It would go by itself at its next look; the lock is free at once this way.
+    # It goes by itself at its next look, and may have gone already; the lock is free at once this way.
     if known.get("alive"):
-        os.kill(known["pid"], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(known["pid"], signal.SIGKILL)
     return {"left": [], "ports_busy": busy, "removed": removed}
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 import shutil
+import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +78,8 @@ class Pod:
         """The last time; it may have been restarted."""
         self.ended_at: float | None = None
         self.port: int | None = None
-        self.stale_port = sshd.free_port()
+        self.stale_port, self._stale_keeper = sshd.kept_port()
+        self._keeper: socket.socket | None = None
         self.lines: deque[LogLine] = deque(maxlen=KEPT_LINES)
         self.said = asyncio.Condition()
         self.gone = asyncio.Event()
@@ -178,6 +180,9 @@ class Pod:
         self.ended_at = self._shop.clock.now()
         self.gone.set()
         self._log_file.close()
+        for keeper in (self._stale_keeper, self._keeper):
+            if keeper is not None:
+                keeper.close()
         async with self.said:
             self.said.notify_all()
         if not self._shop.keep_disks:
@@ -221,13 +226,20 @@ class Pod:
         self.status = "STARTING"
         await self._log("system", f"pull image {self.asked.image}")
         await shop.clock.sleep(faults.starting_s)
-        self.port = sshd.free_port()
+        self._take_port()
         crash = shop.due("crash_loop")
         back_off = 0.1
         while True:
             await self._run_container(["sh", "-c", _CRASH] if crash else self._argv())
             await asyncio.sleep(back_off)
             back_off = min(2 * back_off, _MOST_BACK_OFF_S)
+
+    def _take_port(self) -> None:
+        """Another one than before, for as long as this pod is there."""
+        before = self._keeper
+        self.port, self._keeper = sshd.kept_port()
+        if before is not None:
+            before.close()
 
     def _argv(self) -> list[str]:
         """The start command; an image without one waits, as RunPod's own do."""

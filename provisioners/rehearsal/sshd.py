@@ -7,6 +7,7 @@ import pwd
 import random
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 from provisioners.rehearsal.isolation import SSH_DIR
@@ -39,17 +40,24 @@ def search_path(image_path: Path | None) -> str:
     return f"{image_path}:{_SYSTEM_PATH}" if image_path else _SYSTEM_PATH
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+def kept_port() -> tuple[int, socket.socket]:
+    """A port of loopback that nobody has, and what keeps it: while that is open, nobody else is given it.
+
+    It is bound without listening, beside which Linux lets an sshd listen. Elsewhere it is closed already.
+    """
     while True:
-        port = random.choice(PORTS)  # noqa: S311
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        port, keeper = random.choice(PORTS), socket.socket()  # noqa: S311
+        try:
+            keeper.bind(("127.0.0.1", port))
+        except OSError:
+            keeper.close()
+            continue
+        if sys.platform == "linux":
+            # Not before it is bound: two that reuse addresses could be given the same one.
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            keeper.close()
+        return port, keeper
 
 
 def write_config(pod_dir: Path, port: int, *, isolated: bool, image_path: Path | None) -> None:

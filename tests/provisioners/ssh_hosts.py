@@ -120,7 +120,7 @@ async def start(host: Host, program: str, name: str = "job", **env: str) -> Proc
     """A Python program that says something when it is on."""
     said = asyncio.Event()
     process = await host.start(name, [sys.executable, "-c", program], env=env, on_output=lambda _: said.set())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await said.wait()
     return process
 

@@ -30,7 +30,8 @@ from tests.conftest import eventually
 from tests.emulators.termination import Termination, termination
 
 SECRET = "hf_A-secret-that-nobody-sees"
-KEY = "rpa_A-key-that-nobody-sees"
+# Of this run of the tests alone: others beside it look for theirs in all command lines.
+KEY = f"rpa_A-key-that-nobody-sees-{uuid.uuid4().hex}"
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHRlc3Q recipe"
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="containers are Linux")
 SHELLS = ["dash", "bash", "busybox"]
@@ -296,7 +297,8 @@ def test_a_switch_that_was_killed_is_started_again(make: Callable[..., Pod]) -> 
 @LINUX
 def test_the_switch_ends_a_pod_and_its_jobs(make: Callable[..., Pod], server: Termination) -> None:
     pod = make()
-    pod.run(idle_s=2, boot=Boot(jobs=(BootJob(name="a", argv=("sleep", "1000")),)))
+    # Long enough for the job to begin first, also on a slow machine.
+    pod.run(idle_s=8, boot=Boot(jobs=(BootJob(name="a", argv=("sleep", "1000")),)))
     server.wait_for("terminate", seconds=60)
     assert pod.agent("status", "a")["status"] == -signal.SIGTERM
     assert {call.pod for call in server.calls} == {f"pod-{pod.name}"}

@@ -55,7 +55,7 @@ async def start(host: Host, program: str) -> int:
     """Start a Python program and wait for its first word; returns its pid."""
     said = asyncio.Event()
     process = await host.start("job", [sys.executable, "-c", program], env={}, on_output=lambda _: said.set())
-    await asyncio.wait_for(said.wait(), 20)
+    await asyncio.wait_for(said.wait(), 60)
     return process.pid
 
 
@@ -72,7 +72,7 @@ def group_of(lease: Lease) -> list[psutil.Process]:
     "program", [QUIET, STUBBORN, ESCAPEE, RENAMED], ids=["quiet", "stubborn", "escapee", "renamed"]
 )
 def test_every_process_of_the_lease_is_ended(tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "GRACE_S", 1.0)
+    monkeypatch.setattr(local, "GRACE_S", 3.0)
     seen: list[psutil.Process] = []
 
     async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
@@ -85,7 +85,7 @@ def test_every_process_of_the_lease_is_ended(tmp_path: Path, program: str, monke
 
     leased(tmp_path, use)
     assert seen
-    assert not [p for p in seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not any(map(local._lives, seen))
 
 
 def test_letting_go_twice_is_the_same_as_once(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_letting_go_twice_is_the_same_as_once(tmp_path: Path) -> None:
 
 def test_another_process_can_let_go_with_nothing_but_the_lease(tmp_path: Path) -> None:
     async def use(provisioner: LocalProvisioner, lease: Lease, host: Host) -> None:
-        pid = await start(host, QUIET)
+        job = psutil.Process(await start(host, QUIET))
         other = LocalProvisioner(Site(home=tmp_path / "home", cache=tmp_path / "cache"))
         assert isinstance(await other.destroy(lease), Gone)
-        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        assert not local._lives(job)
 
     leased(tmp_path, use)
 
@@ -181,7 +181,7 @@ def test_the_guard_ends_the_group_when_its_client_is_killed(tmp_path: Path) -> N
     process.send_signal(signal.SIGKILL)
     process.wait()
     killed_at = time.time()
-    eventually(lambda: not any(map(local._lives, children)), seconds=20, what="the end of the group")
+    eventually(lambda: not any(map(local._lives, children)), what="the end of the group")
     noted = gone_since(lease)
     assert noted is not None
     assert killed_at - 1 < noted.timestamp() <= time.time()
@@ -207,7 +207,7 @@ def test_the_end_of_a_process_is_seen_while_its_child_holds_the_pipe(tmp_path: P
 
     async def use(_: LocalProvisioner, __: Lease, host: Host) -> None:
         process = await host.start("job", [sys.executable, "-c", program], env={}, on_output=lambda _: None)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
     leased(tmp_path, use)
 
@@ -220,7 +220,7 @@ def test_a_listener_that_fails_blocks_nobody_and_is_heard_of(tmp_path: Path) -> 
         program = "import sys; sys.stdout.write('x' * 1_000_000)"
         process = await host.start("job", [sys.executable, "-c", program], env={}, on_output=full)
         with pytest.raises(OSError, match="No space left"):
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), 60)
 
     leased(tmp_path, use)
 

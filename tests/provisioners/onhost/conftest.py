@@ -55,6 +55,7 @@ def agent(fresh: Callable[..., Agent]) -> Agent:
 @pytest.fixture
 def cut(agent: Agent) -> Cut:
     command = agent.start("a", "echo begun; exec sleep 1000")["pid"]
+    eventually(lambda: (agent.state / "jobs" / "a" / "log").read_text() == "begun\n", what="the job")
     os.kill(agent.recorded("a", "supervisor")["pid"], signal.SIGKILL)
     eventually(lambda: agent("status", "a")["lost"], what="the loss")
     return Cut(command)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ import pytest
 from tests.conftest import eventually
 from tests.emulators.termination import Termination
 
-KEY = "rpa_A-key-that-nobody-sees"
+# Of this run of the tests alone: others beside it may show theirs.
+KEY = f"rpa_A-key-that-nobody-sees-{secrets.token_hex(8)}"
 POD = "pod7xyz"
 LEASE = f"recipe-ana-demo-20261121-0512-{os.getpid() % 0xFFFF:04x}-60m"
 TICK_S = 0.02
@@ -67,6 +71,33 @@ class Machine:
 
     def beat(self, text: str) -> None:
         (self.state / "beat").write_text(text + "\n")
+
+    @contextmanager
+    def waiting_for_signs(self) -> Iterator[Callable[[], None]]:
+        """Within this each look of the switch waits for a sign of life; yields what gives one. After it there are none.
+
+        So nothing depends on how long a test takes to give the next.
+        """
+        path = self.state / "beat"
+        path.unlink()
+        os.mkfifo(path)
+        signs = count()
+
+        def writing() -> int | None:
+            with suppress(OSError):  # nobody looks now
+                return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            return None
+
+        def give() -> None:
+            pipe = eventually(writing, what="a look at the sign of life")
+            with suppress(BrokenPipeError), os.fdopen(pipe, "w") as file:
+                file.write(f"sign {next(signs)}\n")
+
+        yield give
+        pipe = eventually(writing, what="a look at the sign of life")
+        path.unlink()
+        self.beat("last")
+        os.close(pipe)
 
     def said(self) -> dict[str, Any]:
         """What the switch says of itself, as soon as it says anything."""

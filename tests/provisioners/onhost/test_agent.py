@@ -154,8 +154,10 @@ def test_a_container_that_restarts_goes_on_with_what_was_cut_off(fresh: Callable
         ("killed", "echo killed; sleep 1000"),
     )
     agent.boot(*jobs)
+    log = agent.state / "jobs" / "cut" / "log"
     for name in ("finished", "failed"):
         agent.follow(name)
+    eventually(lambda: log.read_text() == "cut\n", what="the first attempt")
     os.kill(agent.recorded("killed", "group")["pid"], signal.SIGKILL)
     agent.follow("killed")
     for part in ("supervisor", "group"):
@@ -169,7 +171,6 @@ def test_a_container_that_restarts_goes_on_with_what_was_cut_off(fresh: Callable
         "killed": False,
     }
     assert agent("status", "cut")["running"]
-    log = agent.state / "jobs" / "cut" / "log"
     eventually(lambda: log.read_text() == "cut\ncut\n", what="the second attempt")
 
 

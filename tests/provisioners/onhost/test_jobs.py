@@ -90,16 +90,21 @@ def test_of_many_who_start_the_same_one_does(agent: Agent) -> None:
     calls = [
         subprocess.Popen(agent.argv("start", "a"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)
     ]
-    said = [json.loads(call.communicate(request, timeout=60)[0]) for call in calls]
+    for call in calls:
+        assert call.stdin
+        call.stdin.write(request)
+        call.stdin.flush()
+    said = [json.loads(call.communicate(timeout=60)[0]) for call in calls]
     assert sorted(one["joined"] for one in said) == [False] + [True] * 7
     assert len({one["pid"] for one in said}) == 1
     agent.follow("a")
     assert (agent.state / "work" / "ran").read_text() == "ran\n"
 
 
-def test_a_job_outlives_those_who_started_and_heard_it(agent: Agent) -> None:
+def test_a_job_outlives_those_who_started_and_heard_it(agent: Agent, tmp_path: Path) -> None:
     """As at the end of an SSH session: its group gets SIGHUP, its pipes close."""
-    request = json.dumps({"argv": ["sh", "-c", "sleep 1; echo still here"], "env": {}})
+    waits = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo still here"
+    request = json.dumps({"argv": ["sh", "-c", waits], "env": {}})
     script = f"printf '%s\\n' '{request}' | {' '.join(agent.argv('start', 'a'))} && sleep 1000"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True) as session:
         assert session.stdout
@@ -110,6 +115,7 @@ def test_a_job_outlives_those_who_started_and_heard_it(agent: Agent) -> None:
             assert os.getsid(pid) != session.pid
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             os.kill(supervisor, number)
+    (tmp_path / "go").touch()
     log, said = agent.follow("a")
     assert (log, said["status"]) == (b"still here\n", 0)
 

@@ -88,10 +88,11 @@ def test_it_ends_the_pod_when_nobody_gives_a_sign_of_life(
     make: Callable[..., Machine], server: Termination, each_shell: list[str]
 ) -> None:
     machine = make(shell=each_shell)
-    machine.arm(idle_s=1)
-    for n in range(40):  # some two seconds of signs of life
-        machine.beat(str(n))
-        time.sleep(0.05)
+    with machine.waiting_for_signs() as give_a_sign:
+        machine.arm(idle_s=1)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            give_a_sign()
         assert "terminate" not in server.ways()
     server.wait_for("terminate")
     assert "no sign of life for 1 s" in (machine.state / "ending").read_text()

@@ -63,10 +63,11 @@ def test_on_a_host_it_ends_the_processes_removes_the_folder_and_frees_the_lock(
     make: Callable[..., Machine], each_shell: list[str]
 ) -> None:
     machine = make(shell=each_shell)
-    process, lock = arm_host(machine, idle_s=1)
-    assert not lock.is_free()
     env = {**os.environ, "RECIPE_LEASE": LEASE}
     with subprocess.Popen(["sleep", "1000"], env=env, start_new_session=True) as job:
+        with machine.waiting_for_signs():
+            process, lock = arm_host(machine, idle_s=1)
+            assert not lock.is_free()
         assert job.wait(timeout=30) == -signal.SIGTERM
     assert process.wait(timeout=30) == 0
     assert lock.is_free()
@@ -77,7 +78,7 @@ def test_on_a_host_the_lock_is_free_when_it_was_killed(make: Callable[..., Machi
     process, lock = arm_host(make())
     process.kill()
     process.wait()
-    assert eventually(lock.is_free, seconds=5, what="the free lock")
+    assert eventually(lock.is_free, what="the free lock")
 
 
 def test_on_a_host_it_goes_when_it_is_released(make: Callable[..., Machine]) -> None:

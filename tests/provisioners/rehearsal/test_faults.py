@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from provisioners.rehearsal.faults import Faults
@@ -202,6 +203,7 @@ def test_sessions_that_are_cut_and_an_sshd_that_freezes(tmp_path: Path) -> None:
         assert await api.ssh(pod_id, "echo again") == (0, "again\n")
 
         assert (await api("POST", f"//rehearsal/pods/{pod_id}/freeze"))[0] == 204
+        await eventually(lambda: _is_frozen(api, pod_id))
         port = (await api.pod(pod_id))["ssh"]["direct"]["port"]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(api.ssh(pod_id, "true"), 1)
@@ -209,6 +211,11 @@ def test_sessions_that_are_cut_and_an_sshd_that_freezes(tmp_path: Path) -> None:
         assert (await api("DELETE", f"/pods/{pod_id}"))[0] == 204
 
     rehearse(tmp_path, use)
+
+
+async def _is_frozen(api: Api, pod_id: str) -> bool:
+    pids = [pid for pid, name in api.emulator.pods[pod_id].processes().items() if name == "sshd"]
+    return bool(pids) and psutil.Process(pids[0]).status() == psutil.STATUS_STOPPED
 
 
 async def _done(api: Api, pod_id: str, command: str) -> bool:
@@ -317,7 +324,7 @@ def test_an_outage(tmp_path: Path, how: str) -> None:
         await eventually(lambda: _is_down(api, how))
         api.emulator.inject(down_from_s=None)
         await eventually(lambda: _answers(api))
-        api.emulator.inject(down_from_s=0.0, down_for_s=100.0)
+        api.emulator.inject(down_from_s=0.0, down_for_s=600.0)
         await eventually(lambda: _is_down(api, how))
         await eventually(lambda: _answers(api))
         assert api.emulator.url == url
@@ -337,6 +344,10 @@ async def _answers(api: Api) -> bool:
         return (await api("GET", "/pods"))[0] == 200
     except aiohttp.ClientError:
         return False
+
+
+async def _bills(api: Api) -> bool:
+    return bool(api.emulator.ledger.billing())
 
 
 def test_faults_are_changed_over_http(tmp_path: Path) -> None:
@@ -361,8 +372,10 @@ def test_faults_are_changed_over_http(tmp_path: Path) -> None:
 
 def test_answers_that_take_their_time(tmp_path: Path) -> None:
     async def use(api: Api) -> None:
+        asking = asyncio.create_task(api("POST", "/pods", api.order(name="slow")))
+        await eventually(lambda: _bills(api))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(api("POST", "/pods", api.order(name="slow")), 0.5)
+            await asyncio.wait_for(asking, 0.5)
         assert [entry.name for entry in api.emulator.ledger.billing()] == ["slow"]
 
     rehearse(tmp_path, use, Faults(create_answer_delay_s=600))

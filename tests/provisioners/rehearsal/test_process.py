@@ -48,7 +48,7 @@ def ask(said: dict[str, str], method: str, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     url = said["url"].removesuffix("/v2") + path
     request = urllib.request.Request(url, data, {"Authorization": f"Bearer {said['key']}"}, method=method)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         text = answer.read()
         return json.loads(text) if text else None
 
@@ -88,7 +88,7 @@ def test_no_pod_outlives_the_emulator(
         else:
             assert process.stdin is not None
             process.stdin.close()
-        process.wait(30)
+        process.wait(60)
         wait_until(lambda: not any(map(psutil.pid_exists, pids)))
     (entry,) = Ledger(tmp_path / "e" / "ledger.db").entries()
     assert (entry.billing, entry.gone) == (False, True)

@@ -155,7 +155,7 @@ async def knocks(port: int) -> bool:
     return False
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], *, seconds: float = 30) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], *, seconds: float = 120) -> Any:
     """The first true value. Fails if none comes in time."""
     end = time.monotonic() + seconds
     while not (value := await look()):

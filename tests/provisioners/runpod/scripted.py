@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -17,7 +17,8 @@ from provisioners.providers.runpod.pace import PACE
 from provisioners.providers.runpod.values import BillingRecord, CloudName, Gpu, NetworkVolume, Pod
 
 KEY = "rpa_THEKEYTHATNOBODYMAYSEE"
-QUICK = PACE.scaled(0.01)
+# Letting go may take as long as a busy machine needs.
+QUICK = replace(PACE.scaled(0.01), release_s=60.0)
 NAME = "recipe-ana-test-20261121-051200-9f3a-60m"
 
 

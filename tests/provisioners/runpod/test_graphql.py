@@ -174,20 +174,19 @@ def test_a_create_that_fails_is_one_of_the_classes_and_is_asked_once(answer: Any
 
 
 def test_where_nobody_listens_nothing_was_asked() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-
-    async def nobody() -> None:
+    async def nobody(address: str) -> None:
         rest = RestCloud(f"{address}/v2", KEY, QUICK)
         async with GraphqlCloud(f"{address}/graphql", KEY, QUICK, rest) as cloud:
             with pytest.raises(answers.Unreachable):
                 await cloud.create(wish())
 
-    asyncio.run(nobody())
+    with socket.socket() as deaf:  # it has the port, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        asyncio.run(nobody(f"http://127.0.0.1:{deaf.getsockname()[1]}"))
 
 
 def test_reads_are_repeated() -> None:
-    found, script = talk(lambda cloud: cloud.pods(), (502, "<html>"), data(myself={"pods": []}))
+    found, script = talk(lambda cloud: cloud.pods(again_s=60.0), (502, "<html>"), data(myself={"pods": []}))
     assert found == []
     assert len(script.asked) == 2
 

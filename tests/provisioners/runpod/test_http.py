@@ -51,7 +51,7 @@ def test_an_answer_without_content_is_none() -> None:
 
 @pytest.mark.parametrize("trouble", [(500, {}), (502, "<html>bad gateway"), (429, {}, {"Retry-After": "0"}), "hang up"])
 def test_a_read_is_asked_again_until_it_is_answered(trouble: Any) -> None:
-    answer, script = talk(ask(again_s=5.0), trouble, trouble, FINE)
+    answer, script = talk(ask(again_s=60.0), trouble, trouble, FINE)
     assert answer == {"fine": True}
     assert len(script.asked) == 3
 
@@ -64,9 +64,9 @@ def test_what_no_repetition_mends_is_not_repeated(status: int) -> None:
 
 
 def test_a_read_is_given_up_after_its_time() -> None:
-    error, script = talk(ask(again_s=0.05), (500, {"detail": "down"}))
+    error, script = talk(ask(again_s=1.0), (500, {"detail": "down"}))
     assert isinstance(error, answers.ServerError)
-    assert len(script.asked) > 2
+    assert len(script.asked) > 1
 
 
 @pytest.mark.parametrize("trouble", [(500, {}), (429, {}, {"Retry-After": "0"}), "hang up"])
@@ -94,7 +94,7 @@ def test_a_wait_beyond_the_time_is_an_error_at_once() -> None:
 
 
 def test_no_answer_in_time_leaves_open_what_was_done() -> None:
-    error, _ = talk(ask("POST", answer_s=0.05), "silence")
+    error, _ = talk(ask("POST", answer_s=1.0), "silence")
     assert isinstance(error, answers.Lost)
     assert "no answer in time" in error.what
 
@@ -104,16 +104,15 @@ def test_a_connection_that_breaks_leaves_open_what_was_done() -> None:
 
 
 def test_a_connection_that_was_never_made_means_that_nothing_was_done() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-
-    async def nobody() -> ApiError:
+    async def nobody(port: int) -> ApiError:
         async with Http(f"http://127.0.0.1:{port}", KEY, PACE) as http:
             with pytest.raises(answers.Unreachable) as caught:
                 await http.ask(Request("POST", "/pods"))
             return caught.value
 
-    assert "POST /pods" in asyncio.run(nobody()).what
+    with socket.socket() as deaf:  # it has the port, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        assert "POST /pods" in asyncio.run(nobody(deaf.getsockname()[1])).what
 
 
 @pytest.mark.parametrize("content", ["<html>welcome</html>", "{", "[1,"])
@@ -179,4 +178,4 @@ def test_what_can_wait_waits_for_the_next_minute() -> None:
 
     before, after = talk(left, (200, {}, {"RateLimit": '"minute";r=2;t=30'}))
     assert before == 0.0
-    assert 29.0 < after <= 30.0
+    assert 20.0 < after <= 30.0

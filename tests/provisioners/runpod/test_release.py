@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -21,16 +22,20 @@ from provisioners.providers.runpod.answers import (
     ServerError,
     Unauthorized,
 )
-from provisioners.providers.runpod.pace import PACE
+from provisioners.providers.runpod.pace import PACE, Pace
 from provisioners.providers.runpod.release import let_go
 from tests.provisioners.runpod.scripted import NAME, QUICK, CloudDouble, always
 
 PACE_HERE = replace(QUICK, request_s=0.05)
+# Where an absence must not last long enough to prove anything, however slow the machine is.
+NEVER_SETTLED = replace(PACE_HERE, unnamed_settle_s=600.0)
 DOWN = ServerError("DELETE /pods/pod1 → 502", short="502")
 
 
-def letting_go(cloud: CloudDouble, *pod_ids: str, patience_s: float = 3.0, **given: Any) -> Release:
-    return asyncio.run(let_go(cloud, NAME, pod_ids, PACE_HERE, patience_s=patience_s, **given))
+def letting_go(
+    cloud: CloudDouble, *pod_ids: str, patience_s: float = 60.0, pace: Pace = PACE_HERE, **given: Any
+) -> Release:
+    return asyncio.run(let_go(cloud, NAME, pod_ids, pace, patience_s=patience_s, **given))
 
 
 def one() -> CloudDouble:
@@ -96,12 +101,12 @@ def test_without_an_id_a_late_pod_is_ended() -> None:
             cloud.hidden_from_lists.clear()
 
     cloud.on_call = look
-    assert "pod1 deleted" in proof(letting_go(cloud))
+    assert "pod1 deleted" in proof(letting_go(cloud, pace=NEVER_SETTLED))
     assert cloud.running == {}
 
 
 def test_too_little_patience_for_a_lease_without_an_id_proves_nothing() -> None:
-    assert "too short a time to be sure" in reason(letting_go(CloudDouble(), patience_s=0.05))
+    assert "too short a time to be sure" in reason(letting_go(CloudDouble(), patience_s=0.3, pace=NEVER_SETTLED))
 
 
 def test_an_accepted_delete_that_does_nothing_is_repeated() -> None:
@@ -154,7 +159,7 @@ def test_no_answer_until_patience_ends_is_said_with_its_figures() -> None:
     said = reason(letting_go(cloud, "pod1", patience_s=1.2))
     deletes = cloud.count("end")
     assert deletes > 2
-    assert said == f"RunPod did not answer {deletes} deletes in 1 s (last: 502)"
+    assert re.fullmatch(rf"RunPod did not answer {deletes} deletes in \d+ s \(last: 502\)", said)
 
 
 def test_an_accepted_delete_without_a_list_is_no_proof() -> None:
@@ -196,7 +201,7 @@ def test_a_key_that_is_refused_again_and_again_is_said_soon(error: ApiError, cal
     cloud.trouble[call] = always(error)
     began = time.monotonic()
     assert error.what in reason(letting_go(cloud, "pod1"))
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 30.0, "half of its patience"
     assert 1 < cloud.count(call) <= 3 * (2 if call == "end" else 1)
 
 
@@ -217,7 +222,7 @@ def test_a_404_of_a_pod_that_was_there_is_a_proof_when_it_lasts() -> None:
 
 
 def test_a_404_of_a_pod_that_nobody_has_seen_is_none() -> None:
-    said = reason(letting_go(CloudDouble(), "pod1", known=False, patience_s=1.5))
+    said = reason(letting_go(CloudDouble(), "pod1", known=False, patience_s=0.5))
     assert "too new for that to prove anything" in said
 
 

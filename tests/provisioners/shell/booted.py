@@ -32,7 +32,7 @@ def boot(state: Path, **plan: Any) -> None:
 
 def using(target: Target, state: Path, work: Callable[[RemoteHost], Awaitable[None]], **options: float) -> None:
     async def main() -> None:
-        shell = Shell(target, connect_timeout_s=5, silence_s=5)
+        shell = Shell(target, connect_timeout_s=30, silence_s=30)
         host = await RemoteHost.connect(shell, str(state), key="k", **{"beat_s": 0.2, "patience_s": 20, **options})
         try:
             await asyncio.wait_for(work(host), 90)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from provisioners.contract import Boot
+from provisioners.shell.agent import Patience
 from provisioners.shell.connection import Target
 from provisioners.shell.fetching import Packed, unpack
 from provisioners.shell.remote_host import RemoteHost
@@ -93,14 +93,21 @@ def test_fetched(target: Target, machine: Path, tmp_path: Path) -> None:
 
 
 @real
-def test_fetched_after_a_cut(server: Sshd, target: Target, machine: Path, tmp_path: Path) -> None:
+def test_fetched_after_a_cut(
+    server: Sshd, target: Target, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts, progress = [server.kill_sessions], Patience.progress
+
+    def progress_and_cut(patience: Patience) -> None:
+        progress(patience)
+        if cuts and any(path.stat().st_size for path in tmp_path.glob("into/.fetched-*/archive")):
+            assert cuts.pop()()
+
     async def work(host: RemoteHost) -> None:
         (host.work_dir / "big").write_bytes(os.urandom(20 << 20))
-        fetching = asyncio.create_task(host.fetch("big", tmp_path / "into"))
-        while not any(path.stat().st_size for path in tmp_path.glob("into/.fetched-*/archive")):
-            await asyncio.sleep(0.002)
-        server.kill_sessions()
-        assert await fetching == [tmp_path / "into" / "big"]
+        monkeypatch.setattr(Patience, "progress", progress_and_cut)
+        assert await host.fetch("big", tmp_path / "into") == [tmp_path / "into" / "big"]
+        assert cuts == []
         assert (tmp_path / "into" / "big").read_bytes() == (host.work_dir / "big").read_bytes()
 
     using(target, machine, work)

@@ -116,7 +116,7 @@ class TestJobs:
         async def work(host: RemoteHost) -> None:
             job = await host.start("one", ["sleep", "60"], env={}, on_output=ignore)
             server.stop()
-            with pytest.raises(NoMachine, match=r"no contact to .* for 1 s: no connection to .*connection refused"):
+            with pytest.raises(NoMachine, match=r"no contact to .* for \d+ s: no connection to .*connection refused"):
                 await job.wait()
             with pytest.raises(NoMachine):
                 await host.free_port()
@@ -131,15 +131,16 @@ class TestJobs:
             job = await host.start("one", python(code), env={}, on_output=heard.append)
             await asyncio.to_thread(eventually, lambda: heard)
             host.bear_silence(60)
+            ended = asyncio.ensure_future(job.wait())
             server.stop()
             await asyncio.sleep(2.5)
-            assert not (ended := asyncio.ensure_future(job.wait())).done()
+            assert not ended.done()
             server.start()
             assert await ended == 0
             assert b"".join(heard) == b"early\nlate\n"
             host.bear_silence()
             server.stop()
-            with pytest.raises(NoMachine, match="for 1 s"):
+            with pytest.raises(NoMachine, match=r"for \d+ s"):
                 await host.free_port()
 
         using(target, machine, work, patience_s=1)
@@ -152,10 +153,13 @@ class TestJobs:
 
         using(target, machine, work)
         log, beat = machine / "jobs" / "one" / "log", machine / "beat"
-        eventually(lambda: not commands_of(machine), seconds=10)
+        eventually(lambda: not commands_of(machine))
         written, seen = log.read_bytes(), beat.read_text()
         eventually(lambda: len(log.read_bytes()) > len(written) + 30)
-        assert (beat.read_text() != seen) == counts
+        if counts:
+            eventually(lambda: beat.read_text() != seen)
+        else:
+            assert beat.read_text() == seen
 
     def test_a_job_that_the_machine_forgot(self, server: Sshd, target: Target, machine: Path) -> None:
         async def work(host: RemoteHost) -> None:
@@ -278,13 +282,13 @@ class TestTheMachine:
         async def work(host: RemoteHost) -> None:
             for _ in range(2):
                 seen = beats()
-                await asyncio.to_thread(eventually, lambda seen=seen: beats() != seen, seconds=20)
+                await asyncio.to_thread(eventually, lambda seen=seen: beats() != seen)
                 server.kill_sessions()
             seen = beats()
-            await asyncio.to_thread(eventually, lambda: beats() != seen, seconds=20)
+            await asyncio.to_thread(eventually, lambda: beats() != seen)
 
         using(target, machine, work)
-        eventually(lambda: not commands_of(machine), seconds=10)
+        eventually(lambda: not commands_of(machine))
         assert not commands_of(machine)
 
     def test_no_secret_is_in_a_command_line_or_a_file(self, target: Target, machine: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import pytest
 
 from provisioners.shell.connection import HostKeyChanged, Lost, NotAdmitted, Shell, Target
 from provisioners.shell.tunnel import BOTH, Kind, Tunnel, open_tunnel
+from tests.conftest import eventually
 from tests.emulators.sshd import Sshd, key_pair, running_sshd
 from tests.provisioners.shell.streams import answer, ask, ask_until_it_answers, tunnel, using
 
@@ -81,13 +83,12 @@ def test_what_is_large_arrives_whole_both_ways(target: Target, kind: Kind) -> No
 @both_kinds
 def test_a_port_on_which_nobody_listens_yet(target: Target, kind: Kind) -> None:
     async def work(port: int) -> None:
-        with_nobody = await asyncio.start_server(answer, "127.0.0.1", 0)
-        free = with_nobody.sockets[0].getsockname()[1]
-        with_nobody.close()
-        async with tunnel(target, free, kinds=[kind]) as opened:
+        ours = socket.socket()  # held until somebody listens: no other gets this port
+        ours.bind(("127.0.0.1", 0))
+        async with tunnel(target, ours.getsockname()[1], kinds=[kind]) as opened:
             with pytest.raises((OSError, AssertionError)):
                 await ask(opened.address)
-            late = await asyncio.start_server(answer, "127.0.0.1", free)
+            late = await asyncio.start_server(answer, sock=ours)
             await ask(opened.address)
             late.close()
             assert opened.restarts == 0
@@ -164,7 +165,7 @@ def test_nothing_is_left_when_it_is_closed(target: Target, kind: Kind) -> None:
         folder = Path(next(word for word in held[0].cmdline() if "/tunnel-" in word))
         assert folder.is_dir()
         await opened.close()
-        assert psutil.wait_procs(held, timeout=5)[1] == []
+        assert psutil.wait_procs(held, timeout=60)[1] == []
         assert not folder.exists()
         with pytest.raises(OSError, match=r"refused|failed"):
             await ask(opened.address)
@@ -206,7 +207,7 @@ def test_nothing_is_left_when_the_client_is_killed(
     assert len(held) >= 2
     client.send_signal(number)
     client.wait(timeout=30)
-    wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in held), seconds=10)
+    wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in held))
 
 
 def test_an_interrupt_at_the_terminal_is_not_for_it(target: Target) -> None:
@@ -244,14 +245,19 @@ def test_nothing_of_the_users_configuration_gets_in_the_way(
     argv = [f"-F{home}/config", f"-i{server.key}"]
     real = shutil.which("ssh")
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {real} {" ".join(argv)} "$@"\n')
+    checked, theirs = tmp_path / "checked", f'{real} {" ".join(argv)} "$@"'
+    noted = f"case \" $* \" in *' check '*) {theirs}; s=$?; echo $s >> {checked}; exit $s ;; esac"
+    (tmp_path / "bin" / "ssh").write_text(f"#!/bin/sh\n{noted}\nexec {theirs}\n")
     (tmp_path / "bin" / "ssh").chmod(0o755)
     pin(target)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
     async def work(port: int) -> None:
-        async with tunnel(replace(target, key=None), port, kinds=["ssh -L"], check_s=0.3) as opened:
+        async with tunnel(replace(target, key=None), port, kinds=["ssh -L"], check_s=3) as opened:
             await ask(opened.address, 50)
+            await asyncio.to_thread(eventually, lambda: checked.exists() and checked.read_text(), what="a check")
+            assert set(checked.read_text().split()) == {"0"}
+            await ask(opened.address)
             assert opened.restarts == 0
 
     using(work)
@@ -297,7 +303,7 @@ class TestWhichKind:
 class TestWhatCannotBeOpened:
     def failure(self, target: Target, **options: Any) -> BaseException:
         async def work(port: int) -> None:
-            await open_tunnel(target, port, connect_timeout_s=2, **options)
+            await open_tunnel(target, port, connect_timeout_s=20, **options)
 
         with pytest.raises((Lost, NotAdmitted, HostKeyChanged)) as caught:
             using(work)

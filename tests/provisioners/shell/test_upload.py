@@ -25,9 +25,9 @@ def there(tmp_path: Path) -> Path:
     return tmp_path / "there"
 
 
-def using(target: Target, work: Callable[[Shell], Awaitable[None]]) -> None:
+def using(target: Target, work: Callable[[Shell], Awaitable[None]], *, silence_s: float = 30) -> None:
     async def main() -> None:
-        shell = Shell(target, silence_s=5)
+        shell = Shell(target, connect_timeout_s=30, silence_s=silence_s)
         try:
             await asyncio.wait_for(work(shell), 60)
         finally:
@@ -182,7 +182,7 @@ def test_a_frozen_machine_ends_an_upload(server: Sshd, target: Target, tmp_path:
         await shell.put_file(source, str(there / "file"))
 
     with wire(server.port) as line:
-        using(replace(target, port=line.port), work)
+        using(replace(target, port=line.port), work, silence_s=5)
     assert (there / "file").read_bytes() == source.read_bytes()
 
 
