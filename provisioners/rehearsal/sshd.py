@@ -7,6 +7,7 @@ import pwd
 import random
 import shutil
 import socket
+from itertools import cycle
 from pathlib import Path
 
 from provisioners.rehearsal.isolation import SSH_DIR
@@ -16,6 +17,7 @@ PLACES = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where sshd is besides PATH, which seldom holds the administrator's programs."""
 PORTS = range(20_000, 32_000)
 """Below those that systems give to outgoing connections, so that a port stays free while its sshd is away."""
+_TURNS = cycle(random.sample(PORTS, len(PORTS)))
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -40,9 +42,12 @@ def search_path(image_path: Path | None) -> str:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """A port of loopback that nobody listens on now.
+
+    This process has not given it before, as long as there are others: pods that start at once do not listen yet.
+    """
     while True:
-        port = random.choice(PORTS)  # noqa: S311
+        port = next(_TURNS)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from provisioners.rehearsal import sshd
 from tests.provisioners.rehearsal.using import Api, eventually, isolated_only, rehearse
 
 pytestmark = pytest.mark.real
@@ -241,3 +242,8 @@ def test_pods_that_are_ended_while_they_begin(tmp_path: Path) -> None:
         assert mine == []
 
     rehearse(tmp_path, use)
+
+
+def test_pods_that_start_at_once_have_ports_of_their_own() -> None:
+    given = [sshd.free_port() for _ in range(500)]  # none of them listens yet
+    assert len(set(given)) == len(given)
