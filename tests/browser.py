@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+_PATIENCE_MS = 120_000
+
 
 @dataclass
 class Opened:
@@ -64,7 +66,7 @@ class Chromium:
             offline=True,
         )
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(_PATIENCE_MS)
         opened = Opened(page)
         address = path.resolve().as_uri()
 
@@ -95,6 +97,6 @@ def chromium() -> Iterator[Chromium]:
     if executable is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"], timeout=_PATIENCE_MS)
         yield Chromium(browser)
         browser.close()

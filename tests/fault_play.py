@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tests.conftest import Command, eventually
+from tests.conftest import Command, eventually, whole_rows
 from tests.emulators.runpod import RunPod
 from tests.fault_matrix import Fault
 
@@ -66,4 +66,4 @@ def _break(fault: Fault, runpod: RunPod) -> None:
 
 
 def answers(recipe: Command) -> int:
-    return sum(len(path.read_text().splitlines()) for path in recipe.home.glob("runs/*/answers.jsonl"))
+    return sum(len(whole_rows(path)) for path in recipe.home.glob("runs/*/answers.jsonl"))

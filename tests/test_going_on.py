@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import Command, eventually, processes_of
+from tests.conftest import Command, eventually, processes_of, whole_rows
 from tests.emulators.slots import SlotsDouble, slots_double
 
 pytestmark = pytest.mark.real
@@ -35,10 +35,9 @@ def texts(folder: Path, documents: int) -> None:
         (folder / f"{number:03d}.txt").write_text("\n\n".join(sentences))
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows that are whole."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The run's own answers that are on disk."""
+    return [row for row in whole_rows(folder / "answers.jsonl") if "from" not in row]
 
 
 def summaries(folder: Path) -> dict[str, str]:
@@ -62,11 +61,13 @@ class Bench:
         return process, folder
 
     def killed(self, *options: str, at: int) -> Path:
-        """A run that is killed once it has so many answers on disk; its folder."""
+        """A run that is killed when it has so many answers of its own on disk, and waits for others; its folder."""
+        self.engine.admit(1 + at)  # the launch asks as well
         process, folder = self.start(*options)
-        eventually(lambda: len(rows(folder / "answers.jsonl")) >= at, what=f"{at} answers")
+        eventually(lambda: len(rows(folder)) >= at, what=f"{at} answers")
         process.kill()
         process.communicate()
+        self.engine.admit(None)
         return folder
 
     def up(self, *options: str) -> tuple[dict[str, Any], Path]:
@@ -111,7 +112,8 @@ def test_half_of_the_answers_are_not_asked_for_again(bench: Bench) -> None:
     whole = bench.asked()
     half = whole.total() // 2
     first = bench.killed("--fresh", at=half)
-    kept = rows(first / "answers.jsonl")
+    kept = rows(first)
+    assert len(kept) == half
     bench.asked()
     result, second = bench.up()
     again = bench.asked()
@@ -129,11 +131,11 @@ def test_kills_at_any_moment_and_as_many_as_there_may_be(bench: Bench) -> None:
     chance = random.Random(7)
     for _ in range(4):
         folder = bench.killed(at=chance.randint(1, 9))
-        own = {row["key"] for row in rows(folder / "answers.jsonl") if "from" not in row}
+        own = {row["key"] for row in rows(folder)}
         assert not own & answered
         answered |= own
     _, last = bench.up()
-    own = {row["key"] for row in rows(last / "answers.jsonl") if "from" not in row}
+    own = {row["key"] for row in rows(last)}
     assert not own & answered
     asked = bench.asked()
     _, undisturbed = bench.up("--fresh")
@@ -156,12 +158,12 @@ def test_a_completed_run_is_measured_anew_and_fresh_asks_for_all(bench: Bench) -
 
 def test_what_was_changed_is_asked_for_and_nothing_else(bench: Bench) -> None:
     first = bench.killed(at=12)
-    kept = {row["document"] for row in rows(first / "answers.jsonl")}
+    kept = {row["document"] for row in rows(first)}
     changed = first.parents[2] / "texts" / min(kept)
     changed.write_text(changed.read_text().replace("In 0", "Out of nought"))
     bench.asked()
     result, second = bench.up()
-    again = {row["document"] for row in rows(second / "answers.jsonl") if "from" not in row}
+    again = {row["document"] for row in rows(second)}
     assert min(kept) in again
     assert result["taken_over"][0]["answers"] > 0
     slip = json.loads((second / "outputs" / "000-analysis-double-0000.json").read_text())["buck_slip"]
@@ -178,12 +180,16 @@ def test_other_sampling_or_another_prompt_takes_nothing_over(bench: Bench, chang
 
 
 def test_of_two_at_once_neither_takes_over_from_the_other(bench: Bench) -> None:
+    bench.engine.admit(1 + 5)
     process, first = bench.start()
-    eventually(lambda: len(rows(first / "answers.jsonl")) >= 5, what="five answers")
-    result, second = bench.up()
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err + out
-    assert result["taken_over"] == []
+    eventually(lambda: len(rows(first)) == 5, what="five answers")
+    other, second = bench.start()  # what it takes over it knows before it has a folder
+    bench.engine.admit(None)
+    for one in (process, other):
+        out, err = one.communicate(timeout=150)
+        assert one.returncode == 0, err + out
+    for folder in (first, second):
+        assert json.loads((folder / "result.json").read_text())["taken_over"] == []
     assert summaries(first) == summaries(second)
 
 
@@ -198,7 +204,7 @@ def test_torn_rows_and_rows_that_are_missing_cost_no_more_than_themselves(bench:
     bench.asked()
     result, second = bench.up()
     assert result["taken_over"] == [{"run_id": first.name, "answers": 9, "documents": 0}]
-    assert len(rows(second / "answers.jsonl")) == bench.asked().total() + 9
+    assert len(whole_rows(second / "answers.jsonl")) == bench.asked().total() + 9
 
 
 def test_people_are_told_what_is_taken_over(bench: Bench) -> None:
@@ -214,11 +220,14 @@ def test_the_real_engine_is_asked_for_the_rest_and_the_summary_is_the_same(recip
     bench = Bench(recipe, None, Path("local-smoke"))  # type: ignore[arg-type]
     inputs = ("--set", f"workload.inputs=[{tmp_path}/book.txt]")
     whole, undisturbed = bench.up(*inputs)
-    first = bench.killed("--fresh", *inputs, at=whole["requests"]["ok"] // 2)
+    process, first = bench.start("--fresh", *inputs)
+    eventually(lambda: len(rows(first)) >= 5, what="five answers")
+    process.kill()
+    process.communicate()
     eventually(lambda: processes_of(recipe.home) == [], what="the end of the killed client's engine")
-    kept = len(rows(first / "answers.jsonl"))
+    kept = len(rows(first))
     result, second = bench.up(*inputs)
-    assert whole["requests"]["ok"] // 2 <= kept < whole["requests"]["ok"]
+    assert 5 <= kept < whole["requests"]["ok"]
     assert result["requests"]["ok"] == whole["requests"]["ok"] - kept
     assert result["taken_over"] == [{"run_id": first.name, "answers": kept, "documents": 0}]
     counted = result["throughput"]["engine_counters"]

@@ -18,13 +18,15 @@ import pytest
 
 from provisioners.contract import Site
 from provisioners.site import recipe_cache
-from tests.conftest import Command, send
+from tests.conftest import Command, send, whole_rows
 from tests.emulators.hub import hub_emulator
 from tests.emulators.runpod import SMALL, RunPod, emulated, smoke_image
 
 pytestmark = pytest.mark.real
 Wait = Callable[..., Any]
 ROOT = Path(__file__).parents[1]
+NOTICED_S = 10
+"""That a pod is gone is known after two looks, two seconds apart, and later where the machine is slow."""
 UP = ("up", "2xA100-airoboros-70b", *SMALL)
 STEPS = [
     (step, when) for step in ("intend", "created", "reached", "releasing", "released") for when in ("before", "after")
@@ -56,16 +58,18 @@ def lease_states(recipe: Command) -> list[str]:
 
 
 def lines(recipe: Command, name: str) -> int:
-    return sum(len(path.read_text().splitlines()) for path in recipe.home.glob(f"runs/*/{name}"))
+    return sum(len(whole_rows(path)) for path in recipe.home.glob(f"runs/*/{name}"))
+
+
+def phases_of(recipe: Command) -> list[str]:
+    """The phases that have begun. Which of them is on may have changed before one looks again."""
+    rows = [row for path in recipe.home.glob("runs/*/events.jsonl") for row in whole_rows(path)]
+    return [row["phase"] for row in rows if row["event"] == "phase-started"]
 
 
 def phase_of(recipe: Command) -> str | None:
-    """The phase that is on."""
-    rows = [
-        json.loads(line) for path in recipe.home.glob("runs/*/events.jsonl") for line in path.read_text().splitlines()
-    ]
-    started = [row["phase"] for row in rows if row["event"] == "phase-started"]
-    return started[-1] if started else None
+    """The phase that is on; for the long ones."""
+    return (phases_of(recipe) or [None])[-1]
 
 
 def noticed_s(cost: Mapping[str, Any], pod: Mapping[str, Any]) -> float:
@@ -87,7 +91,7 @@ def test_the_catalogues_recipe_goes_the_whole_way(recipe: Command, runpod: RunPo
     assert len(list((recipe.run_folder() / "outputs").glob("*.json"))) == 3
     assert result["cost"]["provider_usd"] == pytest.approx(pod["usd"], rel=0.05)
     cost = result["cost"]
-    assert 0 <= noticed_s(cost, pod) < 3
+    assert 0 <= noticed_s(cost, pod) < NOTICED_S
     assert cost["difference_usd"] == pytest.approx(cost["provider_usd"] - cost["total_usd"], abs=1e-6)
     by_their_count = pod["usd"] - pod["billed_s"] * pod["price_usd_per_h"] / 3600
     assert cost["storage_usd"] / cost["total_usd"] == pytest.approx(by_their_count / pod["usd"], rel=0.01)
@@ -124,7 +128,7 @@ def test_killed_at_a_step_of_the_journal_nothing_bills_after_one_reap(
         cwd=recipe.cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(runpod.ledger()) <= 1
@@ -152,13 +156,13 @@ def test_killed_at_any_moment_nothing_bills_after_one_reap_from_another_machine(
 def test_when_its_client_is_killed_a_machine_lets_itself_go(
     recipe: Command, runpod: RunPod, book: Path, wait_until: Wait
 ) -> None:
-    work = ["--set", f"workload.inputs=[{book}]", "--set", "limits.idle_duration=5s"]
+    work = ["--set", f"workload.inputs=[{book}]", "--set", "limits.idle_duration=12s"]
     process = recipe.start(*UP, *work, env=runpod.env)
     wait_until(lambda: lines(recipe, "answers.jsonl") >= 2, what="two answers")
     process.kill()
     process.communicate()
     assert runpod.billing
-    wait_until(lambda: not runpod.billing, seconds=40, what="the machine's own end")
+    wait_until(lambda: not runpod.billing, what="the machine's own end")
     (pod,) = runpod.ledger()
     assert pod["ended_by"].startswith("pod: ")
 
@@ -166,15 +170,15 @@ def test_when_its_client_is_killed_a_machine_lets_itself_go(
 def test_a_machine_outlives_neither_its_deadline_nor_a_silent_client(
     recipe: Command, runpod: RunPod, book: Path, wait_until: Wait
 ) -> None:
-    work = ["--set", f"workload.inputs=[{book}]", "--set", "limits.max_duration=30s"]
+    work = ["--set", f"workload.inputs=[{book}]", "--set", "limits.max_duration=45s"]
     process = recipe.start(*UP, *work, env=runpod.env)
-    wait_until(lambda: phase_of(recipe) == "drive", what="the drive")
+    wait_until(lambda: "drive" in phases_of(recipe), what="the drive")
     process.send_signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: not runpod.billing, seconds=60, what="the machine's own end")
+        wait_until(lambda: not runpod.billing, what="the machine's own end")
     finally:
         process.send_signal(signal.SIGCONT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=150)
     assert process.returncode in (4, 5, 6, 7), out + err
 
 
@@ -186,7 +190,7 @@ def test_a_signal_in_any_phase_lets_go(
     if phase == "provision":
         runpod.inject(provisioning_s=30)
     process = recipe.start(*UP, "--set", f"workload.inputs=[{book}]", env=runpod.env)
-    wait_until(lambda: phase_of(recipe) == phase and (phase != "provision" or runpod.billing), what=phase)
+    wait_until(lambda: phase in phases_of(recipe) and (phase != "provision" or runpod.billing), what=phase)
     status, out, err = send(process, number)
     assert status == 130, out + err
     assert runpod.billing == []
@@ -196,9 +200,9 @@ def test_a_signal_in_any_phase_lets_go(
 def test_another_client_goes_on_where_the_killed_one_stopped(
     recipe: Command, runpod: RunPod, book: Path, wait_until: Wait
 ) -> None:
-    book.write_text(book.read_text()[:40_000])
+    book.write_text(book.read_text()[:60_000])
     process = recipe.start(*UP, "--set", f"workload.inputs=[{book}]", env=runpod.env)
-    wait_until(lambda: lines(recipe, "answers.jsonl") >= 5, what="five answers")
+    wait_until(lambda: lines(recipe, "answers.jsonl") >= 3, what="three answers")
     process.kill()
     process.communicate()
     kept = lines(recipe, "answers.jsonl")
@@ -213,7 +217,7 @@ def test_another_client_goes_on_where_the_killed_one_stopped(
     (pod,) = runpod.ledger()
     assert result["lease"]["adopted"] is True
     cost = result["cost"]
-    assert 0 <= noticed_s(cost, pod) < 3
+    assert 0 <= noticed_s(cost, pod) < NOTICED_S
     assert round(sum(phase["usd"] for phase in result["phases"]), 10) == cost["total_usd"]
     assert round(cost["useful_usd"] + sum(cost["idle_usd"].values()), 10) == cost["total_usd"]
     assert all(cost["idle_seconds"][cause] > 0 for cause in ("boot", "download", "load", "waiting", "letting_go"))
@@ -242,7 +246,7 @@ def test_ssh_opens_the_runs_machine(recipe: Command, runpod: RunPod, book: Path,
     down = recipe("down", "2xA100-airoboros-70b", env=runpod.env)
     assert down.returncode == 0, down.stderr
     assert "gone" in down.stdout
-    process.communicate(timeout=30)
+    process.communicate(timeout=150)
     assert process.returncode == 130
 
 
@@ -260,7 +264,7 @@ def test_a_kept_machine_is_talked_to_through_a_tunnel_of_the_chats_own(
     recipe: Command, runpod: RunPod, wait_until: Wait
 ) -> None:
     process = recipe.start(*UP, "--keep", env=runpod.env)
-    wait_until(lambda: phase_of(recipe) == "keep", seconds=150, what="the keeping")
+    wait_until(lambda: "keep" in phases_of(recipe), what="the keeping")
     asked = recipe("chat", "2xA100-airoboros-70b", "--max-tokens", "20", "The river rose.", env=runpod.env)
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.strip()

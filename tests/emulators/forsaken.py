@@ -29,8 +29,8 @@ from tests.emulators.provisioner import COMMAND, HostDouble, ProvisionerDouble, 
 
 TEXTS = {"a": prose("Geneva", 12)}
 AGO_S = 100.0
-NOBODY = 2**22 - 1
-"""A process that there never was."""
+NOBODY = 2**22 + 1
+"""A process that there never was: no system counts so far."""
 
 
 class Installed(LlamaCpp):

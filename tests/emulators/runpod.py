@@ -129,7 +129,7 @@ class RunPod:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             text = response.read()
         return json.loads(text) if text else None
 
@@ -146,4 +146,4 @@ def emulated(root: Path, *, image: Path | None = None, pace: float = 1.0, **faul
         yield RunPod(said["url"], said["key"], root, pace)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(150)

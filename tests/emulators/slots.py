@@ -6,6 +6,7 @@ prints one line of JSON with its `url`. It speaks OpenAI's API (completions and 
 queues what is over its slots in the order of arrival, and says at /metrics what vLLM or llama.cpp would say. Each
 request's moments are at `GET /requests`, on CLOCK_MONOTONIC, which all processes of a machine share: the truth that a
 client's figures are held against. `POST /reset` forgets them and begins anew. An answer is a function of the prompt.
+After `POST /admit` with a number it takes up so many requests and no more, until it is told `null`.
 
 As in real engines a stream's header comes before its first token, each token is an event of about 200 bytes, and a
 client that goes away gives its slot back. With `--kv-tokens`, what runs is preempted when it does not fit any more.
@@ -49,6 +50,11 @@ class SlotsDouble:
         with urlopen(Request(f"{self.url}/reset", method="POST"), timeout=60) as response:
             response.read()
 
+    def admit(self, count: int | None) -> None:
+        """From now on it takes up so many requests and leaves all others waiting; None: it takes up all again."""
+        with urlopen(Request(f"{self.url}/admit", json.dumps(count).encode()), timeout=60) as response:
+            response.read()
+
     def cpu_s(self) -> float:
         """CPU seconds that it has used so far (Linux)."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -65,7 +71,7 @@ def slots_double(*arguments: str) -> Iterator[SlotsDouble]:
         yield SlotsDouble(json.loads(process.stdout.readline())["url"], process)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _pair(text: str) -> tuple[float, int]:

@@ -101,6 +101,7 @@ class Slots:
                 asked.line.close()
         self._changes = []
         self.slots = self.settings.slots
+        self.left: int | None = None
         self.asked: list[Asked] = []
         self.running: dict[Asked, None] = {}
         self.waiting: deque[Asked] = deque()
@@ -111,6 +112,11 @@ class Slots:
             self._changes = [self._loop.call_later(s, self._resize, n) for s, n in self.settings.slots_at]
         self.asked.append(asked)
         self.waiting.append(asked)
+        self._admit()
+
+    def admit(self, count: int | None) -> None:
+        """Take up so many further requests, and let all others wait; None: no such limit."""
+        self.left = count
         self._admit()
 
     def full(self) -> bool:
@@ -139,8 +145,10 @@ class Slots:
         self._admit()
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) < self.slots and self._fits(self.waiting[0]):
+        while self.waiting and self.left != 0 and len(self.running) < self.slots and self._fits(self.waiting[0]):
             asked = self.waiting.popleft()
+            if self.left is not None:
+                self.left -= 1
             self.running[asked] = None
             self.held_tokens += asked.prompt_tokens + asked.sent
             asked.status = "running"

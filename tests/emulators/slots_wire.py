@@ -80,6 +80,9 @@ class Wire(asyncio.Protocol):
         elif method == "POST" and path == "/reset":
             engine.reset()
             self._answer(200, b"{}")
+        elif method == "POST" and path == "/admit":
+            engine.admit(json.loads(body))
+            self._answer(200, b"{}")
         else:
             self._answer(404, error("Not Found", 404))
 

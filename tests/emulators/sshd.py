@@ -5,8 +5,10 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,9 +35,24 @@ def key_pair(path: Path) -> str:
 
 
 def free_port() -> int:
+    """A port that nobody has now; a moment later somebody may."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+def kept_port() -> tuple[int, socket.socket | None]:
+    """A port that nobody else is given while the socket is open, and that a server may listen on.
+
+    The socket is bound and does not listen, which Linux lets a server that reuses addresses do beside it. Elsewhere
+    the port is free at first, no more.
+    """
+    if sys.platform != "linux":
+        return free_port(), None
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    return keeper.getsockname()[1], keeper
 
 
 @dataclass
@@ -43,12 +60,13 @@ class Sshd:
     """One server. Its folder holds everything that it reads and writes."""
 
     folder: Path
-    port: int = field(default_factory=free_port)
     options: dict[str, str] = field(default_factory=dict)
     user: str = field(default_factory=getpass.getuser)
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
+        # Its own from now on, also while the server is down.
+        self.port, self._keeper = kept_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.new_host_key()
         self.key = self.folder / "client_key"
@@ -146,21 +164,18 @@ class Sshd:
 
     def freeze(self) -> None:
         """Stop in the middle of everything: connections stay, and nothing comes any more."""
-        for process in self._all():
+        if self.process is not None:  # first, so that it makes no further sessions
+            self.process.send_signal(signal.SIGSTOP)
+        for session in self.sessions():
             with suppress(psutil.NoSuchProcess):
-                process.suspend()
+                session.suspend()
 
     def thaw(self) -> None:
-        for process in self._all():
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
-
-    def _all(self) -> list[psutil.Process]:
-        found = self.sessions()
         if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+        for session in self.sessions():
             with suppress(psutil.NoSuchProcess):
-                found.insert(0, psutil.Process(self.process.pid))
-        return found
+                session.resume()
 
     def _is_ours(self, process: psutil.Process) -> bool:
         """A session of this server: its child, or with a local end at its port if the server has gone."""
@@ -261,7 +276,7 @@ class Wire:
             target.shutdown(socket.SHUT_WR)
 
 
-def _until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def _until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"

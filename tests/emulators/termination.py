@@ -44,7 +44,7 @@ class Termination:
     def ways(self) -> list[str]:
         return [call.way for call in self.calls]
 
-    def wait_for(self, *ways: str, seconds: float = 30) -> None:
+    def wait_for(self, *ways: str, seconds: float = 120) -> None:
         """Return when each of these ways has been tried, in this order."""
 
         def tried() -> bool:
