@@ -154,7 +154,8 @@ async def _gone_on_with(machine: Machine) -> Machine:
         return machine
     if machine.client == "elsewhere":
         return replace(machine, held_by=_seen_in(machine.lease))
-    if place.own or machine.held_by or machine.backend or machine.client != "gone":
+    begun_to_end = machine.state in ("releasing", "may-still-bill")
+    if place.own or machine.held_by or machine.backend or machine.client != "gone" or begun_to_end:
         return machine
     ref = StackRef.of(place.project, place.name)
     with suppress(Exception):  # then it is as the journal has it

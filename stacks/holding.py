@@ -74,9 +74,12 @@ def is_put_out(lease: Lease, outputs: Mapping[str, Any]) -> bool:
 
 
 def is_gone_on_with(lease: Lease, outputs: Mapping[str, Any]) -> bool:
-    """Whether another update than the one that asked for this machine came to its end with it, as a colleague's."""
-    by = outputs.get(UPDATED_BY)
-    return is_put_out(lease, outputs) and by is not None and by != lease.details.get(_MINDED)
+    """Whether another update than the one that asked for this machine came to its end with it, as a colleague's.
+
+    Not where nobody knows which one that was.
+    """
+    by, minded_by = outputs.get(UPDATED_BY), lease.details.get(_MINDED)
+    return is_put_out(lease, outputs) and None not in (by, minded_by) and by != minded_by
 
 
 def minded(lease: Lease, process: tuple[int, float] | None = None) -> Lease:

@@ -337,6 +337,19 @@ def test_what_another_update_has_gone_on_with_is_held(
     assert machine.held_by == held_by
 
 
+def test_what_somebody_has_begun_to_let_go_is_held_by_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    details = minded(lease_of("mine", details=in_stack("recipe-gpu-pod", "main")), OURS).details
+    lease = bench.lease("mine", pid=None, details=details)
+    bench.journal.released(lease, MayStillBill("it is still listed", COMMAND))
+
+    async def outputs_of(site: Site, ref: StackRef) -> Outputs:
+        return Outputs(values={"lease": lease_data(lease), UPDATED_BY: THEIRS}, at=NOW, source="pulumi")
+
+    monkeypatch.setattr(machines, "outputs_of", outputs_of)
+    ((machine,), _) = bench.everywhere()
+    assert (machine.state, machine.held_by) == ("may-still-bill", None)
+
+
 @pytest.mark.parametrize(("seen", "left", "held_by"), [("mine", 1, "gpu_pod/ana"), ("mine", -1, None), ("no", 1, None)])
 def test_what_was_not_begun_here_is_held_by_the_stack_that_was_seen_with_it(
     bench: Bench, seen: str, left: int, held_by: str | None
@@ -353,8 +366,8 @@ def test_what_was_not_begun_here_is_held_by_the_stack_that_was_seen_with_it(
 def test_what_another_computer_has_gone_on_with_is_held_until_its_deadline_while_it_is_there(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, left: int, state: Any
 ) -> None:
-    details, deadline = in_stack("recipe-gpu-pod", "main"), NOW + timedelta(hours=left)
-    lease = bench.lease("mine", pid=None, details=details, deadline=deadline)
+    details = minded(lease_of("mine", details=in_stack("recipe-gpu-pod", "main")), OURS).details
+    lease = bench.lease("mine", pid=None, details=details, deadline=NOW + timedelta(hours=left))
 
     async def outputs_of(site: Site, ref: StackRef) -> Outputs:
         return Outputs(values={"lease": lease_data(lease), UPDATED_BY: THEIRS}, at=NOW, source="kept")
