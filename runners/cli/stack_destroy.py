@@ -150,7 +150,7 @@ async def destroyed(
         await managed.destroy(heard, patience_s=PATIENCE_S)
     except NoSuchStack:  # somebody else was faster
         return Ended(proofs=await program.after_destroy(ref, outputs, os.environ))
-    except StackFailed as error:
+    except (StackFailed, UsageError) as error:  # a preview that meets no secret needs no passphrase; this does
         return await _without_pulumi(ref, program, outputs, error)
     proofs = list(managed.report.proofs)
     its, asked = program.billing(outputs), await program.after_destroy(ref, outputs, os.environ)

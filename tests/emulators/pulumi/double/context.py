@@ -73,13 +73,16 @@ class Context:
         return crypter
 
     def state_crypter(self, stack: StackName) -> Crypter:
-        """The state's own, which need not be that of the settings: another folder may have made the state."""
+        """The state's own, which need not be that of the settings: another folder may have made the state.
+
+        As with the real engine nobody asks whether the passphrase fits before something is decrypted with it.
+        """
         return self._of_state(stack) or self.crypter(stack)
 
     def _of_state(self, stack: StackName) -> Crypter | None:
         latest = (self.backend.load(stack) if self.backend.exists(stack) else None) or {}
         salt = (latest.get("secrets_providers") or {}).get("state", {}).get("salt")
-        return Crypter(salt).check() if salt else None
+        return Crypter(salt) if salt else None
 
     def config(self, stack: StackName, crypter: Crypter) -> Properties:
         """The stack's configuration, secrets marked as such."""
