@@ -225,7 +225,7 @@ async def _forgotten(ref: StackRef, found: _Found, ended: Ended) -> list[str]:
         async with asyncio.timeout(_TIDY_S):
             await managed.remove(force=ended.failed is not None)
     except NoSuchStack:
-        pass
+        pass  # somebody else was faster
     except (RecipeError, TimeoutError) as error:
         why = str(error) or f"Pulumi did not answer in {_TIDY_S:.0f} s"
         notes.append(f"the stack stays, and holds nothing that bills: {why}; recipe stack destroy {ref}, again")

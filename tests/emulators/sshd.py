@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ from pathlib import Path
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from provisioners.rehearsal.sshd import kept_port
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin")
 
@@ -39,20 +40,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
-
-
-def kept_port() -> tuple[int, socket.socket | None]:
-    """A port that nobody else is given while the socket is open, and that a server may listen on.
-
-    The socket is bound and does not listen, which Linux lets a server that reuses addresses do beside it. Elsewhere
-    the port is free at first, no more.
-    """
-    if sys.platform != "linux":
-        return free_port(), None
-    keeper = socket.socket()
-    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    keeper.bind(("127.0.0.1", 0))
-    return keeper.getsockname()[1], keeper
 
 
 @dataclass
