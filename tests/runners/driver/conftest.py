@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from provisioners.site import recipe_cache
-from tests.conftest import Command
+from tests.conftest import Command, whole_rows
 from tests.emulators.slots import SlotsDouble, slots_double
 from tests.provisioners.ssh_hosts import Machine, machine
 
@@ -60,9 +60,7 @@ class Work:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Those that are whole: the last one may just be being written."""
-        path = self.folder / f"{name}.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        return whole_rows(self.folder / f"{name}.jsonl")
 
     def result(self) -> dict[str, Any]:
         result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
